@@ -1,0 +1,100 @@
+"""The exokernel: protection, and no policy.
+
+The public names are these; everything else is inside the trust boundary and may change.
+"""
+
+from xnfs.capability import ADMIN, ALLOC, GRANT, READ, WRITE, Capabilities
+from xnfs.disk.device import BlockDevice, FileDevice, MemoryDevice, create_image
+from xnfs.disk.format import format_image
+from xnfs.disk.layout import GROUP
+from xnfs.disk.records import (
+    BLOCK,
+    OP_ACCESS,
+    OP_BIRTH,
+    OP_CHANGE,
+    OP_DEATH,
+    SECTOR,
+    T_UNREADABLE,
+    Caller,
+    CollectStatus,
+    Diff,
+    Extent,
+    Registered,
+    RootEntry,
+    RootInfo,
+    TypeSpec,
+)
+from xnfs.disk.superblock import read_superblock_untrusted
+from xnfs.disk.xn import Xn
+from xnfs.errors import (
+    AclRefused,
+    BadImage,
+    CapabilityError,
+    CorruptionError,
+    CycleError,
+    DeviceError,
+    InUse,
+    NoFrames,
+    NoSpace,
+    NotCached,
+    NotEmpty,
+    NotFree,
+    ReadOnly,
+    Refused,
+    UnknownType,
+    VersionError,
+    XnError,
+)
+from xnfs.memory.frames import FramePool
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ADMIN",
+    "ALLOC",
+    "BLOCK",
+    "GRANT",
+    "GROUP",
+    "OP_ACCESS",
+    "OP_BIRTH",
+    "OP_CHANGE",
+    "OP_DEATH",
+    "READ",
+    "SECTOR",
+    "T_UNREADABLE",
+    "WRITE",
+    "AclRefused",
+    "BadImage",
+    "BlockDevice",
+    "Caller",
+    "Capabilities",
+    "CapabilityError",
+    "CollectStatus",
+    "CorruptionError",
+    "CycleError",
+    "DeviceError",
+    "Diff",
+    "Extent",
+    "FileDevice",
+    "FramePool",
+    "InUse",
+    "MemoryDevice",
+    "NoFrames",
+    "NoSpace",
+    "NotCached",
+    "NotEmpty",
+    "NotFree",
+    "ReadOnly",
+    "Refused",
+    "Registered",
+    "RootEntry",
+    "RootInfo",
+    "TypeSpec",
+    "UnknownType",
+    "VersionError",
+    "Xn",
+    "XnError",
+    "create_image",
+    "format_image",
+    "read_superblock_untrusted",
+]

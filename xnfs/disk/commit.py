@@ -1,0 +1,233 @@
+"""Transactions: what is written together, in which epoch, and when it counts as durable.
+
+    epoch 1   fresh blocks, overwritten data, the kernel's tables, the log     -> flush
+    epoch 2   attached metadata, in place                                      -> flush
+
+Kept here: R2 (a fresh block is tied to the parent that names it, and goes in epoch 1), R3 (both
+ends of a move are tied), the first halves of R4 and R5 (tables in epoch 1). The second halves, and
+R1, are `Ledger.settle` after the commit point. Not here: which blocks to write and when (the libFS
+asks), what follows a crash (`recovery.py`).
+
+Guarantees: when `commit` returns, everything asked for is durable; when it raises, writes have
+stopped for good, because after a failed write or flush nobody knows what the device holds (a later
+success would be a lie).
+
+Source: DESIGN section 5; Ganger and Patt 1994.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from xnfs.disk.device import BlockDevice
+from xnfs.disk.layout import Seed, stamp_block
+from xnfs.disk.ledger import Ledger
+from xnfs.disk.log import Image, Log
+from xnfs.disk.order import Order
+from xnfs.disk.registry import MetaPage, Registry, runs
+from xnfs.disk.tables import Tables
+from xnfs.errors import CycleError, DeviceError, ReadOnly, XnError
+
+
+class Committer:
+    """Writes blocks out, in order."""
+
+    def __init__(
+        self,
+        device: BlockDevice,
+        seed: Seed,
+        log: Log,
+        tables: Tables,
+        registry: Registry,
+        ledger: Ledger,
+        order: Order,
+        seq: int,
+    ) -> None:
+        self._device = device
+        self._seed = seed
+        self._log = log
+        self._tables = tables
+        self._registry = registry
+        self._ledger = ledger
+        self._order = order
+        self.seq = seq
+        self.failed: XnError | None = None
+        self._unflushed = False
+        self._waiting: set[int] = set()
+        self.transactions = 0
+
+    @property
+    def capacity(self) -> int:
+        """How many attached metadata blocks one transaction can have."""
+        return self._log.capacity
+
+    @property
+    def room(self) -> int:
+        """How many more attached metadata blocks may become dirty before a commit must come."""
+        return self._log.capacity - len(self._registry.attached)
+
+    def commit(self, blocks: Iterable[int] | None = None) -> None:
+        """Make the components of these blocks (None: everything) durable. At most two flushes.
+
+        Blocks that a declared order puts first get their own commit before.
+        Raises DeviceError; then writes have stopped.
+        """
+        self._check()
+        members, plain = self._gather(blocks)
+        if self._commit_first(members, plain):
+            members, plain = self._gather(blocks)
+        self._commit(members, plain)
+
+    def _commit_first(self, members: set[int], plain: set[int]) -> bool:
+        """Commit what a declared order puts before these. True if there was anything."""
+        first = self._order.before(plain) | (self._order.before(members - plain) - members - plain)
+        if not first:
+            return False
+        if first & self._waiting:
+            raise CycleError(f"declared order of blocks {sorted(first)} contradicts ownership")
+        self._waiting |= first
+        try:
+            self.commit(first)
+        finally:
+            self._waiting -= first
+        return True
+
+    def write_back(self, blocks: Iterable[int]) -> None:
+        """Write dirty data and fresh blocks in place, any order, no flush. Nothing is durable on
+        return.
+        """
+        self._check()
+        plain = self._registry.plain.intersection(blocks)
+        if self._commit_first(set(), plain):
+            plain &= self._registry.plain
+        with self._stops_on_failure(retry=True):
+            self._write_plain(plain)
+
+    @contextmanager
+    def _stops_on_failure(self, *, retry: bool) -> Iterator[None]:
+        """Stop all writes for good when the device fails.
+
+        `retry`: nothing attached was touched yet, so a host disk that is merely full is no reason
+        to stop: the blocks stay dirty, and the same call may succeed later.
+        """
+        try:
+            yield
+        except DeviceError as e:
+            if not (retry and e.errno == errno.ENOSPC):
+                self.failed = e
+            raise
+
+    def write_tables(self) -> None:
+        """Make what has fallen due since the last commit durable in the tables."""
+        self._check()
+        with self._stops_on_failure(retry=False):
+            self._write_tables()
+            self._flush()
+            self._write_tables()  # that a reference block is initialised may be said only now
+            self._flush()
+
+    def _check(self) -> None:
+        if self.failed is not None:
+            raise self.failed
+        if self._device.readonly:
+            raise ReadOnly("the image is open read-only")
+
+    def _gather(self, blocks: Iterable[int] | None) -> tuple[set[int], set[int]]:
+        """(metadata blocks of the transaction, dirty plain blocks to write in epoch 1)."""
+        registry = self._registry
+        if blocks is None:
+            return set(registry.attached).union(self._ledger.ties), set(registry.plain)
+        wanted = set(blocks)
+        members = self._ledger.component(wanted)
+        plain = registry.plain & (members | wanted)
+        for block in members:
+            page = registry.get(block)
+            if isinstance(page, MetaPage) and (page.added or page.filled):
+                plain |= registry.plain & (page.added | page.filled)
+        return members, plain
+
+    def _commit(self, members: set[int], plain: set[int]) -> None:
+        registry = self._registry
+        pages = [p for b in members if isinstance(p := registry.get(b), MetaPage)]
+        dirty = sorted((p for p in pages if p.block in registry.attached), key=lambda p: p.block)
+        last = self.seq
+        # The halves of the log are used in turn, and the half that holds the last transaction must
+        # stay until this one is complete: only what goes to the log takes a number.
+        self.seq += bool(dirty)
+        self.transactions += 1
+        with self._stops_on_failure(retry=True):
+            try:
+                self._write_plain(plain)
+                self._write_tables()
+                images = [self._image(page) for page in dirty]
+                if images:
+                    self._unflushed = True
+                    self._log.write(self.seq, images)
+            except DeviceError:
+                self.seq = last
+                raise
+        with self._stops_on_failure(retry=False):
+            self._flush()
+            # From here the log and every fresh block are durable: the transaction can be completed
+            # from what is on the disk, so writing in place may begin.
+            for image in images:
+                self._unflushed = True
+                self._device.write(image.block, [image.data])
+            self._flush()
+        # Commit point: the transaction is durable.
+        registry.attached.difference_update(page.block for page in dirty)
+        self._settle(pages)
+
+    def _settle(self, pages: list[MetaPage]) -> None:
+        """Fresh pages that a durable pointer names now are attached; drops of attached pages fall
+        due.
+        """
+        ledger, get = self._ledger, self._registry.get
+        reached = [page for page in pages if not page.fresh]
+        for page in reached:
+            for block in (*page.added, *page.shared):
+                child = get(block)
+                if isinstance(child, MetaPage) and child.fresh:
+                    child.fresh = False
+                    reached.append(child)
+        for page in reached:
+            ledger.settle(page)
+            ledger.forget(page.block)
+
+    def _write_plain(self, plain: set[int]) -> None:
+        registry = self._registry
+        for start, count in runs(plain):
+            registry.clear(start, count)
+            for block in range(start, start + count):
+                page = registry.pages[block]
+                if page.type.stamp is not None:
+                    stamp_block(
+                        self._seed, block, page.view, page.type.stamp, page.type.number, self.seq
+                    )
+            self._unflushed = True
+            self._device.write(start, registry.views(start, count))
+        registry.plain -= plain
+        self._order.written(plain)
+
+    def _write_tables(self) -> None:
+        for block in self._tables.dirty_blocks():
+            self._unflushed = True
+            self._device.write(block, [self._tables.encode(block)])
+            self._tables.mark_written(block)
+
+    def _image(self, page: MetaPage) -> Image:
+        """The page as it must be in place; the stamp names this transaction."""
+        kind = page.type
+        assert kind.stamp is not None  # a MetaPage's type has one
+        stamp_block(self._seed, page.block, page.view, kind.stamp, kind.number, self.seq)
+        return Image(page.block, kind.number, bytes(page.view))
+
+    def _flush(self) -> None:
+        if not self._unflushed:
+            return
+        self._device.flush()
+        self._unflushed = False
+        self._tables.after_flush()
+        self._order.flushed()

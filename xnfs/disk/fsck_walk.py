@@ -1,0 +1,258 @@
+"""The walk of fsck: every block that can be reached from a root, by `owns` alone.
+
+It marks blocks and counts pointers; it knows no format of any libFS. A pointer that can't be right
+(outside the data area, to a destroyed block, to a block of another type, back to an ancestor) is
+*cut*: the bytes that its partition reads are zeroed, because an all-zero partition owns nothing,
+and the block gets its stamp anew. What `fsck.py` does with the marks, and the tables, is not here.
+
+Guarantees: ends on any bytes (a block is entered once, claims that repeat are bounded), does not
+recurse, keeps bits and not objects per block. What it can't judge (a type without a verified
+`owns`) makes it `incomplete`: then nobody may free what is not marked.
+
+Source: DESIGN section 4.6 of the founding design; e2fsck passes 1 and 2 (findings are data).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bitarray import bitarray
+
+from xnfs.disk.blocktype import BlockType
+from xnfs.disk.device import BlockDevice
+from xnfs.disk.layout import ROOTS_TYPE, STAMP, Geometry, Seed, check_stamp_untrusted, stamp_block
+from xnfs.disk.records import BLOCK, Extent
+from xnfs.errors import CorruptionError, Refused, UnknownType
+
+#: So many claims on blocks that had an owner already are believed of one block.
+MAX_REPEATS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong. `code` names the kind of damage (the same word in tests and images);
+    `safe_to_preen`: mending it can lose nothing."""
+
+    code: str
+    block: int
+    message: str
+    safe_to_preen: bool = False
+    repairable: bool = True
+
+
+def stamped_as(seed: Seed, types: dict[int, BlockType], block: int, raw: bytearray) -> int:
+    """The type in a valid stamp of these bytes; 0 if there is none."""
+    for kind in types.values():
+        if kind.stamp is not None and STAMP.unpack_from(raw, kind.stamp)[1] == kind.number:
+            try:
+                check_stamp_untrusted(seed, block, raw, kind.stamp, kind.number)
+            except CorruptionError:
+                continue
+            return kind.number
+    return 0
+
+
+class Walk:
+    """One pass over everything below the roots. Make a new one for each pass."""
+
+    def __init__(
+        self,
+        device: BlockDevice,
+        geometry: Geometry,
+        seed: Seed,
+        types: dict[int, BlockType],
+        report: Callable[[Finding], None],
+        progress: Callable[[int], None],
+        proven: bitarray,
+    ) -> None:
+        self._device, self._g, self._seed, self._types = device, geometry, seed, types
+        self._report, self._progress = report, progress
+        self._proven = proven  # blocks whose own stamp says that they are metadata
+        self.marked = _bits(geometry.blocks)
+        self.counts: dict[int, int] = {}  # of blocks with more than one pointer
+        self.incomplete = False
+        self.cuts = 0
+        self._planes: dict[int, bitarray] = {}  # plain type -> its blocks
+        self._meta = _bits(geometry.blocks)
+        self._open = _bits(geometry.blocks)  # ancestors of the block at hand
+        self._bad: set[int] = set()
+        self._visited = 0
+        # Pending pointers, five numbers each: first block, count, type, parent, partition. Count 0:
+        # leave the block again.
+        self._todo = array("Q")
+
+    def run(self, catalogue: Sequence[int]) -> None:
+        """Walk from the blocks of the root catalogue."""
+        for root in catalogue:
+            self._enter(root, self._types[ROOTS_TYPE], root, 0)
+            while self._todo:
+                block, count, kind, parent, part = self._todo[-5:]
+                del self._todo[-5:]
+                if not count:
+                    self._open[block] = False
+                    continue
+                if count > 1:
+                    self._push(block + 1, count - 1, kind, parent, part)
+                self._pointer(block, self._types[kind], parent, part)
+
+    def _push(self, block: int, count: int, kind: int, parent: int, part: int) -> None:
+        self._todo.extend((block, count, kind, parent, part))
+
+    # -- metadata
+
+    def _pointer(self, block: int, kind: BlockType, parent: int, part: int) -> None:
+        """A pointer to one stamped block."""
+        if block in self._bad:
+            self._cut(parent, part, "destroyed-block", f"names block {block}, which is destroyed")
+        elif self._open[block]:
+            self._cut(parent, part, "cycle", f"names block {block}, which it lies below")
+        elif self.marked[block] and not self._meta[block]:
+            self._versus_plain(block, kind, parent, part)
+        elif self.marked[block]:
+            if self._stamped_as(block) == kind.number:
+                self.counts[block] = self.counts.get(block, 1) + 1
+            else:
+                self._cut(parent, part, "two-types", f"names block {block} as {kind.spec.name}")
+        else:
+            self._enter(block, kind, parent, part)
+
+    def _is_catalogue(self, block: int) -> bool:
+        return self._g.roots_start <= block < self._g.roots_start + self._g.roots_blocks
+
+    def _versus_plain(self, block: int, kind: BlockType, parent: int, part: int) -> None:
+        """Seen as plain data before. The block's own stamp says who is right."""
+        if self._stamped_as(block) == kind.number:
+            self._proven[block] = True
+            self.cuts += 1  # the plain pointer is cut in the next pass
+        else:
+            self._cut(
+                parent, part, "two-types", f"names the data block {block} as {kind.spec.name}"
+            )
+
+    def _stamped_as(self, block: int) -> int:
+        return stamped_as(self._seed, self._types, block, self._read(block))
+
+    def _enter(self, block: int, kind: BlockType, parent: int, part: int) -> None:
+        raw = self._read(block)
+        assert kind.stamp is not None  # plain blocks are claimed, not entered
+        try:
+            check_stamp_untrusted(self._seed, block, raw, kind.stamp, kind.number)
+        except CorruptionError as e:
+            self._destroyed(block, kind, parent, part, e)
+            return
+        self.marked[block] = self._meta[block] = self._open[block] = True
+        self._visited += 1
+        if self._visited % 256 == 0:
+            self._progress(self._visited)
+        self._push(block, 0, kind.number, 0, 0)
+        repeats = 0
+        for child in reversed(range(kind.nparts)):  # the first pointer on top: in order
+            repeats += self._partition(block, kind, raw, child, repeats)
+
+    def _destroyed(
+        self, block: int, kind: BlockType, parent: int, part: int, why: CorruptionError
+    ) -> None:
+        """A metadata block with a wrong stamp."""
+        other = self._stamped_as(block)
+        if other:
+            name = self._types[other].spec.name
+            text = f"names block {block} as {kind.spec.name}, it is a {name}"
+            self._cut(parent, part, "two-types", text)
+            return
+        if self._is_catalogue(parent):
+            # Cutting a root would lose a whole file system for one block.
+            self.incomplete = True
+            text = f"the root block of a file system is destroyed: {why}"
+            self._report(Finding("root-destroyed", block, text, repairable=False))
+            self.marked[block] = True
+            return
+        self._bad.add(block)
+        self._cut(parent, part, "destroyed-block", f"names a destroyed {kind.spec.name}: {why}")
+
+    def _partition(
+        self, block: int, kind: BlockType, raw: bytearray, part: int, repeats: int
+    ) -> int:
+        """Follow what one partition owns. Returns how many claims were repeats."""
+        try:
+            extents = kind.owned(raw, part)
+        except UnknownType as e:
+            self.incomplete = True
+            self._report(Finding("type-unusable", block, str(e), repairable=False))
+            return 0
+        except Refused as e:
+            self._cut(block, part, "pointer", str(e))
+            return 0
+        for _number, start, count in extents:
+            if not self._g.in_data(start, count):
+                text = f"partition {part} names blocks {start}+{count}, outside the data area"
+                self._cut(block, part, "pointer", text)
+                return 0
+        again = sum(self.marked.count(1, s, s + n) for _, s, n in extents)
+        if repeats + again > MAX_REPEATS:
+            self._cut(block, part, "pointer", f"partition {part} repeats too many claims")
+            return 0
+        for extent in extents:
+            self._extent(block, part, extent)
+        return again
+
+    def _extent(self, block: int, part: int, extent: Extent) -> None:
+        number, start, count = extent
+        kind = self._types.get(number)
+        if kind is None:
+            # Installed, but its code does not verify any more: its blocks are untouchable.
+            self.incomplete = True
+            self.marked[start : start + count] = True
+            text = f"names {count} blocks at {start} of type {number}, which is unusable"
+            self._report(Finding("type-unusable", block, text, repairable=False))
+        elif kind.stamp is None:
+            self._claim(start, count, kind, block, part)
+        else:
+            self._push(start, count, number, block, part)
+
+    # -- plain data
+
+    def _claim(self, start: int, count: int, kind: BlockType, parent: int, part: int) -> None:
+        """A pointer to a run of plain blocks."""
+        plane = self._planes.setdefault(kind.number, _bits(self._g.blocks))
+        end = start + count
+        wrong = self._proven.find(1, start, end)
+        if wrong < 0:
+            at = (self.marked[start:end] & ~plane[start:end]).find(1)
+            wrong = start + at if at >= 0 else -1
+        if wrong >= 0:
+            name = kind.spec.name
+            self._cut(parent, part, "two-types", f"names block {wrong}, of another type, as {name}")
+            return
+        if plane.find(1, start, end) >= 0:
+            for block in range(start, end):
+                if plane[block]:
+                    self.counts[block] = self.counts.get(block, 1) + 1
+        self.marked[start:end] = True
+        plane[start:end] = True
+
+    # -- mending
+
+    def _cut(self, parent: int, part: int, code: str, message: str) -> None:
+        """Report, and zero what the partition reads."""
+        self._report(Finding(code, parent, message))
+        raw = self._read(parent)
+        number = self._stamped_as(parent)
+        kind = self._types[number]
+        assert kind.stamp is not None  # an owner's type has one
+        seq = STAMP.unpack_from(raw, kind.stamp)[2]
+        lo, hi = kind.ranges[part]
+        raw[lo:hi] = bytes(hi - lo)
+        stamp_block(self._seed, parent, raw, kind.stamp, number, seq)
+        self._device.write(parent, [bytes(raw)])
+        self.cuts += 1
+
+    def _read(self, block: int) -> bytearray:
+        raw = bytearray(BLOCK)
+        self._device.read(block, [memoryview(raw)])
+        return raw
+
+
+def _bits(count: int) -> bitarray:
+    return bitarray(count, endian="little")  # zeros

@@ -1,0 +1,69 @@
+"""Order that a libFS declares itself: `depend(before, after)`.
+
+`after` is not written before `before` is durable. Cycles are refused when they are declared. Order
+that follows from pointers is not here but in the ledger's ties.
+
+Source: Kaashoek et al. 1997, section 4.3.2 (explicit ordering by libFSes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xnfs.disk.registry import Registry
+from xnfs.errors import CycleError
+
+
+class Order:
+    """The declared edges that still matter: an edge goes once `before` is durable."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._after: dict[int, set[int]] = {}
+        self._unflushed: set[int] = set()
+
+    def declare(self, before: int, after: int) -> None:
+        """Raises CycleError if `before` already waits for `after`, directly or not."""
+        seen: set[int] = set()
+        todo = [before]
+        while todo:
+            block = todo.pop()
+            if block == after:
+                raise CycleError(f"block {before} already waits for block {after}")
+            if block not in seen:
+                seen.add(block)
+                todo.extend(self._after.get(block, ()))
+        self._after.setdefault(after, set()).add(before)
+
+    def before(self, blocks: Iterable[int]) -> set[int]:
+        """What must become durable before any of these may be written."""
+        if not self._after:
+            return set()
+        out: set[int] = set()
+        for block in blocks:
+            for first in self._after.get(block, ()):
+                if first in self._unflushed or self._registry.is_dirty(first):
+                    out.add(first)
+        return out
+
+    def written(self, blocks: set[int]) -> None:
+        """These are on their way; not durable until a flush."""
+        if self._after:
+            self._unflushed |= blocks
+
+    def flushed(self) -> None:
+        """Everything written is durable."""
+        self._unflushed.clear()
+        if self._after:
+            dirty = self._registry.is_dirty
+            self._after = {
+                after: left
+                for after, befores in self._after.items()
+                if (left := {b for b in befores if dirty(b)})
+            }
+
+    def forget(self, block: int) -> None:
+        """The block is no more: nobody waits for it, and it waits for nobody."""
+        self._after.pop(block, None)
+        for befores in self._after.values():
+            befores.discard(block)

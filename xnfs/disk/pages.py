@@ -1,0 +1,191 @@
+"""Getting bytes in and out of the registry: reading blocks in, reading and writing them, dropping
+them.
+
+A block can be named only through its parent: `readin` and `bind` run `owns` on the parent to learn
+that it owns the block, and under which type. That is the secure binding: checked when bound, not
+when used.
+
+Not here: changes of metadata (`change.py`), when dirty pages are written (`commit.py`), rights
+(`xn.py`). Everything that comes from the device is checked before it is believed: stamps, types,
+and that the free map knows the block.
+
+Source: Kaashoek et al. 1997, section 4.3 (registry); Engler et al. 1995, section 3.1 (secure
+bindings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xnfs.disk.blocktype import BlockType
+from xnfs.disk.device import BlockDevice
+from xnfs.disk.layout import Seed, check_stamp_untrusted
+from xnfs.disk.ledger import Ledger
+from xnfs.disk.records import BLOCK
+from xnfs.disk.registry import MetaPage, Page, Registry, runs
+from xnfs.disk.tables import Tables
+from xnfs.disk.typetable import TypeTable
+from xnfs.errors import CorruptionError, NotCached, Refused
+
+
+class PageIO:
+    """The registry's pages and the device."""
+
+    def __init__(
+        self,
+        device: BlockDevice,
+        seed: Seed,
+        types: TypeTable,
+        registry: Registry,
+        ledger: Ledger,
+        tables: Tables,
+    ) -> None:
+        self._device = device
+        self._seed = seed
+        self._types = types
+        self._registry = registry
+        self._ledger = ledger
+        self._tables = tables
+        self._prefetched: set[int] = set()
+
+    # -- binding
+
+    def child_type(self, parent: MetaPage, part: int, start: int, count: int) -> BlockType:
+        """The type under which `parent`'s partition owns the whole run. Raises Refused,
+        CorruptionError.
+        """
+        if not 0 <= part < parent.type.nparts or count < 1:
+            raise Refused(f"block {parent.block} has no partition {part}")
+        for t, first, n in parent.type.owned(parent.view, part):
+            if first <= start and start + count <= first + n:
+                if not self._tables.in_use(start, count):
+                    raise CorruptionError(start, "free map", "free", f"owned by {parent.block}")
+                return self._types.get(t)
+        raise Refused(f"block {parent.block} does not own [{start}, {start + count}) there")
+
+    def read_in(self, parent: MetaPage, part: int, start: int, count: int) -> None:
+        """Bind a run of children and fill those that are not cached, with one request a gap."""
+        kind = self._bindable(parent, part, start, count)
+        pages = self._registry.pages
+        for first, n in runs(b for b in range(start, start + count) if not _filled(pages.get(b))):
+            self._fill(first, n, kind, parent)
+
+    def bind(self, parent: MetaPage, part: int, start: int, count: int) -> None:
+        """Frames for blocks that are about to be overwritten whole; their bytes are not read."""
+        kind = self._bindable(parent, part, start, count)
+        if kind.stamp is not None:
+            raise Refused(f"type {kind.spec.name} is metadata: it can't be overwritten unread")
+        pages = self._registry.pages
+        for first, n in runs(b for b in range(start, start + count) if b not in pages):
+            for page in self._registry.add_run(first, n, kind, parent.block, parent.root):
+                page.valid = False
+
+    def _bindable(self, parent: MetaPage, part: int, start: int, count: int) -> BlockType:
+        kind = self.child_type(parent, part, start, count)
+        if kind.unreadable:
+            raise Refused(f"type {kind.spec.name} can't be read")
+        for block in range(start, start + count):
+            page = self._registry.pages.get(block)
+            if page is not None and page.type is not kind:
+                raise CorruptionError(block, "type", page.type.spec.name, kind.spec.name)
+        return kind
+
+    def _fill(self, start: int, count: int, kind: BlockType, parent: MetaPage) -> None:
+        registry = self._registry
+        new = [b for b in range(start, start + count) if b not in registry.pages]
+        try:
+            for first, n in runs(new):
+                registry.add_run(first, n, kind, parent.block, parent.root)
+            self._device.read(start, registry.views(start, count))
+            if kind.stamp is not None:
+                for block in range(start, start + count):
+                    view = registry.pages[block].view
+                    check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
+        except Exception:
+            registry.drop(new)
+            raise
+        for block in range(start, start + count):
+            registry.pages[block].valid = True
+
+    def prefetch(self, start: int, count: int) -> None:
+        """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""
+        scratch = bytearray(count * BLOCK)
+        self._device.read(start, [memoryview(scratch)])
+
+    # -- bytes
+
+    def read(self, start: int, offset: int, size: int) -> bytes:
+        """Bytes of consecutive cached blocks, counted from the start of block `start`."""
+        first, last = start + offset // BLOCK, start + (offset + size - 1) // BLOCK
+        views = self._views(first, last - first + 1)
+        lo = offset % BLOCK
+        if len(views) == 1:
+            return bytes(views[0][lo : lo + size])
+        joined = b"".join(views)
+        return joined[lo : lo + size] if lo or len(joined) != size else joined
+
+    def _views(self, start: int, count: int) -> list[memoryview]:
+        registry = self._registry
+        registry.clear(start, count)
+        pages = registry.pages
+        for block in range(start, start + count):
+            page = pages.get(block)
+            if page is None or not page.valid:
+                raise NotCached(f"block {block} is not cached")
+        return registry.views(start, count)
+
+    def write(self, start: int, offset: int, data: bytes | memoryview) -> None:
+        """Write data blocks; those that are covered whole need not have been read."""
+        size = len(data)
+        first, end = start + offset // BLOCK, start + -(-(offset + size) // BLOCK)
+        self._check_write(first, end, offset % BLOCK, offset + size - (end - 1 - start) * BLOCK)
+        registry = self._registry
+        at = -(offset % BLOCK)
+        whole = range(first + (at < 0), end - ((offset + size) % BLOCK != 0))
+        if registry.blank:
+            registry.blank.difference_update(whole)
+            registry.clear(first, end - first)
+        source = memoryview(data)
+        for view in registry.views(first, end - first):
+            lo, hi = max(at, 0), min(at + len(view), size)
+            view[lo - at : hi - at] = source[lo:hi]
+            at += len(view)
+        for block in whole:
+            registry.pages[block].valid = True
+        registry.plain.update(range(first, end))
+
+    def _check_write(self, first: int, end: int, head: int, tail: int) -> None:
+        pages = self._registry.pages
+        for block in range(first, end):
+            page = pages.get(block)
+            if page is None:
+                raise NotCached(f"block {block} is not bound")
+            if page.meta or page.type.unreadable:
+                raise Refused(f"block {block} is not plain data")
+            whole = (block > first or head == 0) and (block < end - 1 or tail == BLOCK)
+            if not page.valid and not whole:
+                raise NotCached(f"block {block} is not filled and would be written in part")
+
+    # -- dropping
+
+    def evict(self, blocks: Iterable[int], busy: Iterable[int]) -> int:
+        """Drop the pages among these that can be dropped without loss. Returns how many."""
+        registry, held = self._registry, self._ledger.held
+        skip = set(busy)
+        gone = [
+            block
+            for block in blocks
+            if (page := registry.pages.get(block)) is not None
+            and not page.pins
+            and page.lock is None
+            and block not in skip
+            and block not in held
+            and not registry.is_dirty(block)
+            and not (isinstance(page, MetaPage) and (page.pending or page.fresh))
+        ]
+        registry.drop(gone)
+        return len(gone)
+
+
+def _filled(page: Page | None) -> bool:
+    return page is not None and page.valid

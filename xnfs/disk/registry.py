@@ -1,0 +1,190 @@
+"""The registry: which page frame holds which block, and in what state.
+
+Frames come from `xnfs.memory`; the registry says what lies in them. It is shared by all libFSes and
+exposed read-only. It prefers no page: which ones to drop is the libFS's choice (`Xn.evict`); what
+may be dropped is decided here.
+
+Dirty blocks are in one of two sets, because they are written by different rules (DESIGN section 5):
+
+- `plain`: data, and metadata that no durable pointer names ("fresh"): in place, in any order, at
+  any time;
+- `attached`: metadata that a durable pointer may name: in place only through a transaction's log.
+
+Source: Kaashoek et al. 1997, section 4.3 (buffer cache registry).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xnfs.disk.blocktype import ZERO, BlockType
+from xnfs.memory.frames import FramePool
+
+
+class Page:
+    """One cached block of plain data. `valid` is False between `bind` and the first fill."""
+
+    __slots__ = ("block", "frame", "lock", "parent", "pins", "root", "type", "valid", "view")
+    meta = False
+
+    def __init__(
+        self, block: int, kind: BlockType, frame: int, view: memoryview, parent: int, root: str
+    ) -> None:
+        self.block = block
+        self.type = kind
+        self.frame = frame
+        self.view = view
+        self.parent = parent  # whoever bound it last; information only
+        self.root = root
+        self.pins = 0
+        self.lock: bytes | None = None
+        self.valid = True
+
+
+class MetaPage(Page):
+    """One cached block of metadata, with its pointer changes that are not durable yet.
+
+    `fresh`: no durable pointer to this block exists. `added`: blocks whose first owner this became.
+    `shared`: further owners, block -> how many. `filled`: blocks of an unreadable type that turned
+    into data here. `removed`: runs of data dropped while they may be durably owned. `dropped`: the
+    same, single blocks that are counted one by one.
+    """
+
+    __slots__ = ("added", "dropped", "filled", "fresh", "removed", "shared")
+    meta = True
+
+    def __init__(
+        self, block: int, kind: BlockType, frame: int, view: memoryview, parent: int, root: str
+    ) -> None:
+        super().__init__(block, kind, frame, view, parent, root)
+        self.fresh = False
+        self.added: set[int] = set()
+        self.filled: set[int] = set()
+        self.shared: dict[int, int] = {}
+        self.removed: list[tuple[int, int]] = []
+        self.dropped: list[int] = []
+
+    def take_pending(self, other: MetaPage) -> None:
+        """The object has moved here: so have its pointer changes."""
+        self.added, self.filled, self.shared = other.added, other.filled, other.shared
+        self.removed, self.dropped = other.removed, other.dropped
+
+    @property
+    def pending(self) -> bool:
+        """True if a pointer change in this block is not durable yet."""
+        return bool(self.added or self.removed or self.dropped or self.shared or self.filled)
+
+
+class Registry:
+    """Blocks in frames. Not locked: the system-call layer is."""
+
+    def __init__(self, frames: FramePool, owner: str) -> None:
+        self.pages: dict[int, Page] = {}
+        self.plain: set[int] = set()
+        self.attached: set[int] = set()
+        #: cached blocks whose content is zeros, though their frames are not cleared yet
+        self.blank: set[int] = set()
+        self._frames = frames
+        self._owner = owner
+
+    def get(self, block: int) -> Page | None:
+        """The page of a block, if cached."""
+        return self.pages.get(block)
+
+    def add_run(
+        self, start: int, count: int, kind: BlockType, parent: int, root: str
+    ) -> list[Page]:
+        """Give frames to `count` blocks from `start`, contents as the frames had them.
+
+        Raises NoFrames with no effect. The caller fills or zeroes them before anyone sees them.
+        """
+        frames = self._frames.alloc(self._owner, count)
+        make = Page if kind.stamp is None else MetaPage
+        view = self._frames.view
+        new = [
+            make(start + i, kind, frame, view(frame), parent, root)
+            for i, frame in enumerate(frames)
+        ]
+        self.pages.update(zip(range(start, start + count), new, strict=True))
+        return new
+
+    def add_blank(self, start: int, count: int, kind: BlockType, parent: int, root: str) -> None:
+        """Pages of zeros, dirty and fresh. Data frames are cleared when somebody looks; see
+        `clear`.
+        """
+        for page in self.add_run(start, count, kind, parent, root):
+            if isinstance(page, MetaPage):
+                page.view[:] = ZERO
+                page.fresh = True
+        run = range(start, start + count)
+        if kind.stamp is None:
+            self.blank.update(run)
+        self.plain.update(run)
+
+    def clear(self, start: int, count: int) -> None:
+        """Clear the frames of blank blocks, before they are read or written out."""
+        if self.blank:
+            for block in self.blank.intersection(range(start, start + count)):
+                self.pages[block].view[:] = ZERO
+                self.blank.discard(block)
+
+    def drop(self, blocks: Iterable[int]) -> None:
+        """Forget pages, whatever their state, and give their frames back."""
+        frames: list[int] = []
+        for block in blocks:
+            page = self.pages.pop(block, None)
+            if page is not None:
+                frames.append(page.frame)
+                self.plain.discard(block)
+                self.attached.discard(block)
+                self.blank.discard(block)
+        if frames:
+            self._frames.free(frames)
+
+    def mark_dirty(self, page: Page) -> None:
+        """The frame is newer than the disk."""
+        if page.meta and not page.fresh:  # type: ignore[attr-defined]
+            self.attached.add(page.block)
+        else:
+            self.plain.add(page.block)
+
+    def is_dirty(self, block: int) -> bool:
+        """True if the frame is newer than the disk."""
+        return block in self.plain or block in self.attached
+
+    def views(self, start: int, count: int) -> list[memoryview]:
+        """The frames of a run of cached blocks, as few views as the frames are contiguous."""
+        pages = self.pages
+        out: list[memoryview] = []
+        first = last = -2
+        for block in range(start, start + count):
+            frame = pages[block].frame
+            if frame == last + 1:
+                last = frame
+                continue
+            if last >= 0:
+                out.append(self._frames.view_run(first, last - first + 1))
+            first = last = frame
+        out.append(self._frames.view_run(first, last - first + 1))
+        return out
+
+
+def runs(blocks: Iterable[int], limit: int = 4096) -> list[tuple[int, int]]:
+    """Group block numbers into (start, count), ascending, none longer than `limit`."""
+    out: list[tuple[int, int]] = []
+    start = last = -2
+    for block in sorted(blocks):
+        if block == last + 1 and block - start < limit:
+            last = block
+            continue
+        if last >= 0:
+            out.append((start, last - start + 1))
+        start = last = block
+    if last >= 0:
+        out.append((start, last - start + 1))
+    return out
+
+
+def missing_runs(pages: dict[int, Page], start: int, count: int) -> list[tuple[int, int]]:
+    """The runs of [start, start+count) that have no page."""
+    return runs(b for b in range(start, start + count) if b not in pages)

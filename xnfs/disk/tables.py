@@ -1,0 +1,404 @@
+"""The free map and the reference counts: `total(b)` of DESIGN.md section 4, in memory.
+
+`Tables` holds both over their areas of the disk. It reads the map when the image is opened, and
+blocks of reference counts when they are first asked for. It never writes: `dirty_blocks`, `encode`
+and `mark_written` let the transaction code write them at a time of its choice. It doesn't know who
+owns a block, or what is durable; keeping `total` an upper bound (R1, R4, R5) is up to the callers
+of raise and lower. The search for free runs is in `freespace.py`.
+
+Relies on: one caller at a time; `after_flush` called only after a flush that was issued after
+`mark_written`. Guarantees: no count changes if a call raises; the kernel's own areas can neither be
+raised nor lowered; damaged sectors never read as free.
+
+Cost: a run of blocks within one group is a few C calls whatever its length. Counts above 1 are
+the exception, and a group that never had one (its flags say so) never touches the reference table.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from array import array
+from typing import Final
+
+from bitarray import bitarray
+
+from xnfs.disk.device import BlockDevice
+from xnfs.disk.freespace import first_fit
+from xnfs.disk.layout import COUNTS, GROUP, GROUP_BYTES, SECTORS, U16, U32, Geometry, Seed
+from xnfs.disk.records import BLOCK, SECTOR
+from xnfs.errors import CorruptionError, NotFree, Refused
+
+MAX_TOTAL: Final = 65535
+REFS_PER_BLOCK: Final = COUNTS * SECTORS
+#: Flags of a map sector; each shifted by 0 or 1 for the first or second reference block.
+INITIALISED, IN_USE = 1, 4
+
+_READ_BLOCKS: Final = 256
+_FREE_GROUP: Final = bytes(GROUP_BYTES)
+_FULL_GROUP: Final = memoryview(b"\xff" * GROUP_BYTES)
+_ALL_FLAGS: Final = 15
+_MAP_TAIL: Final = struct.Struct("<II")  # flags, crc
+_COUNTS: Final = struct.Struct(f"<{COUNTS}H")
+_ZERO_SECTOR: Final = bytes(SECTOR)
+
+#: (device block, sector in it)
+Sector = tuple[int, int]
+
+
+class Tables:
+    """Both tables of one image. Make it with `Tables.load`."""
+
+    def __init__(self, device: BlockDevice, geometry: Geometry, seed: Seed) -> None:
+        """All free, nothing dirty: `load` fills it."""
+        groups = geometry.groups
+        self._device, self._g, self._seed = device, geometry, seed
+        self._bytes = bytearray(groups * GROUP_BYTES)
+        # The same memory seen as bits and as bytes: long free runs are runs of zero bytes, and
+        # bytearray.find sees those about a hundred times faster than bitarray.find.
+        self._bits = bitarray(buffer=self._bytes, endian="little")
+        self._flags = bytearray(groups)
+        self._crcs = array("I", bytes(4 * groups))
+        self._group_free = array("H", bytes(2 * groups))
+        self._refs: dict[int, bytearray] = {}  # by number in the table, in the disk's form
+        self._stale: set[Sector] = set()  # changed since last encoded
+        self._unwritten: set[int] = set()  # encoded, but not yet written
+        self._fresh_refs: set[int] = set()  # written, but not yet flagged as initialised
+        self._damaged: set[Sector] | None = None
+        self.free_blocks = 0
+
+    # --- loading ----------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        device: BlockDevice,
+        geometry: Geometry,
+        seed: Seed,
+        damaged: set[Sector] | None = None,
+    ) -> Tables:
+        """Read the free map. Raises CorruptionError, DeviceError.
+
+        With `damaged` (for fsck) bad sectors are added to it, now and when counts are read later:
+        their blocks then are in use, with the highest count, so that nothing in them is lent out.
+        """
+        tables = cls(device, geometry, seed)
+        tables._damaged = damaged
+        tables._load_map_untrusted()
+        return tables
+
+    def _load_map_untrusted(self) -> None:
+        start, count = self._g.map_start, self._g.map_blocks
+        buffer = memoryview(bytearray(min(count, _READ_BLOCKS) * BLOCK))
+        for at in range(start, start + count, _READ_BLOCKS):
+            size = min(_READ_BLOCKS, start + count - at) * BLOCK
+            self._device.read(at, [buffer[:size]])
+            for bno in range(at, at + size // BLOCK):
+                offset = (bno - at) * BLOCK
+                self._load_map_block_untrusted(bno, buffer[offset : offset + BLOCK])
+        self._check_areas_untrusted()
+        self.free_blocks = sum(self._group_free)
+
+    def _load_map_block_untrusted(self, bno: int, raw: memoryview) -> None:
+        first = (bno - self._g.map_start) * SECTORS
+        for index in range(min(SECTORS, self._g.groups - first)):
+            group, at = first + index, index * SECTOR
+            bits = raw[at : at + GROUP_BYTES]
+            flags, got = _MAP_TAIL.unpack_from(raw, at + GROUP_BYTES)
+            want = zlib.crc32(raw[at : at + SECTOR - 4], self._seed.sector(bno, index))
+            if got != want or flags > _ALL_FLAGS:
+                self._damage(bno, index, "checksum or flags", (got, flags), (want, _ALL_FLAGS))
+                bits, flags = _FULL_GROUP, IN_USE | IN_USE << 1
+            self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES] = bits
+            self._flags[group], self._crcs[group] = flags, want
+            self._group_free[group] = GROUP if bits == _FREE_GROUP else self._count_free(group)
+
+    def _count_free(self, group: int) -> int:
+        return self._bits.count(0, group * GROUP, (group + 1) * GROUP)
+
+    def _check_areas_untrusted(self) -> None:
+        """The kernel's blocks and those past the end must be in use; make it so in any case."""
+        for lo, hi in self._outside():
+            while (bad := self._bits.find(0, lo, hi)) >= 0:
+                group = bad // GROUP
+                self._damage(*self._map_sector(group), f"map bit of block {bad}", 0, 1)
+                self._bits[bad : min(hi, (group + 1) * GROUP)] = 1
+                self._group_free[group] = self._count_free(group)
+
+    def _outside(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The ranges of bits that aren't data blocks."""
+        return (0, self._g.data_start), (self._g.data_end, len(self._bits))
+
+    def _damage(self, bno: int, index: int, field: str, got: object, want: object) -> None:
+        if self._damaged is None:
+            raise CorruptionError(bno, f"sector {index}: {field}", got, want)
+        self._damaged.add((bno, index))
+        # What replaces it in memory is an upper bound, so it may go to the disk.
+        self._stale.add((bno, index))
+
+    def _map_sector(self, group: int) -> Sector:
+        return self._g.map_start + group // SECTORS, group % SECTORS
+
+    @classmethod
+    def fresh(cls, device: BlockDevice, geometry: Geometry, seed: Seed) -> Tables:
+        """The tables of a new image: all data blocks free, the whole map still to be written."""
+        tables = cls(device, geometry, seed)
+        for lo, hi in tables._outside():
+            tables._bits[lo:hi] = 1
+        for group in range(geometry.groups):
+            tables._group_free[group] = tables._count_free(group)
+            tables._stale.add(tables._map_sector(group))
+        tables.free_blocks = sum(tables._group_free)
+        return tables
+
+    # --- totals -----------------------------------------------------------------------------
+
+    def total(self, block: int) -> int:
+        """Upper bound of the durable pointers to the block and of those in memory; 0 = free."""
+        if not 0 <= block < self._g.blocks:
+            raise Refused(f"block {block} is outside the image")
+        if not self._bits[block]:
+            return 0
+        if not self._flags[block // GROUP]:
+            return 1
+        return self._count(block) or 1
+
+    def in_use(self, start: int, count: int) -> bool:
+        """True if the run lies in the data area and none of it is free."""
+        return self._g.in_data(start, count) and self._bits.find(0, start, start + count) < 0
+
+    def snapshot(self) -> bitarray:
+        """A copy of the map: bit i = block i is in use."""
+        return bitarray(self._bits)
+
+    def any_shared(self, start: int, count: int) -> bool:
+        """True if a block of the run has a total above 1."""
+        if not (start >= 0 and count > 0 and start + count <= self._g.blocks):
+            raise Refused(f"blocks {start}..{start + count - 1} are outside the image")
+        return any(self._bits[block] for block, _count in self._shared(start, start + count))
+
+    def is_free_run(self, start: int, count: int) -> bool:
+        """True if the run lies in the data area and all of it is free."""
+        return self._g.in_data(start, count) and self._bits.find(1, start, start + count) < 0
+
+    def raise_run(self, start: int, count: int) -> None:
+        """Take free blocks into use, 0 -> 1. Raises NotFree."""
+        if not self.is_free_run(start, count):
+            raise NotFree(f"blocks {start}..{start + count - 1} are not all free data blocks")
+        # A cut between the writes of the two tables can leave a count over a free block.
+        for block, _count in self._shared(start, start + count):
+            self._set_count(block, 0)
+        self._bits[start : start + count] = 1
+        self._account(start, start + count, -1)
+
+    def raise_one(self, block: int) -> int:
+        """One owner more. Returns the new total. Raises Refused: at the limit, outside the data."""
+        self._check_data(block, 1)
+        if not self._bits[block]:
+            self.raise_run(block, 1)
+            return 1
+        total = self.total(block) + 1
+        if total > MAX_TOTAL:
+            raise Refused(f"block {block} has {MAX_TOTAL} owners already")
+        self._set_count(block, total)
+        return total
+
+    def lower_run(self, start: int, count: int) -> None:
+        """One owner less for each block of the run. Raises Refused if one of them is free."""
+        self._check_data(start, count)
+        if self._bits.find(0, start, start + count) >= 0:
+            raise Refused(f"blocks {start}..{start + count - 1}: one of them is free already")
+        at = start
+        # Reads every count that is needed, so nothing below can fail half-way.
+        for block, value in self._shared(start, start + count):
+            self._set_count(block, value - 1)
+            self._release(at, block)
+            at = block + 1
+        self._release(at, start + count)
+
+    def lower_one(self, block: int) -> int:
+        """One owner less. Returns the new total. Raises Refused if the block is free."""
+        self.lower_run(block, 1)
+        return self.total(block)
+
+    def set_total(self, block: int, total: int) -> None:
+        """For fsck alone: make the total what a walk from the roots has found."""
+        self._check_data(block, 1)
+        if not 0 <= total <= MAX_TOTAL:
+            raise Refused(f"block {block} can't have {total} owners")
+        if total > 1 or self.total(block) > 1:
+            self._set_count(block, total)
+        if bool(total) != self._bits[block]:
+            self._bits[block] = bool(total)
+            self._account(block, block + 1, -1 if total else 1)
+
+    def shared(self, start: int, count: int) -> list[tuple[int, int]]:
+        """(block, count) of the blocks of a run whose count is above 1, also of free ones."""
+        return self._shared(start, start + count)
+
+    def _check_data(self, start: int, count: int) -> None:
+        if not self._g.in_data(start, count):
+            raise Refused(f"blocks {start}..{start + count - 1} are not in the data area")
+
+    def _release(self, start: int, end: int) -> None:
+        if start < end:
+            self._bits[start:end] = 0
+            self._account(start, end, 1)
+
+    def _account(self, start: int, end: int, sign: int) -> None:
+        """The run has changed as a whole: adjust the counters, note the sectors."""
+        self.free_blocks += sign * (end - start)
+        while start < end:
+            group = start // GROUP
+            stop = min(end, (group + 1) * GROUP)
+            self._group_free[group] += sign * (stop - start)
+            self._stale.add((self._g.map_start + group // SECTORS, group % SECTORS))
+            start = stop
+
+    # --- reference counts -------------------------------------------------------------------
+
+    def _count(self, block: int) -> int:
+        table, entry = divmod(block, REFS_PER_BLOCK)
+        if not self._flags[table // 2] & IN_USE << table % 2:
+            return 0
+        value: int = U16.unpack_from(self._refs_block(table), _count_offset(entry))[0]
+        return value
+
+    def _set_count(self, block: int, value: int) -> None:
+        table, entry = divmod(block, REFS_PER_BLOCK)
+        raw = self._refs_block(table)
+        if not self._flags[table // 2] & IN_USE << table % 2:
+            self._flags[table // 2] |= IN_USE << table % 2
+            self._stale.add(self._map_sector(table // 2))
+        U16.pack_into(raw, _count_offset(entry), value if value > 1 else 0)
+        self._stale.add((self._g.refs_start + table, entry // COUNTS))
+
+    def _shared(self, start: int, end: int) -> list[tuple[int, int]]:
+        """(block, count) of the blocks in [start, end) whose count is above 1."""
+        out: list[tuple[int, int]] = []
+        for group in range(start // GROUP, (end - 1) // GROUP + 1):
+            if self._flags[group]:
+                lo, hi = max(start, group * GROUP), min(end, (group + 1) * GROUP)
+                for sector in range(lo // COUNTS, (hi - 1) // COUNTS + 1):
+                    out += self._shared_in(sector, lo, hi)
+        return out
+
+    def _shared_in(self, sector: int, lo: int, hi: int) -> list[tuple[int, int]]:
+        """The same for one sector of the table, counted from the start of the table."""
+        table, index = divmod(sector, SECTORS)
+        if not self._flags[table // 2] & IN_USE << table % 2:
+            return []
+        counts = _COUNTS.unpack_from(self._refs_block(table), index * SECTOR)
+        if max(counts) <= 1:
+            return []
+        first = sector * COUNTS
+        return [
+            (b, counts[b - first])
+            for b in range(max(lo, first), min(hi, first + COUNTS))
+            if counts[b - first] > 1
+        ]
+
+    def _refs_block(self, table: int) -> bytearray:
+        """Block `table` of the reference table, read when first needed. Raises CorruptionError."""
+        raw = self._refs.get(table)
+        if raw is None:
+            raw = bytearray(BLOCK)
+            # With the flag clear the counts are all 0, whatever a cut has left on the disk.
+            if self._flags[table // 2] & IN_USE << table % 2:
+                self._device.read(self._g.refs_start + table, [memoryview(raw)])
+            for index in range(SECTORS):
+                self._check_refs_sector_untrusted(table, index, raw)
+            self._refs[table] = raw
+        return raw
+
+    def _check_refs_sector_untrusted(self, table: int, index: int, raw: bytearray) -> None:
+        bno, at = self._g.refs_start + table, index * SECTOR
+        body = memoryview(raw)[at : at + SECTOR - 4]
+        crc = zlib.crc32(body, self._seed.sector(bno, index))
+        (got,) = U32.unpack_from(raw, at + SECTOR - 4)
+        if got == crc:
+            return
+        initialised = self._flags[table // 2] & INITIALISED << table % 2
+        if initialised or raw[at : at + SECTOR] != _ZERO_SECTOR:
+            self._damage(bno, index, "checksum", got, crc)
+            body[: 2 * COUNTS] = b"\xff" * (2 * COUNTS)
+            body[2 * COUNTS :] = bytes(4)
+            return
+        # Never written. It goes out with the rest of its block, and must have a checksum then.
+        U32.pack_into(raw, at + SECTOR - 4, crc)
+
+    # --- writing ----------------------------------------------------------------------------
+
+    def dirty_blocks(self) -> list[int]:
+        """The device blocks of both tables that differ from the disk, in ascending order."""
+        return sorted({bno for bno, _index in self._stale} | self._unwritten)
+
+    def encode(self, block: int) -> bytes:
+        """The 4096 bytes to write to device block `block` now."""
+        stale = [index for index in range(SECTORS) if (block, index) in self._stale]
+        refs = block >= self._g.refs_start
+        out = self._encode_refs(block, stale) if refs else self._encode_map(block, stale)
+        self._stale.difference_update([(block, index) for index in stale])
+        if stale:
+            self._unwritten.add(block)
+        return out
+
+    def _encode_map(self, block: int, stale: list[int]) -> bytes:
+        first = (block - self._g.map_start) * SECTORS
+        out: list[bytes] = []
+        for index in range(min(SECTORS, self._g.groups - first)):
+            group = first + index
+            bits = bytes(self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES])
+            body = bits + U32.pack(self._flags[group])
+            if index in stale:
+                self._crcs[group] = zlib.crc32(body, self._seed.sector(block, index))
+            out += [body, U32.pack(self._crcs[group])]
+        return b"".join(out).ljust(BLOCK, b"\0")
+
+    def _encode_refs(self, block: int, stale: list[int]) -> bytes:
+        raw = self._refs_block(block - self._g.refs_start)
+        for index in stale:
+            at = index * SECTOR
+            body = memoryview(raw)[at : at + SECTOR - 4]
+            U32.pack_into(raw, at + SECTOR - 4, zlib.crc32(body, self._seed.sector(block, index)))
+        return bytes(raw)
+
+    def mark_written(self, block: int) -> None:
+        """The bytes that `encode` gave last are written. Later changes keep the block dirty."""
+        self._unwritten.discard(block)
+        table = block - self._g.refs_start
+        if table >= 0 and not self._flags[table // 2] & INITIALISED << table % 2:
+            self._fresh_refs.add(table)
+
+    def after_flush(self) -> None:
+        """A flush has made all blocks marked as written durable.
+
+        Only now may the map say that a reference block is initialised: said earlier, a cut would
+        turn a block that was never written into damage.
+        """
+        for table in self._fresh_refs:
+            self._flags[table // 2] |= INITIALISED << table % 2
+            self._stale.add(self._map_sector(table // 2))
+        self._fresh_refs.clear()
+
+    # --- free space -------------------------------------------------------------------------
+
+    def group_free(self, group: int) -> int:
+        """Free blocks among the 4032 of this group."""
+        if not 0 <= group < self._g.groups:
+            raise Refused(f"there is no group {group}")
+        return self._group_free[group]
+
+    def find_free(self, hint: int, count: int) -> tuple[int, int]:
+        """First fit from `hint` on, wrapping around: (start, count), or the longest run seen.
+
+        (start, 0) if the image is full. On a badly fragmented disk not every run is looked at.
+        """
+        if count <= 0:
+            raise Refused(f"a run of {count} blocks")
+        return first_fit(self._bits, self._bytes, self._g.data_start, self._g.data_end, hint, count)
+
+
+def _count_offset(entry: int) -> int:
+    """Where count `entry` of a reference block lies in it."""
+    return entry // COUNTS * SECTOR + entry % COUNTS * 2

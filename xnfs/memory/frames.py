@@ -1,0 +1,168 @@
+"""Page frames: the memory that applications cache blocks in (Engler et al. 1995, section 5).
+
+One anonymous mapping, cut into frames of 4096 bytes. A frame has one owner, and an owner a quota.
+Which frame to give up when the quota is reached is the owner's decision, not taken here; what a
+frame holds is the registry's to know. Frames come with the bytes of their last owner: who hands a
+frame on must clear or overwrite it before anybody may look.
+
+Relies on: one caller at a time; the owner named in a call having been authenticated, by `check` if
+one is given. Guarantees: no frame has two owners; a frame is freed once; a refused call changes
+nothing. Frames for one call are neighbours whenever a long enough gap is near, so that a run of
+blocks is one piece of memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final
+
+from xnfs.errors import NoFrames, Refused
+
+FRAME: Final = 4096
+_FREE: Final = b"\0"
+#: Frames looked at for a gap, beyond the number asked for: bounds the cost of one `alloc`.
+_WINDOW: Final = 4096
+
+
+class FramePool:
+    """A fixed number of page frames."""
+
+    def __init__(self, count: int, check: Callable[[Hashable], None] | None = None) -> None:
+        """Reserve address space for `count` frames; memory is taken when a frame is first touched.
+
+        `check` is called with the owner before frames are given to it, and raises to refuse.
+        """
+        if count <= 0:
+            raise Refused(f"a pool of {count} frames")
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._memory = memoryview(mmap.mmap(-1, count * FRAME, flags=flags))
+        self._check = check
+        self._views: list[memoryview | None] = [None] * count
+        self._taken = bytearray(count)  # 1 = has an owner
+        self._owners: list[Hashable] = [None] * count
+        self._used: dict[Hashable, int] = {}
+        self._quota: dict[Hashable, int] = {}
+        self._next = 0  # where the search for free frames goes on
+        self.count = count
+        self.free_frames = count
+
+    # --- accounting -------------------------------------------------------------------------
+
+    def set_quota(self, owner: Hashable, frames: int | None) -> None:
+        """Limit an owner; None = no limit. A quota below what is used takes nothing away."""
+        if frames is None:
+            self._quota.pop(owner, None)
+        else:
+            self._quota[owner] = frames
+
+    def used(self, owner: Hashable) -> int:
+        """Frames that the owner has."""
+        return self._used.get(owner, 0)
+
+    def available(self, owner: Hashable) -> int:
+        """Frames that the owner could get now."""
+        quota = self._quota.get(owner)
+        if quota is None:
+            return self.free_frames
+        return max(0, min(self.free_frames, quota - self.used(owner)))
+
+    def owner(self, frame: int) -> Hashable:
+        """Who has the frame; None if it is free."""
+        if not 0 <= frame < self.count:
+            raise Refused(f"there is no frame {frame}")
+        return self._owners[frame]
+
+    # --- frames -----------------------------------------------------------------------------
+
+    def alloc(self, owner: Hashable, n: int = 1) -> list[int]:
+        """Take `n` frames, in ascending order, neighbours if possible. All or none: NoFrames.
+
+        Their contents are whatever they were.
+        """
+        if n <= 0 or owner is None:
+            raise Refused(f"{n} frames for {owner!r}")
+        if self._check is not None:
+            self._check(owner)
+        if n > self.available(owner):
+            raise NoFrames(f"{n} frames wanted, {self.available(owner)} available")
+        first = self._gap(n)
+        frames = self._scattered(n) if first < 0 else list(range(first, first + n))
+        for frame in frames:
+            self._taken[frame] = 1
+            self._owners[frame] = owner
+        self._used[owner] = self.used(owner) + n
+        self.free_frames -= n
+        return frames
+
+    def _gap(self, n: int) -> int:
+        """Start of `n` free neighbours near where the last search ended, or -1."""
+        gap = bytes(n)
+        for start in (self._next, 0):
+            first = self._taken.find(gap, start, min(start + n + _WINDOW, self.count))
+            if first >= 0:
+                self._next = first + n
+                return first
+        return -1
+
+    def _scattered(self, n: int) -> list[int]:
+        """Any `n` free frames, in ascending order; there are as many."""
+        frames: list[int] = []
+        at = self._next
+        while len(frames) < n:
+            at = self._taken.find(_FREE, at)
+            if at < 0:
+                at = 0
+                continue
+            frames.append(at)
+            at += 1
+        self._next = at
+        return sorted(frames)
+
+    def free(self, frames: Sequence[int], owner: Hashable = None) -> None:
+        """Give frames back; all or none. With an owner, they must be that owner's.
+
+        Raises Refused: a frame is free already, named twice, not of this pool, or another's.
+        """
+        given = set(frames)
+        if len(given) != len(frames):
+            raise Refused("a frame is named twice")
+        for frame in given:
+            if not 0 <= frame < self.count or not self._taken[frame]:
+                raise Refused(f"frame {frame} has no owner")
+            if owner is not None and self._owners[frame] != owner:
+                raise Refused(f"frame {frame} belongs to another owner")
+        if not self.free_frames and frames:
+            # The pool was full, so the only gaps are here.
+            self._next = frames[0]
+        for frame in frames:
+            self._taken[frame] = 0
+            self._forget(self._owners[frame])
+            self._owners[frame] = None
+        self.free_frames += len(frames)
+
+    def _forget(self, owner: Hashable) -> None:
+        left = self._used[owner] - 1
+        if left:
+            self._used[owner] = left
+        else:
+            del self._used[owner]
+
+    # --- memory -----------------------------------------------------------------------------
+
+    def view(self, frame: int) -> memoryview:
+        """The 4096 bytes of a frame, writable. Raises Refused if nobody has it."""
+        if frame < 0 or frame >= self.count or not self._taken[frame]:
+            raise Refused(f"frame {frame} has no owner")
+        view = self._views[frame]
+        if view is None:
+            view = self._views[frame] = self._memory[frame * FRAME : (frame + 1) * FRAME]
+        return view
+
+    def view_run(self, first: int, n: int) -> memoryview:
+        """The bytes of `n` neighbours as one piece. Raises Refused if one of them has no owner."""
+        if first < 0 or n <= 0 or first + n > self.count:
+            raise Refused(f"there are no frames {first}..{first + n - 1}")
+        if self._taken.find(_FREE, first, first + n) >= 0:
+            raise Refused(f"one of the frames {first}..{first + n - 1} has no owner")
+        return self._memory[first * FRAME : (first + n) * FRAME]
