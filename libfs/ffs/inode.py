@@ -1,0 +1,195 @@
+"""Inodes in memory: the decoded header of an inode's block, and what is remembered beside it.
+
+A `Vnode` is the truth about its header: times, and the size after a plain overwrite or a small
+append, may be newer here than in the block (`dirty`); `Volume.flush` writes them. It does not read
+or write blocks, and knows nothing of extents or names beyond the fields of the header.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from libfs.ffs import format as f
+from libfs.posix.interface import Attr, Ino
+from xnfs import CorruptionError
+
+if TYPE_CHECKING:
+    from libfs.ffs.slots import Slots
+
+FIELDS: Final = (
+    *("mode", "flags", "uid", "gid", "nlink", "size", "blocks"),
+    *("atime", "mtime", "ctime", "crtime", "generation", "depth", "rmajor", "rminor"),
+    *("key", "entries", "parent", "names", "heap"),
+)
+#: Fields on which the answer to `access` depends.
+RIGHTS: Final = frozenset({"mode", "uid", "gid"})
+
+
+class Vnode:
+    """One inode. The header's fields by name, then state of this mount."""
+
+    __slots__ = (
+        *FIELDS,
+        "attr",  # Attr, as long as nothing changed
+        "dirty",  # the header here is newer than in the block
+        "hash_key",  # `key` as bytes
+        "ino",
+        "last",  # the extent used last: (first, end, kind, block, owner block, slot)
+        "read_next",  # offset at which a sequential reader would go on
+        "read_window",  # blocks to read ahead
+        "rights",  # answers of the acl: caller -> bit set of granted masks
+        "slots",  # Slots of the inode's own block, once decoded
+        "next_inode",  # where the search for a block of a directory's next inode starts
+        "written",  # runs [lo, hi) of disk blocks overwritten since the last sync
+    )
+    # Header
+    mode: int
+    flags: int
+    uid: int
+    gid: int
+    nlink: int
+    size: int
+    blocks: int
+    atime: int
+    mtime: int
+    ctime: int
+    crtime: int
+    generation: int
+    depth: int
+    rmajor: int
+    rminor: int
+    key: int
+    entries: int
+    parent: int
+    names: int
+    heap: int
+    # Memory
+    attr: Attr | None
+    slots: Slots | None
+    last: tuple[int, int, int, int, int, int]
+
+    def __init__(self, ino: int, fields: Sequence[int]) -> None:
+        self.ino = ino
+        for name, value in zip(FIELDS, fields, strict=True):
+            setattr(self, name, value)
+        self.attr = None
+        self.dirty = False
+        self.rights: dict[object, int] = {}
+        self.slots = None
+        self.last = NOTHING
+        self.read_next = 0
+        self.read_window = 0
+        self.next_inode = ino + 1
+        self.written: list[tuple[int, int]] = []
+        self.hash_key = self.key.to_bytes(8, "little")
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether this is a directory."""
+        return self.mode >> 12 == DT_DIR
+
+    @property
+    def kind(self) -> int:
+        """The kind of a pointer to this inode."""
+        return f.P_DIR if self.mode >> 12 == DT_DIR else f.P_INODE
+
+    def pack(self) -> bytes:
+        """The bytes of the header, from offset 16."""
+        return f.HEADER.pack(
+            self.mode,
+            self.flags,
+            self.uid,
+            self.gid,
+            self.nlink,
+            self.size,
+            self.blocks,
+            self.atime,
+            self.mtime,
+            self.ctime,
+            self.crtime,
+            self.generation,
+            self.depth,
+            self.rmajor,
+            self.rminor,
+            self.key,
+            self.entries,
+            self.parent,
+            self.names,
+            self.heap,
+        )
+
+    def wrote(self, lo: int, hi: int) -> None:
+        """Note disk blocks [lo, hi) as overwritten."""
+        runs = self.written
+        if runs and runs[-1][1] == lo:
+            runs[-1] = (runs[-1][0], hi)
+        elif not runs or not (runs[-1][0] <= lo and hi <= runs[-1][1]):
+            runs.append((lo, hi))
+
+    def attributes(self) -> Attr:
+        """The `Attr` of this inode; the same object until something changes."""
+        attr = self.attr
+        if attr is None:
+            size = self.size
+            if self.mode >> 12 == DT_DIR:
+                size = (1 + self.blocks) * f.BLOCK
+            attr = self.attr = Attr(
+                Ino(self.ino),
+                self.mode,
+                self.nlink,
+                self.uid,
+                self.gid,
+                make_device(self.rmajor, self.rminor),
+                size,
+                (1 + self.blocks) * (f.BLOCK // 512),
+                self.atime,
+                self.mtime,
+                self.ctime,
+                self.crtime,
+                self.generation,
+            )
+        return attr
+
+
+DT_DIR: Final = stat.S_IFDIR >> 12
+DT_REG: Final = stat.S_IFREG >> 12
+DT_LNK: Final = stat.S_IFLNK >> 12
+
+#: No extent: covers no file block.
+NOTHING: Final = (0, 0, 0, 0, 0, 0)
+
+
+def make_device(major: int, minor: int) -> int:
+    """The 64-bit device number of Linux."""
+    return (
+        (minor & 0xFF)
+        | (major & 0xFFF) << 8
+        | (minor & 0xFFFFFF00) << 12
+        | (major & 0xFFFFF000) << 32
+    )
+
+
+def split_device(rdev: int) -> tuple[int, int]:
+    """(major, minor) of a 64-bit device number of Linux."""
+    major = rdev >> 8 & 0xFFF | rdev >> 32 & 0xFFFFF000
+    minor = rdev & 0xFF | rdev >> 12 & 0xFFFFFF00
+    return major & 0xFFFFFFFF, minor & 0xFFFFFFFF
+
+
+def decode_untrusted(ino: int, raw: bytes | memoryview) -> Vnode:
+    """The inode in the block `raw`. Raises CorruptionError where the header can't be used at all;
+    the rest is for `check`."""
+    v = Vnode(ino, f.HEADER.unpack_from(raw, f.HEADER_AT))
+    if v.mode >> 12 not in (1, 2, 4, 6, 8, 10, 12):
+        raise CorruptionError(ino, "mode", oct(v.mode), "a known type")
+    if v.size > f.MAX_FILE_BLOCKS * f.BLOCK:
+        raise CorruptionError(ino, "size", v.size, "at most 2**44")
+    if v.depth > f.MAX_DEPTH:
+        raise CorruptionError(ino, "depth", v.depth, f"at most {f.MAX_DEPTH}")
+    if v.flags & f.I_INLINE and v.mode >> 12 != DT_DIR and v.size > f.INLINE_MAX:
+        raise CorruptionError(ino, "size", v.size, f"at most {f.INLINE_MAX} inline")
+    if v.mode >> 12 == DT_DIR and bool(v.flags & f.I_INLINE) == bool(v.flags & f.I_HASHED):
+        raise CorruptionError(ino, "flags", v.flags, "inline or hashed")
+    return v
