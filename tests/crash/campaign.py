@@ -1,0 +1,111 @@
+"""Runs of many trials: which workloads, how many states, with or without a mutant."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+
+from pytest import MonkeyPatch
+
+from tests.crash.explore import Stats, Trial, explore
+from tests.crash.ffstrial import FfsTrial
+from tests.crash.mutants import Mutant
+from tests.crash.states import Cutter
+from tests.crash.toytrial import ToyTrial
+from tests.crash.workload import random_ops
+
+
+def toy(seed: int) -> Trial:
+    """System calls on the toy file system."""
+    return ToyTrial(seed, 40)
+
+
+def second_life(seed: int, *, cut_at: int = 200) -> Trial:
+    """The same on a disk that a power cut left; the first workload ran on a sound kernel."""
+    rng = random.Random(seed)
+    image = some_state(toy(seed), rng, cut_at)
+    return ToyTrial(seed + 1, 40, start=image)
+
+
+def some_state(trial: Trial, rng: random.Random, most: int) -> Mapping[int, bytes]:
+    """One of the disks that a power cut may leave."""
+    last = rng.randrange(1, most)
+    image: Mapping[int, bytes] = {}
+    cutter = Cutter(trial.base, trial.events, rng, samples=4, torn=1)
+    for number, state in enumerate(cutter.states(trial.asks)):
+        image = state.image
+        if number == last:
+            break
+    return dict(image)
+
+
+def ffs(seed: int, length: int = 40) -> Trial:
+    """FFS, with few frames and a small log."""
+    rng = random.Random(seed)
+    return FfsTrial(
+        random_ops(rng, length),
+        frames=rng.choice((64, 128, 512)),
+        log_blocks=rng.choice((16, 32, None)),
+        blocks=rng.choice((256, 512)),
+    )
+
+
+TRIALS = {"toy": toy, "second": second_life, "ffs": ffs}
+
+
+def crash_run(kind: str, seeds: range, *, mount_every: int, samples: int = 8) -> Stats:
+    """Many trials of one kind; stops at the first failure."""
+    total = Stats()
+    for seed in seeds:
+        trial = TRIALS[kind](seed)
+        total.add(explore(trial, seed, mount_every=mount_every, samples=samples))
+        if total.failures:
+            break
+    return total
+
+
+def hunt(mutant: Mutant, *, states: int, trials: int) -> tuple[bool, int, str]:
+    """Look for a state that shows the mutant: (killed, unique states looked at, how it showed)."""
+    looked = 0
+    for seed in range(trials):
+        try:
+            trial = _mutated(mutant, seed)
+        except Exception as error:
+            # The kernel's own checks met the mutant first. That is a kill, too.
+            return True, looked, f"the workload failed: {type(error).__name__}: {error}"
+        with MonkeyPatch.context() as patch:
+            if mutant.mount:
+                mutant.mount(patch)
+            try:
+                stats = explore(trial, seed, mount_every=4, samples=4, limit=states - looked)
+            except Exception as error:
+                return True, looked, f"the mount failed: {type(error).__name__}: {error}"
+        looked += stats.unique
+        if stats.failures:
+            return True, looked, next(_reasons(stats), "?")
+        if looked >= states:
+            break
+    return False, looked, "survived"
+
+
+def _reasons(stats: Stats) -> Iterator[str]:
+    for line in stats.failures[0].splitlines():
+        if "wrong: " in line:
+            yield line.split("wrong: ")[1]
+
+
+def _mutated(mutant: Mutant, seed: int) -> Trial:
+    """The trial, run on the mutated kernel. What a first life leaves comes from a sound one."""
+    if mutant.trial == "second":
+        image = some_state(toy(seed), random.Random(seed), 200)
+        with MonkeyPatch.context() as patch:
+            if mutant.run:
+                mutant.run(patch)
+            return ToyTrial(seed + 1, 40, start=image)
+    with MonkeyPatch.context() as patch:
+        if mutant.run:
+            mutant.run(patch)
+        trial = TRIALS[mutant.trial](seed)
+    if mutant.disk:
+        trial.events = mutant.disk(trial.events)
+    return trial

@@ -1,0 +1,279 @@
+"""The kernel's own structures, read from the bytes of an image alone.
+
+Written from SPEC.md and from nothing else: it imports only the standard library, so that a mistake
+in `xnfs` can't hide in it. It parses the superblock, the free map, the reference counts, the names
+of the types and the log, and does on the bytes what recovery at mount must do. What lies below the
+roots is `checker.py`'s.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+BLOCK = 4096
+SECTOR = 512
+ZERO = bytes(BLOCK)
+MAP_BITS = 4032
+REF_ENTRIES = 252
+MAGIC = b"\x89XNFS\r\n\x1a"
+LOG_MAGIC = b"XNLOGDSC"
+TYPE_MAGIC = b"XTYP"
+LOG_ENTRIES = 250
+NO_STAMP = 0xFFFFFFFF
+
+_STAMP = struct.Struct("<IIQ")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One violation: the rule (R1..R5, or the name of a structure), the block, and what is
+    wrong."""
+
+    rule: str
+    block: int
+    text: str
+
+
+class Unreadable(Exception):
+    """No copy of the superblock is whole: there is nothing to check."""
+
+
+@dataclass(frozen=True)
+class Super:
+    """The fields of the superblock that the checker needs."""
+
+    uuid: bytes
+    blocks: int
+    state: int
+    log: tuple[int, int]
+    map: tuple[int, int]
+    refs: tuple[int, int]
+    types: tuple[int, int]
+    roots: tuple[int, int]
+    data_start: int
+    generation: int
+    seq: int
+
+
+def split(image: bytes | bytearray) -> dict[int, bytes]:
+    """An image as blocks; those that are zero are left out."""
+    view = memoryview(image)
+    pieces = (bytes(view[at : at + BLOCK]) for at in range(0, len(image), BLOCK))
+    return {bno: piece for bno, piece in enumerate(pieces) if any(piece)}
+
+
+def read_super(image: Mapping[int, bytes], blocks: int) -> Super:
+    """The newer whole copy of the superblock; the second copy lies in the last block."""
+    found = []
+    for at in (0, blocks - 1):
+        raw = image.get(at, ZERO)[:SECTOR]
+        if raw[:8] != MAGIC:
+            continue
+        uuid = raw[16:32]
+        want = zlib.crc32(raw[:508], zlib.crc32(uuid + bytes(8)))
+        if struct.unpack_from("<I", raw, 508)[0] != want:
+            continue
+        q = struct.unpack_from("<14Q", raw, 120)
+        found.append(
+            Super(
+                uuid=uuid,
+                blocks=struct.unpack_from("<Q", raw, 96)[0],
+                state=struct.unpack_from("<I", raw, 116)[0],
+                log=(q[0], q[1]),
+                map=(q[2], q[3]),
+                refs=(q[4], q[5]),
+                types=(q[6], q[7]),
+                roots=(q[8], q[9]),
+                data_start=q[10],
+                generation=q[12],
+                seq=q[13],
+            )
+        )
+    if not found:
+        raise Unreadable("no whole superblock")
+    return max(found, key=lambda s: s.generation)
+
+
+class RawDisk:
+    """An image as bytes, with the tables of the kernel parsed on demand. Findings are collected,
+    not raised."""
+
+    def __init__(self, image: Mapping[int, bytes], blocks: int) -> None:
+        self.image = dict(image)
+        self.findings: list[Finding] = []
+        self.super = read_super(self.image, blocks)
+        self._seed = zlib.crc32(self.super.uuid)
+        self._map: dict[int, tuple[int, int]] = {}
+        self._refs: dict[int, tuple[int, ...]] = {}
+        self._catalogue: list[tuple[int, bytes, int | None]] | None = None
+
+    def find(self, rule: str, block: int, text: str) -> None:
+        """Record a violation."""
+        self.findings.append(Finding(rule, block, text))
+
+    def block(self, bno: int) -> bytes:
+        """The bytes of one block."""
+        return self.image.get(bno, ZERO)
+
+    def crc(self, bno: int, data: bytes) -> int:
+        """`crc(bno, bytes)` of SPEC.md."""
+        return zlib.crc32(data, zlib.crc32(bno.to_bytes(8, "little"), self._seed))
+
+    # -- stamps
+
+    def stamp(self, data: bytes, off: int = 0) -> tuple[int, int, int]:
+        """(crc, type, seq)"""
+        crc, kind, seq = _STAMP.unpack_from(data, off)
+        return crc, kind, seq
+
+    def stamp_ok(self, bno: int, data: bytes, off: int = 0) -> bool:
+        """Is the checksum of a stamped block right?"""
+        want = self.crc(bno, data[:off] + data[off + 4 :])
+        return int(_STAMP.unpack_from(data, off)[0]) == want
+
+    # -- log
+
+    def _images_per_half(self) -> tuple[int, int]:
+        """(descriptor blocks, images) of one half: the largest number of images that fits."""
+        half = self.super.log[1] // 2
+        images = half
+        while images and images + -(-images // LOG_ENTRIES) > half:
+            images -= 1
+        return -(-images // LOG_ENTRIES), images
+
+    def _read_half(
+        self, start: int, parity: int
+    ) -> tuple[int, list[tuple[int, int, bytes]]] | None:
+        """(seq, [(block, type, image)]) of a half of the log, or None where it isn't complete."""
+        descriptors, room = self._images_per_half()
+        first = self.block(start)
+        seq, total = struct.unpack_from("<QI", first, 8)
+        if first[:8] != LOG_MAGIC or total > room or seq % 2 != parity:
+            return None
+        out: list[tuple[int, int, bytes]] = []
+        for j in range(max(1, -(-total // LOG_ENTRIES))):
+            raw = self.block(start + j)
+            magic, s, t, at, count = struct.unpack_from("<8sQIII", raw, 0)
+            (crc,) = struct.unpack_from("<I", raw, 4092)
+            if magic != LOG_MAGIC or s != seq or t != total or at != j * LOG_ENTRIES:
+                return None
+            if crc != self.crc(start + j, raw[:4092]) or count != min(LOG_ENTRIES, total - at):
+                return None
+            for i in range(count):
+                bno, kind, want = struct.unpack_from("<QII", raw, 32 + 16 * i)
+                image = self.block(start + descriptors + at + i)
+                if self.crc(bno, image) != want:
+                    return None
+                out.append((bno, kind, image))
+        return seq, out
+
+    def log_transaction(self) -> tuple[int, list[tuple[int, int, bytes]]] | None:
+        """The newest complete transaction of the log."""
+        start, length = self.super.log
+        halves = [self._read_half(start + i * (length // 2), i) for i in (0, 1)]
+        whole = [h for h in halves if h is not None]
+        return max(whole, key=lambda h: h[0]) if whole else None
+
+    def recover(self) -> list[int]:
+        """Do what mount must do: redo the newest complete transaction if any of its blocks shows
+        that it began. Returns the blocks written (empty: nothing to do)."""
+        newest = self.log_transaction()
+        if newest is None:
+            return []
+        seq, images = newest
+        stamps = self.stamp_offsets()
+        evidence = False
+        for bno, kind, _ in images:
+            if not self.in_data(bno) and not self._is_root_block(bno):
+                self.find("log", bno, "the log names a block outside the data area")
+                return []
+            data = self.block(bno)
+            off = stamps.get(kind, 0)
+            evidence |= not self.stamp_ok(bno, data, off) or self.stamp(data, off)[2] == seq
+        if not evidence:
+            return []
+        for bno, _, image in images:
+            self.image[bno] = image
+        return [bno for bno, _, _ in images]
+
+    def in_data(self, bno: int) -> bool:
+        """Does the block lie in the data area?"""
+        return self.super.data_start <= bno < self.super.blocks - 1
+
+    def _is_root_block(self, bno: int) -> bool:
+        start, count = self.super.roots
+        return start <= bno < start + count
+
+    # -- free map and reference counts
+
+    def _map_sector(self, group: int) -> tuple[int, int]:
+        """(bits as an integer, flags)"""
+        if group not in self._map:
+            bno = self.super.map[0] + group // 8
+            at = (group % 8) * SECTOR
+            raw = self.block(bno)[at : at + SECTOR]
+            if struct.unpack_from("<I", raw, 508)[0] != self.crc(
+                bno, bytes([group % 8]) + raw[:508]
+            ):
+                self.find("map", bno, f"sector {group % 8} of the free map is damaged")
+            flags = struct.unpack_from("<I", raw, 504)[0]
+            self._map[group] = int.from_bytes(raw[:504], "little"), flags
+        return self._map[group]
+
+    def in_use(self, bno: int) -> bool:
+        """The bit of the free map."""
+        return bool(self._map_sector(bno // MAP_BITS)[0] >> (bno % MAP_BITS) & 1)
+
+    def refs(self, bno: int) -> int:
+        """The count of the reference table: 0 and 1 both mean "as the map says"."""
+        sector, entry = divmod(bno, REF_ENTRIES)
+        if sector not in self._refs:
+            self._refs[sector] = self._refs_sector(sector)
+        return self._refs[sector][entry]
+
+    def _refs_sector(self, sector: int) -> tuple[int, ...]:
+        block, index = divmod(sector, 8)
+        bno = self.super.refs[0] + block
+        raw = self.block(bno)[index * SECTOR : (index + 1) * SECTOR]
+        flags = self._map_sector(block // 2)[1] >> (block % 2)
+        if not flags & 4:
+            return (0,) * REF_ENTRIES  # not in use: whatever stands there counts nothing
+        flag = flags & 1
+        if not any(raw):
+            if flag:
+                self.find("refs", bno, f"sector {index} is zero though it was initialised")
+        elif struct.unpack_from("<I", raw, 508)[0] != self.crc(bno, bytes([index]) + raw[:508]):
+            self.find("refs", bno, f"sector {index} of the reference counts is damaged")
+        return struct.unpack_from("<252H", raw, 0)
+
+    # -- types
+
+    def type_names(self) -> dict[int, bytes]:
+        """number -> name, from the type catalogue."""
+        return {number: name for number, name, _ in self._types()}
+
+    def stamp_offsets(self) -> dict[int, int]:
+        """number -> offset of the stamp, for the types that have one."""
+        return {number: off for number, _, off in self._types() if off is not None} | {1: 0}
+
+    def _types(self) -> list[tuple[int, bytes, int | None]]:
+        """(number, name, stamp offset) of each record, to the first block that is no beginning of
+        one."""
+        if self._catalogue is None:
+            self._catalogue = []
+            start, count = self.super.types
+            at = start
+            while at < start + count:
+                raw = self.block(at)
+                crc, magic, number, part, parts, _size = struct.unpack_from("<I4sIHHI", raw, 0)
+                if magic != TYPE_MAGIC or part or not parts or crc != self.crc(at, raw[4:]):
+                    break
+                groups, stamp = struct.unpack_from("<H10xI", raw, 32 + 4)
+                (length,) = struct.unpack_from("<H", raw, 32)
+                name = raw[64 + 16 * groups : 64 + 16 * groups + length]
+                self._catalogue.append((number, name, None if stamp == NO_STAMP else stamp))
+                at += parts
+        return self._catalogue

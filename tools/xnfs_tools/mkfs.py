@@ -1,0 +1,184 @@
+"""mkfs.xnfs: make an image, and a file system in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from libfs.ffs import Ffs
+from libfs.posix import Posix
+from xnfs import (
+    BLOCK,
+    BadImage,
+    DeviceError,
+    FileDevice,
+    FramePool,
+    VersionError,
+    Xn,
+    XnError,
+    create_image,
+    format_image,
+    read_superblock_untrusted,
+)
+from xnfs_tools.command import (
+    Codes,
+    Failed,
+    Parser,
+    Usage,
+    about,
+    ask,
+    human,
+    parse_size,
+    parser,
+    run,
+    words,
+)
+from xnfs_tools.populate import populate
+from xnfs_tools.session import CACHE, ROOT
+
+PROG: Final = "mkfs.xnfs"
+CODES: Final = Codes(failed=1, usage=1)
+#: How much of the beginning is looked at for somebody's data.
+_LOOK: Final = 256
+
+
+def arguments() -> Parser:
+    """The command line."""
+    made = parser(PROG, "Make an xnfs image with a file system in it.")
+    made.add_argument(
+        "-t", metavar="TYPE", default="ffs", choices=["ffs"], help="kind of file system (ffs)"
+    )
+    made.add_argument("-L", metavar="LABEL", default="", help="label, at most 64 bytes")
+    made.add_argument("-U", metavar="UUID", help="UUID (default: a random one)")
+    made.add_argument("-n", action="store_true", help="say what would be done, and do nothing")
+    made.add_argument("-F", action="store_true", help="overwrite whatever is there without asking")
+    made.add_argument("-d", metavar="DIR", help="copy the contents of this directory into it")
+    made.add_argument("image", metavar="IMAGE", help="file or block device")
+    made.add_argument("size", metavar="SIZE", nargs="?", help="with k, m, g or t; for a new file")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    return run(PROG, CODES, lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = arguments().parse_args(words(argv))
+    ident = _uuid(args.U)
+    size = None if args.size is None else parse_size(args.size)
+    if args.d is not None and not os.path.isdir(args.d):
+        raise Failed(f"{args.d}: not a directory")
+    path: str = args.image
+    fresh = not os.path.lexists(path)
+    if fresh:
+        if size is None:
+            raise Usage(f"{path} does not exist: give a size to create it")
+    else:
+        size = _may_overwrite(path, size, force=args.F, dry=args.n)
+    size -= size % BLOCK
+    plan = f"{path}: {args.t}, {human(size)} ({size // BLOCK} blocks of {BLOCK}), UUID {ident}"
+    if args.n:
+        print(f"would make {plan}")
+        return 0
+    with _created(path, size, fresh=fresh):
+        _make(path, ident.bytes, args.L, args.d)
+    print(plan)
+    return 0
+
+
+def _uuid(text: str | None) -> uuid.UUID:
+    try:
+        return uuid.uuid4() if text is None else uuid.UUID(text)
+    except ValueError:
+        raise Usage(f"'{text}' is not a UUID") from None
+
+
+def _may_overwrite(path: str, size: int | None, *, force: bool, dry: bool) -> int:
+    """The size that the image will have. Raises: Failed, also if the user says no."""
+    device = _open(path, readonly=dry)
+    try:
+        found = None if force else _contents(device)
+        if found is not None and not dry:
+            text = f"{path} contains {found}"
+            if not ask(f"{text}. Overwrite it?", f"{text}; use -F to overwrite it"):
+                raise Failed("nothing was changed")
+        have = device.blocks * BLOCK
+    finally:
+        device.close()
+    if size is None or size == have:
+        return have
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise Failed(f"{path}: the size of a device can't be chosen (it has {human(have)})")
+    return size
+
+
+def _open(path: str, *, readonly: bool) -> FileDevice:
+    try:
+        return FileDevice(path, readonly=readonly)
+    except XnError as error:
+        raise about(path, error) from None
+
+
+def _contents(device: FileDevice) -> str | None:
+    """What seems to be on the device; None for nothing but zeros."""
+    try:
+        label = read_superblock_untrusted(device).label
+        return f"an xnfs file system{f' labelled {label!r}' if label else ''}"
+    except VersionError:
+        return "an xnfs file system of a newer version"
+    except BadImage as error:
+        _, like, what = str(error).partition("it looks like ")
+        if like:
+            return what
+    buffer = bytearray(min(_LOOK, device.blocks) * BLOCK)
+    if buffer:
+        device.read(0, [memoryview(buffer)])
+    return "data" if any(buffer) else None
+
+
+@contextlib.contextmanager
+def _created(path: str, size: int, *, fresh: bool) -> Iterator[None]:
+    """The file in its size and all zero; removed if it was made here and what follows fails."""
+    if not fresh:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            # Sparse again, and without a trace of what was there.
+            os.truncate(path, 0)
+            os.truncate(path, size)
+        yield
+        return
+    try:
+        create_image(path, size)
+    except DeviceError as error:
+        raise about(path, error) from None
+    try:
+        yield
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _make(path: str, ident: bytes, label: str, source: str | None) -> None:
+    device = _open(path, readonly=False)
+    try:
+        format_image(device, uuid=ident, label=label, now=time.time_ns())
+        xn = Xn(device, frames=FramePool(CACHE // BLOCK))
+        try:
+            Ffs.mkfs(xn, xn.admin, ROOT)
+            if source is not None:
+                posix = Posix(Ffs.mount(xn, xn.admin, ROOT, readonly=False))
+                try:
+                    populate(posix, source)
+                finally:
+                    posix.close()
+        finally:
+            xn.close()
+    except XnError as error:
+        raise about(path, error) from None
+    finally:
+        device.close()
