@@ -2,8 +2,9 @@
 
     python benchmarks/compare.py [--runs 3] [--only REGEX] [--mib 1024] [--json FILE]
 
-Rates are medians over the runs; the ratio is xnfs / fuse2fs, so more than 1 is ahead. Cold phases come after a remount and
-dropped kernel caches (as root). The order of the two changes from run to run.
+Rates are medians over the runs; the ratio is xnfs / fuse2fs, so more than 1 is ahead. Cold phases
+come after a remount and dropped kernel caches (as root). The order of the two changes from run to
+run.
 """
 
 from __future__ import annotations
@@ -224,8 +225,7 @@ def main() -> int:
     args = ap.parse_args()
     kinds: list[type[Mount]] = [Xnfs, Fuse2fs] if Fuse2fs.available() else [Xnfs]
     runs = [
-        one_run(kinds if i % 2 == 0 else kinds[::-1], args.mib, args.only)
-        for i in range(args.runs)
+        one_run(kinds if i % 2 == 0 else kinds[::-1], args.mib, args.only) for i in range(args.runs)
     ]
     os.unlink(source_tree())
     print(f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs,")

@@ -14,7 +14,8 @@ BIN = Path(sys.executable).parent
 
 def run(*command: str | Path) -> None:
     """Run a command; its output matters only when it fails."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    words = [str(c) for c in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[0]}: exit {done.returncode}: {done.stderr.strip()[-400:]}")
 
@@ -93,7 +94,7 @@ class Fuse2fs(Mount):
         return shutil.which("fuse2fs") is not None
 
 
-def wait(ready: object, seconds: float = 20) -> None:
+def wait(ready: object, seconds: float = 120) -> None:
     """Poll until `ready()` is true."""
     end = time.monotonic() + seconds
     while not ready():  # type: ignore[operator]

@@ -22,7 +22,7 @@ from mounts import BIN, Xnfs, run, wait
 
 from libfs.ffs import Ffs
 from libfs.posix import Posix, User
-from xnfs import Caller, FramePool, MemoryDevice, Xn, format_image
+from xnfs import FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.stacked import CountingDevice
 
 ROOT = User(0, 0)
@@ -55,8 +55,10 @@ def directory(files: int) -> None:
 
             for name, work in (("create", create), ("stat", os.stat), ("unlink", os.unlink)):
                 first, last = tenths(paths, work)  # type: ignore[arg-type]
-                print(f"| {name} of {files} files: first tenth, last tenth | ops/s |"
-                      f" {first:.0f}, {last:.0f} | {last / first:.2f} |")
+                print(
+                    f"| {name} of {files} files: first tenth, last tenth | ops/s |"
+                    f" {first:.0f}, {last:.0f} | {last / first:.2f} |"
+                )
         finally:
             m.unmount()
 
@@ -112,19 +114,18 @@ def flushes() -> None:
     root = posix.root
     _attr, fh = posix.create(ROOT, root, b"log", 0o644, os.O_WRONLY, 0)
     posix.write(fh, 0, b"x" * 4096)
-    posix.fsync(fh, False)
-    before = device.flushes
+    posix.fsync(fh)
+    before = device.counts.flushes
     posix.write(fh, 4096, b"x" * 4096)
-    posix.fsync(fh, False)
-    print(f"| fsync of a 4 KiB append | flushes | {device.flushes - before} | |")
+    posix.fsync(fh)
+    print(f"| fsync of a 4 KiB append | flushes | {device.counts.flushes - before} | |")
     for i in range(1000):
         _attr, one = posix.create(ROOT, root, b"f%d" % i, 0o644, os.O_WRONLY, 0)
         posix.write(one, 0, b"x" * 4096)
         posix.release(one)
-    before = device.flushes
+    before = device.counts.flushes
     posix.sync()
-    print(f"| sync of 1,000 new files | flushes | {device.flushes - before} | |")
-    assert Caller(xn.admin)
+    print(f"| sync of 1,000 new files | flushes | {device.counts.flushes - before} | |")
     posix.close()
 
 
@@ -133,7 +134,8 @@ def main() -> int:
     ap = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     ap.add_argument("--files", type=int, default=100_000)
     args = ap.parse_args()
-    print(f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs\n")
+    print(f"Python {platform.python_version()}, Linux {platform.release()},", end=" ")
+    print(f"{os.cpu_count()} CPUs\n")
     print("| what | unit | figure | ratio |\n|---|---|---:|---:|")
     flushes()
     terabyte()

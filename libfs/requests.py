@@ -55,6 +55,8 @@ class Requests:
 
     #: A removal this old is not followed by the rename that it may belong to.
     SETTLED: Final = 0.5
+    #: Files known to have no capabilities.
+    REMEMBERED: Final = 1 << 16
 
     def __init__(self, posix: Posix) -> None:
         self.posix = posix
@@ -291,6 +293,8 @@ class Requests:
             return self.posix.getxattr(user, ino, name)
         except FsError as error:
             if error.errno == errno.ENODATA:
+                if len(self._uncapable) >= self.REMEMBERED:
+                    self._uncapable.clear()
                 self._uncapable.add(ino)
             raise
 

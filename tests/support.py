@@ -27,7 +27,7 @@ def command(name: str, *arguments: str | Path, stdin: str | None = None) -> Done
         errors="surrogateescape",
         check=False,
         timeout=120,
-        **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),  # type: ignore[call-overload]
+        **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
     )
 
 
@@ -71,11 +71,12 @@ def as_user(script: str, cwd: Path, uid: int = NOBODY, groups: Sequence[int] = (
 class Disk:
     """An image and the directory that it is mounted on."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, transport: str = "auto") -> None:
         # The server's clients may be other users; pytest's directories are closed to them.
         for directory in (work, *work.parents):
             if "pytest" in str(directory) and directory.owner() == work.owner():
                 directory.chmod(0o755)
+        self.transport = transport
         self.image = work / "disk.xnfs"
         self.mnt = work / "mnt"
         self.mnt.mkdir()
@@ -87,8 +88,8 @@ class Disk:
 
     def mount(self, *options: str) -> None:
         """Mount, with options as after -o."""
-        arguments = ["-o", ",".join(options)] if options else []
-        good("mount.xnfs", self.image, self.mnt, *arguments)
+        words = ",".join((*options, f"transport={self.transport}"))
+        good("mount.xnfs", self.image, self.mnt, "-o", words)
         self._servers.add(self.server())
 
     def umount(self) -> None:

@@ -86,6 +86,13 @@ class Capabilities:
         while doomed:
             doomed += self._entries.pop(doomed.pop()).children
 
+    def revoke_below(self, resource: Resource) -> None:
+        """End all capabilities for a resource that is no more, and for what lies below it."""
+        depth = len(resource)
+        for token in [t for t, e in self._entries.items() if e.resource[:depth] == resource]:
+            if token in self._entries:
+                self.revoke(token)
+
     def derives(self, token: bytes, ancestor: bytes) -> bool:
         """True if `token` was derived from `ancestor`, in any depth."""
         entry = self._entries.get(token)
@@ -141,7 +148,7 @@ class Capabilities:
         """Keyed hash, each part with its length before it, so that no two inputs look alike."""
         mac = hashlib.blake2b(key=self._secret, digest_size=32)
         for part in (*resource, holder):
-            raw = part.encode()
+            raw = part.encode(errors="surrogatepass")
             mac.update(len(raw).to_bytes(4, "little") + raw)
         mac.update(rights.to_bytes(4, "little") + self._made.to_bytes(8, "little"))
         return mac.digest()

@@ -1,5 +1,15 @@
-"""The Fast File System on XN. `Ffs.mkfs` makes one under a root, `Ffs.mount` mounts it."""
+"""FFS, the Fast File System on XN: `Ffs.mkfs`, `Ffs.mount`, and a checker for what only it knows.
 
+format, types, rules   what lies on the disk, and the code that XN runs over it
+inode, slots, nameblock, table   one block each, decoded
+volume, cache          blocks by number, one change at a time, which pages to give up
+place                  where new blocks go
+extents, data          bytes of files;   directory, names   names;   xattrs
+ffs                    the requests of the POSIX layer
+check, check_names, check_inode, findings   the checker
+"""
+
+from libfs.ffs.check import Finding, Summary, check
 from libfs.ffs.ffs import Ffs
 
-__all__ = ["Ffs"]
+__all__ = ["Ffs", "Finding", "Summary", "check"]

@@ -1,9 +1,9 @@
 """Caching policy: which pages to give up when frames run out, and when to write dirty data back.
 
-Frames are counted by the kernel; which of its own to give up is the file system's choice (Engler et
-al. 1995, section 2). The choice here: least recently used, in chunks of 32 neighbouring disk blocks,
-so that one entry stands for a 128 KiB read. Writing is behind: data goes out in the background once
-8 MiB of it are dirty, so that a sync finds little to do.
+Frames are counted by the kernel; which of its own to give up is the file system's choice (Engler
+et al. 1995, section 2). The choice here: least recently used, in chunks of 32 neighbouring disk
+blocks, so that one entry stands for a 128 KiB read. Writing is behind: data goes out in the
+background once 8 MiB of it are dirty, so that a sync finds little to do.
 
 It never decides order or durability: XN does. It knows nothing of inodes or names.
 """
@@ -107,8 +107,7 @@ class PageCache:
             if gone:
                 freed += gone
                 self._dropped(run)
-            stay.append(chunk)
-        for chunk in stay:
-            if any(self._xn.cached(b) for b in range(chunk << CHUNK_SHIFT, (chunk + 1) << 5)):
-                self._chunks[chunk] = None
+            if gone < CHUNK and any(map(self._xn.cached, run)):
+                stay.append(chunk)
+        self._chunks.update(dict.fromkeys(stay))
         return freed

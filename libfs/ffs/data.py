@@ -1,8 +1,9 @@
 """The bytes of files: read, write, truncate, punch, zero, reserve, seek.
 
-A file of up to 2560 bytes lies in its inode's block; a larger one in extents. New blocks are claimed
-in one change for a whole request, with the new size, then filled. Overwriting takes no change at all:
-the new times, and the new size of an append within the last block, wait in the inode (`Volume.later`).
+A file of up to 2560 bytes lies in its inode's block; a larger one in extents. New blocks are
+claimed in one change for a whole request, with the new size, then filled. Overwriting takes no
+change at all: the new times, and the new size of an append within the last block, wait in the
+inode (`Volume.later`).
 
 Invariants:
 
@@ -10,6 +11,8 @@ Invariants:
   shows old bytes. So cutting goes from the end, with the size.
 - D2 bytes of the last block past the end are unknown, and zeroed when the file grows over them: a
   cut itself overwrites nothing, so a crash can't lose bytes that had been synced.
+- D3 a size that takes in more of the last block is not durable before the bytes that it takes in
+  (`Volume.order_tail`). New blocks need no such care: XN writes them before their inode.
 
 Rights are checked elsewhere, when the file is opened.
 """
@@ -141,9 +144,9 @@ class FileData:
                 return size
             if v.size:
                 self._leave_inline(who, v)
-        if offset > v.size:
-            self._zero_tail(v, offset)
-        first, end, kind, block, _owner, _slot = v.last
+        if offset + size > v.size:
+            self._grow(v, offset)
+        first, end, kind = v.last[:3]
         if kind == f.P_DATA and first << SHIFT <= offset and offset + size <= end << SHIFT:
             self._overwrite(v, v.last, offset, data)
         else:
@@ -240,7 +243,7 @@ class FileData:
     ) -> None:
         """Write into blocks that the file has."""
         vol = self._vol
-        first, _end, _kind, block, owner, slot = piece
+        first, _end, _kind, block = piece[:4]
         at = offset - (first << SHIFT)
         lo, hi = at >> SHIFT, (at + len(data) - 1 >> SHIFT) + 1
         try:
@@ -252,25 +255,26 @@ class FileData:
         v.wrote(block + lo, block + hi)
 
     def _bind(self, piece: Piece, lo: int, hi: int, start: int, end: int) -> None:
-        """Have blocks [lo, hi) of an extent bound: read those at the ends that are written in part."""
+        """Have blocks [lo, hi) of an extent bound; read the ends if they are written in part."""
         vol = self._vol
         vol.ensure(piece.owner)
         if start % BLOCK:
             self._fill(piece, lo, lo + 1)
         if end % BLOCK:
             self._fill(piece, hi - 1, hi)
-        vol.retry(
-            hi - lo,
-            lambda: vol.xn.bind(vol.who, piece.owner, piece.slot, piece.block + lo, hi - lo),
-        )
+        vol.bind(piece.owner, piece.slot, piece.block + lo, hi - lo)
 
-    def _zero_tail(self, v: Vnode, upto: int) -> None:
-        """D2: the file grows to `upto`; clear what its last block has after the end."""
+    def _grow(self, v: Vnode, upto: int) -> None:
+        """The file will end past its present end, and nothing is written before `upto`: clear what
+        its last block has there (D2), and note the block (D3)."""
         end = min(upto, -(-v.size // BLOCK) * BLOCK)
-        if v.size < end:
-            piece = self._map.find(v, v.size >> SHIFT)
-            if piece.kind == f.P_DATA:
+        if v.size % BLOCK == 0 or v.flags & f.I_INLINE:
+            return
+        piece = self._map.find(v, v.size >> SHIFT)
+        if piece.kind == f.P_DATA:
+            if v.size < end:
                 self._overwrite(v, piece, v.size, bytes(end - v.size))
+            v.tail = piece.block + (v.size >> SHIFT) - piece.first
 
     # -- cutting
 
@@ -284,7 +288,7 @@ class FileData:
         if size < v.size and not v.flags & f.I_INLINE:
             self.remove(who, v, -(-size // BLOCK), f.MAX_FILE_BLOCKS, shrink_to=size)
         elif size > v.size and not v.flags & f.I_INLINE:
-            self._zero_tail(v, size)
+            self._grow(v, size)
         batch = Batch(self._vol, who)
         if v.flags & f.I_INLINE and size < v.size:
             batch.edit(v.ino, f.INLINE_AT + size, bytes(v.size - size))
@@ -365,7 +369,7 @@ class FileData:
         grown = v.size if keep_size else max(v.size, end)
         if not v.flags & f.I_INLINE:
             if grown > v.size:
-                self._zero_tail(v, grown)
+                self._grow(v, grown)
             self._reserve(who, v, offset >> SHIFT, -(-end // BLOCK))
         self._touch(who, v, grown)
 

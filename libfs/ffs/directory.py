@@ -1,11 +1,11 @@
 """Directories: which block a name belongs to, and making room for it.
 
-Up to 64 names lie in the directory's own block. Beyond that they lie in leaves, found by the hash of
-the name: the directory's block has a table for the top 6 bits, an index one for the next 8, and so
-on. A table entry covers the slots up to the next one in use; a leaf says itself which hashes are its
-own (`lo`, `hi`). Where no leaf claims a hash there is a gap, and a name that belongs there gets a new
-leaf: so leaves can be given back as they become empty. Source: extendible hashing (Fagin et al. 1979),
-with a tree in place of the doubling table.
+Up to 64 names lie in the directory's own block. Beyond that they lie in leaves, found by the
+hash of the name: the directory's block has a table for the top 6 bits, an index one for the next
+8, and so on. A table entry covers the slots up to the next one in use; a leaf says itself which
+hashes are its own (`lo`, `hi`). Where no leaf claims a hash there is a gap, and a name that
+belongs there gets a new leaf: so leaves can be given back as they become empty. Source:
+extendible hashing (Fagin et al. 1979), with a tree in place of the doubling table.
 
 Each split is a change of its own, made before the name is added. What a name means, link counts and
 times are in `names`.
@@ -20,8 +20,8 @@ from typing import Final
 from libfs.ffs import format as f
 from libfs.ffs.inode import Vnode
 from libfs.ffs.nameblock import (
-    Named,
     NameBlock,
+    Named,
     decode_inline_untrusted,
     decode_leaf_untrusted,
     name_hash,
@@ -71,7 +71,7 @@ class Directories:
         """The names of a directory that has no leaves."""
         nb = self._vol.decoded.get(v.ino)
         if nb is None:
-            nb = decode_inline_untrusted(v.ino, self._vol.block(v.ino))
+            nb = decode_inline_untrusted(v.ino, self._vol.block(v.ino), v.hash_key)
             self._vol.decoded[v.ino] = nb
         assert isinstance(nb, NameBlock)  # the flags say which decoding `decoded` has
         return nb
@@ -81,20 +81,21 @@ class Directories:
         table, slot = self.place(v, h)
         if slot < 0 or table.kind(slot) != f.P_LEAF:
             return None
-        nb = self._leaf_at(v, table, slot)
+        nb = self.leaf_at(v, table, slot)
         return nb if nb.lo <= h <= nb.hi else None
 
     def place(self, v: Vnode, h: int) -> tuple[Table, int]:
         """The table where the leaf of `h` hangs and its slot there; -1: nothing at or below."""
-        table = self._table(v)
+        table = self.table(v)
         for _level in range(10):
             slot = table.cover[table.slot_of(h)]
             if slot < 0 or table.kind(slot) != f.P_INDEX or slot != table.slot_of(h):
                 return table, slot
-            table = self._index(v, table, slot)
+            table = self.index(v, table, slot)
         raise CorruptionError(v.ino, "levels of indexes", 10, "fewer")
 
-    def _table(self, v: Vnode) -> Table:
+    def table(self, v: Vnode) -> Table:
+        """The table of a hashed directory."""
         table = self._vol.decoded.get(v.ino)
         if table is None:
             table = decode_dir_untrusted(v.ino, self._vol.block(v.ino))
@@ -102,7 +103,8 @@ class Directories:
         assert isinstance(table, Table)  # as above
         return table
 
-    def _index(self, v: Vnode, parent: Table, slot: int) -> Table:
+    def index(self, v: Vnode, parent: Table, slot: int) -> Table:
+        """The index in a slot of a table."""
         block = parent.block_at(slot)
         table = self._vol.decoded.get(block)
         if table is None:
@@ -113,12 +115,13 @@ class Directories:
         assert isinstance(table, Table)
         return table
 
-    def _leaf_at(self, v: Vnode, table: Table, slot: int) -> NameBlock:
+    def leaf_at(self, v: Vnode, table: Table, slot: int) -> NameBlock:
+        """The leaf in a slot of a table."""
         block = table.block_at(slot)
         nb = self._vol.decoded.get(block)
         if nb is None:
             self._vol.set_home(block, table.block, slot)
-            nb = decode_leaf_untrusted(block, self._vol.block(block), v.ino)
+            nb = decode_leaf_untrusted(block, self._vol.block(block), v.ino, v.hash_key)
             self._vol.decoded[block] = nb
         assert isinstance(nb, NameBlock)
         return nb
@@ -132,7 +135,7 @@ class Directories:
         while h <= f.HASH_MAX:
             nb, after = self._next(v, h)
             if nb is not None:
-                for found, name in list(nb.sorted(v.hash_key)):
+                for found, name in list(nb.sorted()):
                     named = nb.names.get(name)
                     if found >= h and named is not None:
                         _slot, ino, _kind, d_type = named
@@ -145,7 +148,7 @@ class Directories:
             return self.inline(v), f.HASH_MAX + 1
         table, slot = self.place(v, h)
         if slot >= 0 and table.kind(slot) == f.P_LEAF:
-            nb = self._leaf_at(v, table, slot)
+            nb = self.leaf_at(v, table, slot)
             if nb.lo <= h <= nb.hi:
                 return nb, nb.hi + 1
         return None, table.gap_end(h)
@@ -153,7 +156,7 @@ class Directories:
     # -- room
 
     def room(self, who: Caller, v: Vnode, name: bytes) -> NameBlock:
-        """The block where `name` can be added now."""
+        """The block where `name` can be added now. Raises: EEXIST."""
         for _turn in range(MAX_SPLITS):
             if v.flags & f.I_HASHED:
                 nb = self._room_hashed(who, v, name)
@@ -165,6 +168,8 @@ class Directories:
 
     def _room_inline(self, who: Caller, v: Vnode, name: bytes) -> NameBlock | None:
         nb = self.inline(v)
+        if name in nb.names:
+            raise FsError(errno.EEXIST)
         if nb.fits(name):
             return nb
         if nb.fits_rebuilt(name):
@@ -178,6 +183,8 @@ class Directories:
         leaf = self.leaf(v, h)
         if leaf is None:
             self._fill_gap(who, v, h)
+        elif name in leaf.names:
+            raise FsError(errno.EEXIST)
         elif leaf.fits(name):
             return leaf
         elif leaf.fits_rebuilt(name):
@@ -189,8 +196,12 @@ class Directories:
     def _rebuild(self, who: Caller, v: Vnode, nb: NameBlock) -> None:
         """Give the heap bytes of removed names back."""
         batch = Batch(self._vol, who)
-        self._replace(batch, v, nb, nb.sorted(v.hash_key), nb.hi)
+        self.rewrite(batch, v, nb)
         batch.commit()
+
+    def rewrite(self, batch: Batch, v: Vnode, nb: NameBlock) -> None:
+        """Write the names of a block in canonical form."""
+        self._replace(batch, v, nb, nb.sorted(), nb.hi)
 
     def _replace(
         self, batch: Batch, v: Vnode, nb: NameBlock, items: list[tuple[int, bytes]], hi: int
@@ -227,8 +238,8 @@ class Directories:
     def _leave_inline(self, who: Caller, v: Vnode, nb: NameBlock) -> None:
         """Move all names to a first leaf."""
         batch = Batch(self._vol, who)
-        empty = NameBlock(f.LEAF_NAMES, self._block(v), v.ino, 0, f.HASH_MAX)
-        leaf = nb.rebuilt(empty.block, nb.sorted(v.hash_key), 0, f.HASH_MAX, f.LEAF_NAMES)
+        empty = NameBlock(f.LEAF_NAMES, self._block(v), v.ino, v.hash_key, 0, f.HASH_MAX)
+        leaf = nb.rebuilt(empty.block, nb.sorted(), 0, f.HASH_MAX, f.LEAF_NAMES)
         area = f.INLINE_NAMES
         # The table takes the place of the pointers; records and heap become zero.
         batch.edit(v.ino, area.records, bytes(area.limit - area.records))
@@ -247,9 +258,10 @@ class Directories:
         elif table.kind(slot) == f.P_INDEX:
             lo = table.lo_of(slot + 1)
         else:
-            lo = self._leaf_at(v, table, slot).hi + 1
+            lo = self.leaf_at(v, table, slot).hi + 1
         batch = Batch(self._vol, who)
-        leaf = NameBlock(f.LEAF_NAMES, self._block(v), v.ino, lo, table.gap_end(h) - 1)
+        hi = table.gap_end(h) - 1
+        leaf = NameBlock(f.LEAF_NAMES, self._block(v), v.ino, v.hash_key, lo, hi)
         self._new_leaf(batch, v, leaf, table)
         batch.commit()
 
@@ -262,7 +274,7 @@ class Directories:
             return
         middle = (slot + last + 1) // 2
         start = table.lo_of(middle)
-        items = leaf.sorted(v.hash_key)
+        items = leaf.sorted()
         lower = [item for item in items if item[0] < start]
         upper = [item for item in items if item[0] >= start]
         batch = Batch(self._vol, who)
@@ -292,7 +304,7 @@ class Directories:
         """Give the leaf of `h` back if it is empty."""
         table, slot = self.place(v, h)
         if slot >= 0 and table.kind(slot) == f.P_LEAF:
-            leaf = self._leaf_at(v, table, slot)
+            leaf = self.leaf_at(v, table, slot)
             if not leaf.names:
                 self._drop(v, table, slot, f.P_LEAF)
 
@@ -300,12 +312,12 @@ class Directories:
         """Give everything below an empty directory back, so that it can be freed."""
         if not v.flags & f.I_HASHED:
             return
-        todo = [self._table(v)]
+        todo = [self.table(v)]
         while todo:
             table = todo[-1]
             used = table.used()
             if used and table.kind(used[-1]) == f.P_INDEX:
-                below = self._index(v, table, used[-1])
+                below = self.index(v, table, used[-1])
                 if below.used():
                     todo.append(below)
                     continue
@@ -318,6 +330,7 @@ class Directories:
         """Free an empty leaf or index. The kernel checks that it owns nothing."""
         batch = Batch(self._vol, self._vol.who)
         block = table.block_at(slot)
+        self._vol.set_home(block, table.block, slot)
         table.set(slot, 0)
         batch.use(table, v.ino)
         batch.free.append((self._vol.type[kind], block, 1))

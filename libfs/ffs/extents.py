@@ -26,8 +26,8 @@ HOLE: Final = 0
 
 
 class Piece(NamedTuple):
-    """Consecutive file blocks that lie together: from `first` up to `end`. kind 0: a hole, which may
-    go on after `end`. `owner`, `slot`: where the extent's pointer lies."""
+    """Consecutive file blocks that lie together: from `first` up to `end`. kind 0: a hole, which
+    may go on after `end`. `owner`, `slot`: where the extent's pointer lies."""
 
     first: int
     end: int

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import errno
 import stat
-import uuid as uuids
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
 from libfs.ffs import format as f
-from libfs.ffs import types as t
 from libfs.ffs.data import MAX_SIZE, FileData
 from libfs.ffs.directory import Directories
 from libfs.ffs.extents import ExtentMap
 from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
 from libfs.ffs.names import LINK_MAX, Names
 from libfs.ffs.place import Placer
+from libfs.ffs.superblock import decode_super_untrusted, make
 from libfs.ffs.volume import Batch, Volume
 from libfs.ffs.xattrs import Xattrs
 from libfs.posix.interface import Attr, Change, Dirent, FsError, Ino, New, StatFs, User
@@ -45,6 +44,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 SYNC_EVERY: Final = 5_000_000_000
 #: Metadata blocks that one step of the collector visits.
 COLLECT_STEP: Final = 64
+
+_TIMES: Final = frozenset(("atime", "mtime", "ctime"))
 
 _ERRNOS: Final = (
     (NoSpace, errno.ENOSPC),
@@ -85,6 +86,7 @@ class Ffs:
         self._xattrs = Xattrs(vol, place)
         self._names = Names(vol, place, self._dirs, self._map, self._data, self._xattrs, uuid)
         self._synced = vol.now()
+        self._closed = False
 
     # -- making and mounting
 
@@ -104,55 +106,17 @@ class Ffs:
 
         `cap` is for the whole disk. Raises XnError (the name is taken, no space, ...).
         """
-        who = Caller(cap)
-        numbers = {spec.name: xn.install_type(who, spec) for spec in t.TYPES}
-        info = xn.install_root(who, name, numbers[t.SUPER])
-        identity = uuid or uuids.uuid4().bytes
-        now = xn.now()
-        block, _n = xn.find_free(info.block + 1, 1)
-        if not block:
-            raise NoSpace("no block for the root directory")
-        head = f.SUPER.pack(
-            f.SUPER_MAGIC, f.VERSION, flags, f.GROUP, now, identity, f.pointer(f.P_DIR, block)
-        )
-        key = int.from_bytes(uuids.uuid5(uuids.UUID(bytes=identity), name).bytes[:8], "little")
-        root = Vnode(
-            block,
-            (
-                *(stat.S_IFDIR | mode, f.I_INLINE, uid, gid, 2, 0, 0, now, now, now, now),
-                *(now // 1000 & 0xFFFFFFFF, 0, 0, 0, key, 0, block, 0, f.INLINE_NAMES.heap),
-            ),
-        )
-        xn.change(
-            Caller(info.cap),
-            [(info.block, [(f.SUPER_AT, head)])],
-            alloc=[(numbers[t.DIR], block, 1)],
-            inits={block: [(f.HEADER_AT, root.pack())]},
-        )
-        xn.sync(who)
+        make(xn, cap, name, uid=uid, gid=gid, mode=mode, flags=flags, uuid=uuid)
 
     @staticmethod
     def mount(xn: Xn, cap: bytes, name: str, *, readonly: bool = False) -> Ffs:
         """Mount the root `name`. Raises XnError: no such root, CorruptionError."""
         info = xn.mount_root(Caller(cap), name)
         vol = Volume(xn, info.cap, info.block, readonly=readonly or xn.readonly)
-        magic, version, flags, group, _created, uuid, pointer = f.SUPER.unpack_from(
-            vol.block(info.block), f.SUPER_AT
-        )
-        for field, got, want in (
-            ("magic", magic, f.SUPER_MAGIC),
-            ("version", version, f.VERSION),
-            ("flags", flags & ~f.F_GROUPING, 0),
-            ("group size", group, f.GROUP),
-            ("kind of the root", pointer >> f.KIND_SHIFT, f.P_DIR),
-        ):
-            if got != want:
-                raise CorruptionError(info.block, field, got, want)
-        root = pointer & f.BLOCK_MASK
-        xn.pin(vol.who, info.block)  # every chain of parents ends in it
-        vol.set_home(root, info.block, 0)
-        vol.directory(root)
-        return Ffs(vol, root, uuid, grouping=bool(flags & f.F_GROUPING))
+        head = decode_super_untrusted(info.block, vol.block(info.block))
+        vol.set_home(head.root, info.block, 0)
+        vol.directory(head.root)
+        return Ffs(vol, head.root, head.uuid, grouping=bool(head.flags & f.F_GROUPING))
 
     # -- errors
 
@@ -210,9 +174,13 @@ class Ffs:
             for name in ("mode", "uid", "gid", "atime", "mtime", "ctime")
             if (value := getattr(change, name)) is not None
         }
-        if fields.keys() == {"atime"} and v.atime <= fields["atime"] <= vol.now():
+        read = fields.keys() == {"atime"} and v.atime <= fields["atime"] <= vol.now()
+        if read or (user.uid == 0 and fields.keys() <= _TIMES):
+            # As after a write: what the superuser may do needs no acl, and a host kernel that
+            # keeps times brings them after every change.
             self._may_change()
-            v.atime = fields["atime"]
+            for name, value in fields.items():
+                setattr(v, name, value)
             vol.later(v)
             return
         if v.dirty:
@@ -425,20 +393,24 @@ class Ffs:
 
     @answers
     def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
-        """On return all of it survives any power cut."""
+        """On return all of it survives any power cut, and so does every earlier change of a name:
+        programs sync a file and trust that what they renamed before is there too, as on ext4.
+        """
         vol = self.volume
         if inos is None:
             vol.sync_all()
             return
         vnodes = [vol.vnode(ino) for ino in inos]
-        blocks: list[int] = []
+        blocks = list(vol.renamed)
         for v in vnodes:
             vol.flush(v)
             blocks.append(v.ino)
             blocks += [b for lo, hi in v.written for b in range(lo, hi)]
         vol.xn.sync(vol.who, blocks)
+        vol.renamed.clear()
         for v in vnodes:
             v.written.clear()
+            v.tail = 0
 
     @answers
     def statfs(self) -> StatFs:
@@ -464,8 +436,12 @@ class Ffs:
     @answers
     def close(self) -> None:
         """Everything durable. The image stays open: it belongs to who opened it."""
-        self.volume.sync_all()
-        self.volume.readonly = True
+        vol = self.volume
+        if self._closed:
+            return
+        vol.sync_all()
+        self._closed = vol.readonly = True
+        vol.xn.unpin(vol.who, vol.super)
 
 
 def _without_set_id(mode: int) -> int:

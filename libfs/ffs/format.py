@@ -133,10 +133,10 @@ XATTR_POINTER: Final = 448
 INLINE_AT: Final = 512
 INLINE_MAX: Final = 2560
 ACL_AT: Final = 3072
-ACL_ENTRIES: Final = 31
+ACL_ENTRIES: Final = 63
 ACL_COUNT: Final = struct.Struct("<H6x")
 ACL_ENTRY: Final = struct.Struct("<HHI")  # tag, permissions, id
-RECORDS_AT: Final = 3328  # extended attributes, to the end of the block
+RECORDS_AT: Final = 3584  # extended attributes, to the end of the block
 ACL_LAYOUT: Final = Layout(
     "count" / Int16ul,  # 3072
     "zero" / Padding(6),
@@ -170,6 +170,8 @@ MAX_FILE_BLOCKS: Final = 1 << 32
 
 RECORD: Final = struct.Struct("<HBB")  # offset of the name in the block, its length, d_type
 RECORD_LAYOUT: Final = Layout("offset" / Int16ul, "length" / Int8ul, "d_type" / Int8ul)
+TAG: Final = struct.Struct("<I")  # the low 32 bits of the name's hash
+TAG_MASK: Final = 0xFFFFFFFF
 ENDS: Final = struct.Struct("<HH")  # names in use, end of the heap
 LEAF_AT: Final = 16
 LEAF_HEAD: Final = struct.Struct(
@@ -190,6 +192,7 @@ LEAF_LAYOUT: Final = Layout(
     "unused" / Padding(20),  # 44
     "pointers" / Array(128, Int64ul),  # 64
     "records" / Array(128, RECORD_LAYOUT),  # 1088
+    "tags" / Array(128, Int32ul),  # 1600
 )
 INDEX_HEAD: Final = struct.Struct(
     "<"
@@ -214,13 +217,14 @@ class NameArea(NamedTuple):
     pointers: int  # u64 each
     slots: int
     records: int  # RECORD each
+    tags: int  # TAG each
     heap: int
     limit: int  # end of the heap
     ends: int  # ENDS
 
 
-INLINE_NAMES: Final = NameArea(512, 64, 1024, 1280, 3072, 120)
-LEAF_NAMES: Final = NameArea(64, 128, 1088, 1600, 4096, 40)
+INLINE_NAMES: Final = NameArea(512, 64, 1024, 1280, 1536, 3072, 120)
+LEAF_NAMES: Final = NameArea(64, 128, 1088, 1600, 2112, 4096, 40)
 
 DIR_TABLE_AT: Final = 512
 DIR_TABLE_SLOTS: Final = 64

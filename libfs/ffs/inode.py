@@ -40,6 +40,7 @@ class Vnode:
         "read_next",  # offset at which a sequential reader would go on
         "read_window",  # blocks to read ahead
         "rights",  # answers of the acl: caller -> bit set of granted masks
+        "tail",  # disk block with the end of the file, if bytes after that end were written; or 0
         "slots",  # Slots of the inode's own block, once decoded
         "next_inode",  # where the search for a block of a directory's next inode starts
         "written",  # runs [lo, hi) of disk blocks overwritten since the last sync
@@ -72,12 +73,33 @@ class Vnode:
 
     def __init__(self, ino: int, fields: Sequence[int]) -> None:
         self.ino = ino
-        for name, value in zip(FIELDS, fields, strict=True):
-            setattr(self, name, value)
+        (
+            self.mode,
+            self.flags,
+            self.uid,
+            self.gid,
+            self.nlink,
+            self.size,
+            self.blocks,
+            self.atime,
+            self.mtime,
+            self.ctime,
+            self.crtime,
+            self.generation,
+            self.depth,
+            self.rmajor,
+            self.rminor,
+            self.key,
+            self.entries,
+            self.parent,
+            self.names,
+            self.heap,
+        ) = fields
         self.attr = None
         self.dirty = False
         self.rights: dict[object, int] = {}
         self.slots = None
+        self.tail = 0
         self.last = NOTHING
         self.read_next = 0
         self.read_window = 0

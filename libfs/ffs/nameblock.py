@@ -29,13 +29,16 @@ class NameBlock:
 
     __slots__ = (
         *("area", "block", "dirty", "end", "free", "heap", "hi", "ino"),
-        *("live", "lo", "names", "order", "records"),
+        *("key", "live", "lo", "names", "order", "records"),
     )
 
-    def __init__(self, area: f.NameArea, block: int, ino: int, lo: int, hi: int) -> None:
+    def __init__(
+        self, area: f.NameArea, block: int, ino: int, key: bytes, lo: int, hi: int
+    ) -> None:
         self.area = area
         self.block = block
-        self.ino = ino  # the directory's
+        self.ino = ino  # the directory's, and its key
+        self.key = key
         self.lo = lo
         self.hi = hi
         self.end = area.heap
@@ -94,10 +97,10 @@ class NameBlock:
 
     # -- order
 
-    def sorted(self, key: bytes) -> list[tuple[int, bytes]]:
+    def sorted(self) -> list[tuple[int, bytes]]:
         """(hash, name) of all names, in the order of the hash."""
         if self.order is None:
-            self.order = sorted((name_hash(key, name), name) for name in self.names)
+            self.order = sorted((name_hash(self.key, name), name) for name in self.names)
         return self.order
 
     # -- bytes
@@ -110,28 +113,29 @@ class NameBlock:
         """What changed since the last call; the ends too, unless they lie in an inode's header."""
         area = self.area
         out: list[tuple[int, bytes]] = []
-        pointers = {slot: f.pointer(kind, ino) for slot, ino, kind, _t in self._touched()}
+        taken = {named[0]: (name, named) for name, named in self._touched()}
         for slot in self.dirty:
-            record = self.records.get(slot)
-            raw = _NO_RECORD if record is None else f.RECORD.pack(*record)
-            pointer = pointers.get(slot, 0)
-            out.append((area.pointers + 8 * slot, f.POINTER.pack(pointer)))
-            out.append((area.records + 4 * slot, raw))
+            pointer, record, tag = bytes(8), bytes(4), bytes(4)
+            if slot in taken:
+                name, (_slot, ino, kind, _d_type) = taken[slot]
+                pointer = f.POINTER.pack(f.pointer(kind, ino))
+                record = f.RECORD.pack(*self.records[slot])
+                tag = f.TAG.pack(name_hash(self.key, name) & f.TAG_MASK)
+            out.append((area.pointers + 8 * slot, pointer))
+            out.append((area.records + 4 * slot, record))
+            out.append((area.tags + 4 * slot, tag))
         out += self.heap
         if out and area is f.LEAF_NAMES:
             out.append((area.ends, self.ends()))
         self.clean()
         return out
 
-    def _touched(self) -> Iterable[Named]:
-        dirty = self.dirty
-        if len(dirty) > 2:
-            return [named for named in self.names.values() if named[0] in dirty]
-        # The usual case, one or two names: the ones just added stand last.
-        found = []
-        for named in reversed(self.names.values()):
+    def _touched(self) -> list[tuple[bytes, Named]]:
+        dirty, found = self.dirty, []
+        # The ones just added stand last.
+        for name, named in reversed(self.names.items()):
             if named[0] in dirty:
-                found.append(named)
+                found.append((name, named))
                 if len(found) == len(dirty):
                     break
         return found
@@ -150,7 +154,7 @@ class NameBlock:
         area: f.NameArea | None = None,
     ) -> NameBlock:
         """A canonical block of these (hash, name), sorted, all of them in this block."""
-        fresh = NameBlock(area or self.area, block, self.ino, lo, hi)
+        fresh = NameBlock(area or self.area, block, self.ino, self.key, lo, hi)
         for _hash, name in items:
             _slot, ino, kind, d_type = self.names[name]
             fresh.add(name, ino, kind, d_type)
@@ -158,8 +162,8 @@ class NameBlock:
         return fresh
 
     def image(self) -> bytes:
-        """All of pointers, records and heap, from `area.pointers` to `area.limit`; what lies
-        between them is zero."""
+        """All of pointers, records, tags and heap, from `area.pointers` to `area.limit`; what
+        lies between them is zero."""
         area = self.area
         raw = bytearray(area.limit - area.pointers)
         base = area.pointers
@@ -167,6 +171,8 @@ class NameBlock:
             f.POINTER.pack_into(raw, 8 * slot, f.pointer(kind, ino))
             offset, length, d_type = self.records[slot]
             f.RECORD.pack_into(raw, area.records - base + 4 * slot, offset, length, d_type)
+            tag = name_hash(self.key, name) & f.TAG_MASK
+            f.TAG.pack_into(raw, area.tags - base + 4 * slot, tag)
             raw[offset - base : offset - base + length] = name
         return bytes(raw)
 
@@ -176,23 +182,20 @@ class NameBlock:
         return (f.LEAF_AT, head)
 
 
-_NO_RECORD = bytes(f.RECORD.size)
-
-
-def decode_leaf_untrusted(block: int, raw: bytes, ino: int) -> NameBlock:
+def decode_leaf_untrusted(block: int, raw: bytes, ino: int, key: bytes) -> NameBlock:
     """A leaf of directory `ino`. Raises CorruptionError."""
     owner, lo, hi, _names, end = f.LEAF_HEAD.unpack_from(raw, f.LEAF_AT)
     if owner != ino:
         raise CorruptionError(block, "directory", owner, ino)
     if lo > hi:
         raise CorruptionError(block, "lowest hash", lo, f"at most {hi}")
-    return _fill_untrusted(NameBlock(f.LEAF_NAMES, block, ino, lo, hi), raw, end)
+    return _fill_untrusted(NameBlock(f.LEAF_NAMES, block, ino, key, lo, hi), raw, end)
 
 
-def decode_inline_untrusted(block: int, raw: bytes) -> NameBlock:
+def decode_inline_untrusted(block: int, raw: bytes, key: bytes) -> NameBlock:
     """The names of an inline directory. Raises CorruptionError."""
     _names, end = f.ENDS.unpack_from(raw, f.INLINE_NAMES.ends)
-    empty = NameBlock(f.INLINE_NAMES, block, block, 0, f.HASH_MAX)
+    empty = NameBlock(f.INLINE_NAMES, block, block, key, 0, f.HASH_MAX)
     return _fill_untrusted(empty, raw, end)
 
 

@@ -1,14 +1,14 @@
-"""Changes of names: create, link, unlink, rename, exchange. Each is one change, atomic in memory and
-over a power cut: the names, the link counts and times at both ends, and the inode that comes or goes.
+"""Changes of names: create, link, unlink, rename, exchange. Each is one change, atomic in memory
+and over a power cut: the names, the link counts and times at both ends, and the inode that comes
+or goes.
 
 The directory's acl decides who may change names (rules A1, A2); the sticky rule needs the owner of
 the victim, which no acl sees, and stands here. Room for a name is made before, by changes of their
 own (`Directories.room`). Kinds, loops and emptiness of rename were checked by the POSIX layer.
 
-An inode that loses its last name is freed in the same change if its own block tells all that it owns;
-otherwise it is held by the temporary root, cut in slices and let go, so that a crash at any point
-leaves either the name and the whole file or neither.
-"""
+An inode that loses its last name is freed in the same change if its own block tells all that it
+owns; otherwise it is held by the temporary root, cut in slices and let go, so that a crash at
+any point leaves either the name and the whole file or neither."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ class Names:
         v.nlink = 0
         diff = [(f.HEADER_AT, v.pack()), *birth_areas(new.xattrs)]
         extent = (vol.type[f.P_INODE], block, 1)
-        who = vol.caller(user)
+        # No directory to show to the acl: a group that comes from one is taken on trust.
+        member = new.gid == user.gid or new.gid in user.groups
+        who = vol.caller(user) if member else vol.who
         vol.retry(1, lambda: vol.xn.alloc_held(who, vol.super, extent, init=diff))
         vol.vnodes[block] = v
         vol.cache.touch(block)
@@ -157,8 +159,6 @@ class Names:
         """Room for a name that must not be there."""
         if not parent.nlink:
             raise FsError(errno.ENOENT)
-        if self._dirs.find(parent, name) is not None:
-            raise FsError(errno.EEXIST)
         return self._dirs.room(who, parent, name)
 
     def _add(

@@ -1,10 +1,11 @@
 """Where things go: the policy of McKusick et al. 1984, section 3, on top of `find_free`.
 
 The disk is cut into cylinder groups of 4032 blocks. An inode lies near its directory, a file's
-bytes follow each other near its inode, and a new directory goes to a group with more than its share
-of free space, so that there is room around it for what will come. With co-location (C-FFS, Kaashoek
-et al. 1997, section 4.5) a small file's data lies directly beside its inode; without it inodes gather
-in runs of 64, so that listing a directory with all its attributes reads few pieces.
+bytes follow each other near its inode, and a new directory goes to a group with more than its
+share of free space, so that there is room around it for what will come. With co-location (C-FFS,
+Kaashoek et al. 1997, section 4.5) a small file's data lies directly beside its inode; without it
+inodes gather in runs of 64, so that listing a directory with all its attributes reads few
+pieces.
 
 Everything here is a hint: XN decides what is free. Nothing is remembered over a mount.
 """

@@ -1,9 +1,9 @@
 """What the `acl` UDFs of FFS check, as text: fragments that `types` puts together.
 
 The language of downloaded code has no functions, so a rule that two types share is a fragment;
-words in capitals are places that `types` fills in. Offsets are those of `format`. A fragment either returns an errno or
-falls through. Numbers: 1 EPERM, 13 EACCES, 17 EEXIST, 20 ENOTDIR, 22 EINVAL, 117 EUCLEAN.
-"""
+words in capitals are places that `types` fills in. Offsets are those of `format`. A fragment
+either returns an errno or falls through. Numbers: 1 EPERM, 13 EACCES, 17 EEXIST, 20 ENOTDIR, 22
+EINVAL, 117 EUCLEAN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 ACCESS: Final = """\
 mode = u16(BUF, 16)
 if uid == 0:
-    if want & 1 and mode >> 12 == 8 and mode & 73 == 0:
+    if want & 1 and mode >> 12 != 4 and mode & 73 == 0:
         return 13
     return 0
 bits = mode & 7
@@ -23,7 +23,7 @@ if uid == u32(BUF, 20):
     bits = mode >> 6 & 7
 elif count > 0:
     hit = 0
-    for i in range(31):
+    for i in range(63):
         if i >= count:
             break
         tag, perm, id = u16(BUF, 3080 + i * 8), u16(BUF, 3082 + i * 8), u32(BUF, 3084 + i * 8)
@@ -47,22 +47,32 @@ return 0 if bits & want == want else 13
 #: A1, for a block of names after a change. A name appended to the heap is checked alone; any other
 #: change must leave the block in its canonical form (sorted by hash), which is checked whole.
 NAMES: Final = """\
-many = 0
+moved = MOVED
 at = 0
+where = 0
 for c in range(CHUNKS):
-    if not same(old, RECORDS + c * 64, new, RECORDS + c * 64, 64):
+    fixed = same(old, RECORDS + c * 64, new, RECORDS + c * 64, 64)
+    if not fixed or not same(old, TAGS + c * 64, new, TAGS + c * 64, 64):
+        was = u32s(old, RECORDS + c * 64, 16)
+        now_is = u32s(new, RECORDS + c * 64, 16)
+        tag_was = u32s(old, TAGS + c * 64, 16)
+        tag_is = u32s(new, TAGS + c * 64, 16)
         for i in range(16):
-            r = u32(new, RECORDS + c * 64 + i * 4) & 0xffffff
-            if r > 0 and r != u32(old, RECORDS + c * 64 + i * 4) & 0xffffff:
+            r = now_is[i] & 0xffffff
+            if r == was[i] & 0xffffff:
+                if tag_is[i] != tag_was[i]:
+                    moved = 1
+            elif r > 0:
                 if at > 0:
-                    many = 1
+                    moved = 1
                 at = r
+                where = c * 64 + i * 4
 begin = u16(old, ENDS + 2)
 end = u16(new, ENDS + 2)
 if end < HEAP or end > LIMIT:
     return 117
 single = 0
-if MOVED == 0 and many == 0 and begin >= HEAP and begin <= LIMIT:
+if moved == 0 and begin >= HEAP and begin <= LIMIT:
     if at == 0 and begin == end and same(old, HEAP, new, HEAP, LIMIT - HEAP):
         single = 1
     if at & 0xffff == begin and same(old, HEAP, new, HEAP, begin - HEAP):
@@ -79,19 +89,25 @@ if single == 2:
             return 22
     if begin + size > len(new):
         return 117
-    RANGE
-    final = u8(new, begin + size - 1)
-    for r in u32s(new, RECORDS, SLOTS):
-        if r >> 16 & 255 == size:
-            off = r & 0xffff
-            if off + size > len(new):
-                return 117
-            if u8(new, off + size - 1) == final and off != begin:
+    h = hash64(new, begin, size, KEY)
+    if h < LO or h > HI:
+        return 22
+    tag = h & 0xffffffff
+    if u32(new, TAGS + where) != tag:
+        return 117
+    if tag == 0 or tag in u32s(old, TAGS, SLOTS):
+        for k in range(SLOTS):
+            r = u32(new, RECORDS + k * 4)
+            if u32(new, TAGS + k * 4) == tag and r >> 16 & 255 == size and k * 4 != where:
+                off = r & 0xffff
+                if off + size > len(new):
+                    return 117
                 if same(new, off, new, begin, size):
                     return 17
 if single == 0:
     low = LO
-    for r in u32s(new, RECORDS, SLOTS):
+    for k in range(SLOTS):
+        r = u32(new, RECORDS + k * 4)
         size = r >> 16 & 255
         off = r & 0xffff
         if size > 0:
@@ -100,6 +116,8 @@ if single == 0:
             h = hash64(new, off, size, KEY)
             if h < low or h > HI:
                 return 17
+            if u32(new, TAGS + k * 4) != h & 0xffffffff:
+                return 117
             low = min(h, 0xfffffffffffffffe) + 1
         elif r & 0xffffff > 0:
             return 117
@@ -154,9 +172,9 @@ if uid > 0:
             return 1
         if u64(new, 48) != u64(old, 48) and u64(new, 48) > now:
             return 1
-        if not same(old, 3072, new, 3072, 256):
+        if not same(old, 3072, new, 3072, 512):
             return 1
-        if not same(old, 448, new, 448, 8) or not same(old, 3328, new, 3328, 768):
+        if not same(old, 448, new, 448, 8) or not same(old, 3584, new, 3584, 512):
             want = 2
 """
 

@@ -8,6 +8,7 @@ thrown away and decoded again at any time it is clean. Trees of them: `extents`.
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import pairwise
 
 from libfs.ffs import format as f
 from xnfs import CorruptionError
@@ -129,7 +130,7 @@ def _fill_untrusted(slots: Slots, raw: bytes | memoryview) -> Slots:
         found.append(entry)
         slots.by_slot[slot] = entry
     found.sort()
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         if before[0] + max(before[1], 1) > after[0]:
             raise CorruptionError(slots.block, "file block", after[0], "one extent for each")
     slots.entries = found

@@ -1,9 +1,8 @@
 """Tables of a hashed directory: the 64 pointers in the directory's block, or the 256 of an index.
 
-A table covers hashes from `lo` on, `1 << shift` for each slot. `cover[s]` is the last slot in use at or
-below s, so that looking up costs the same however sparse the table is. Which leaf gets which hashes:
-`directory`.
-"""
+A table covers hashes from `lo` on, `1 << shift` for each slot. `cover[s]` is the last slot in
+use at or below s, so that looking up costs the same however sparse the table is. Which leaf gets
+which hashes: `directory`."""
 
 from __future__ import annotations
 

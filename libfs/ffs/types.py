@@ -56,11 +56,11 @@ _CHANGED: Final = HEADER.replace("SLACK", str(SLACK))
 
 def _names(area: f.NameArea, key: str, moved: str, lo: str, hi: str) -> str:
     """The rule A1 for one shape of name block. `key`, `lo` and `hi` are expressions."""
-    in_range = "h = hash64(new, begin, size, KEY)\n    if h < LO or h > HI:\n        return 22"
     return _fill(
-        NAMES.replace("RANGE\n", in_range + "\n" if lo != "0" else "pass\n"),
+        NAMES,
         CHUNKS=area.slots // 16,
         RECORDS=area.records,
+        TAGS=area.tags,
         SLOTS=area.slots,
         WORDS=(area.limit - area.heap) // 8,
         HEAP=area.heap,
@@ -134,18 +134,18 @@ if witno != u64(new, 16):
 
 _LEAF_ACL: Final = f"""\
 {_BELOW_DIR}\
-if op == 1 and witno != u64(old, 16):
+if op == 1 and uid > 0 and witno != u64(old, 16):
     return 22
-moved = 0
+fresh = 0
 if op == 2 or not same(old, 24, new, 24, 16):
-    moved = 1
+    fresh = 1
 key, lo, hi = u64(wit, 96), u64(new, 24), u64(new, 32)
-{_names(f.LEAF_NAMES, "key", "moved", "lo", "hi")}\
+{_names(f.LEAF_NAMES, "key", "fresh", "lo", "hi")}\
 {ACCESS.replace("BUF", "wit")}"""
 
 _INDEX_ACL: Final = f"""\
 {_BELOW_DIR}\
-if op == 1 and not same(old, 16, new, 16, 48):
+if op == 1 and uid > 0 and not same(old, 16, new, 16, 48):
     return 117
 {ACCESS.replace("BUF", "wit")}"""
 
@@ -160,7 +160,7 @@ if uid == u32(wit, 20):
 {ACCESS.replace("BUF", "wit")}"""
 
 _NODE_ACL: Final = """\
-if op == 1 and not same(old, 16, new, 16, 48):
+if op == 1 and uid > 0 and not same(old, 16, new, 16, 48):
     return 117
 if u32(new, 16) > 2:
     return 117

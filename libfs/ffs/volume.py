@@ -1,12 +1,14 @@
 """A mounted volume as every other module sees it: blocks by number, inodes by number, one change at
 a time. The one place where FFS meets XN's system calls for metadata.
 
-- A block can be named to XN only through its parent, so the volume remembers for each metadata block
-  where its pointer lies (`home`), and reads a chain of parents in when a block is needed again.
+- A block can be named to XN only through its parent, so the volume remembers for each metadata
+  block where its pointer lies (`home`), and reads a chain of parents in when a block is needed
+  again.
 - A `Batch` is one atomic change under construction: header fields, names, slots, claims. It keeps
-  memory and disk the same: if the kernel refuses, what was changed in memory is undone or forgotten.
-- Answers to pressure: frames out -> evict and try again; no free block -> sync (blocks that wait for
-  a commit become free) and try again.
+  memory and disk the same: if the kernel refuses, what was changed in memory is undone or
+  forgotten.
+- Answers to pressure: frames out -> evict and try again; no free block -> sync (blocks that wait
+  for a commit become free) and try again.
 
 Not here: what the blocks mean (`directory`, `extents`, `xattrs`), which block to take (`place`).
 """
@@ -23,7 +25,7 @@ from libfs.ffs import types as t
 from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.posix.interface import FsError, User
-from xnfs import Caller, CorruptionError, NoFrames, NotCached, Xn
+from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn
 
 T = TypeVar("T")
 PART_BITS: Final = 10
@@ -62,11 +64,14 @@ class Volume:
         self.super = root_block
         self.readonly = readonly
         self.who = Caller(cap)
+        xn.pin(self.who, root_block)  # every chain of parents ends in it
         self.cache = PageCache(xn, self.who, self._dropped)
         self.decoded: dict[int, Any] = {}
         self.home: dict[int, int] = {}
         self.vnodes: OrderedDict[int, Vnode] = OrderedDict()
         self.dirty: set[Vnode] = set()
+        #: directories whose names have changed since the last sync
+        self.renamed: set[int] = set()
         self.homeless: set[int] = set()
         self.type = {kind: self._type_number(name) for kind, name in KIND_TYPES.items()}
         self._callers: dict[tuple[int, int, tuple[int, ...]], Caller] = {}
@@ -127,7 +132,22 @@ class Volume:
 
     def readin(self, parent: int, part: int, start: int, count: int) -> None:
         """Bind and read children of `parent`, which must be cached."""
-        self.retry(count, lambda: self.xn.readin(self.who, parent, part, start, count))
+        self._children(self.xn.readin, parent, part, start, count)
+
+    def bind(self, parent: int, part: int, start: int, count: int) -> None:
+        """Bind data blocks that will be overwritten whole, unread."""
+        self._children(self.xn.bind, parent, part, start, count)
+
+    def _children(
+        self, call: Callable[..., None], parent: int, part: int, start: int, count: int
+    ) -> None:
+        try:
+            call(self.who, parent, part, start, count)
+        except NoFrames:
+            self.cache.touch(parent)
+            self.cache.make_room(count)
+            self.ensure(parent)  # in a small cache it went, too
+            call(self.who, parent, part, start, count)
         self.cache.touch_run(start, count)
 
     def retry(self, frames: int, call: Callable[[], T]) -> T:
@@ -195,6 +215,25 @@ class Volume:
             batch.set(v)
             batch.commit()
 
+    def order_tail(self, v: Vnode) -> None:
+        """D3: a size that takes in more of a block is not durable before the bytes there are.
+
+        A block that was never durable goes with its inode anyway; this is about older ones.
+        """
+        tail, v.tail = v.tail, 0
+        known = self.xn.registered(v.ino)
+        if known is not None and known.fresh:
+            return
+        try:
+            self.xn.depend(self.who, tail, v.ino)
+        except NotCached:
+            if self.xn.cached(tail):
+                self.ensure(v.ino)
+                self.xn.depend(self.who, tail, v.ino)
+            # Otherwise it is written, and the flush before any inode's turn takes it along.
+        except (Refused, CycleError):
+            self.xn.sync(self.who, [v.ino, tail])
+
     def flush_all(self) -> None:
         """As `flush`, for every inode."""
         for v in list(self.dirty):
@@ -218,10 +257,12 @@ class Volume:
             return
         self.flush_all()
         self.xn.sync(self.who)
+        self.renamed.clear()
         self.cache.synced()
         for v in self.vnodes.values():
             if v.written:
                 v.written.clear()
+            v.tail = 0
 
     def now(self) -> int:
         """The clock that the acls see."""
@@ -299,10 +340,13 @@ class Batch:
         """Do it. Raises XnError, with memory as before."""
         vol = self._vol
         edits = self._edits
+        vol.renamed.update(v.ino for v in self._heads if v.is_dir)
         for container in self._containers:
             if diffs := container.diffs():
                 edits.setdefault(container.block, []).extend(diffs)
         for v in self._heads:
+            if v.tail:
+                vol.order_tail(v)
             target = self.inits if v.ino in self.inits else edits
             target.setdefault(v.ino, []).append((f.HEADER_AT, v.pack()))
         try:

@@ -1,4 +1,4 @@
-"""Extended attributes: in the inode's block after offset 3328, the rest in one `ffs.xattr` block.
+"""Extended attributes: in the inode's block after offset 3584, the rest in one `ffs.xattr` block.
 
 The access list (`system.posix_acl_access`) has a place of its own, in the form in which the acl UDF
 evaluates it; every other attribute is a record. Values are small: what does not fit is ENOSPC.

@@ -44,8 +44,8 @@ def change(
 ) -> Attr:
     """Change what is not None, all or nothing as far as permission goes; the new attributes.
 
-    `wanted.mode` is taken without its type, times may be NOW, `wanted.ctime` is ignored. `fh`: the
-    size is ftruncate's, so the handle's right to write counts.
+    `wanted.mode` is taken without its type, times may be NOW; without `wanted.ctime` it is now.
+    `fh`: the size is ftruncate's, so the handle's right to write counts.
     Raises: EPERM, EACCES, EROFS, and as `data.check_size`.
     """
     attr = core.fs.getattr(ino)
@@ -80,8 +80,9 @@ def _checked(core: Core, user: User, attr: Attr, wanted: Change) -> Change:
     atime, mtime = wanted.atime, wanted.mtime
     if atime is not None or mtime is not None:
         _check_times(core, user, attr, atime, mtime)
+    ctime = now if wanted.ctime is None else wanted.ctime
     return Change(
-        mode, uid, gid, now if atime == NOW else atime, now if mtime == NOW else mtime, now
+        mode, uid, gid, now if atime == NOW else atime, now if mtime == NOW else mtime, ctime
     )
 
 

@@ -12,7 +12,7 @@ import stat
 
 from libfs.posix.core import Core
 from libfs.posix.handles import Fh, Handle
-from libfs.posix.interface import Attr, FsError, Ino, User
+from libfs.posix.interface import Attr, Change, FsError, Ino, User
 
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
@@ -40,10 +40,12 @@ def _readable(core: Core, fh: Fh) -> Handle:
 
 
 def _writable(core: Core, fh: Fh) -> Handle:
-    # A directory can't be opened for writing, so these are files.
+    # A directory can't be opened for writing, so these are files. The file system may have become
+    # read-only since it was opened.
     handle = core.handles.get(fh)
     if not handle.writable:
         raise FsError(errno.EBADF)
+    core.check_writable()
     return handle
 
 
@@ -80,7 +82,10 @@ def write(core: Core, fh: Fh, offset: int, data: bytes | memoryview) -> int:
             raise FsError(errno.EFBIG)
         data = data[:room]
     user = handle.user
+    before = fs.getattr(handle.ino) if handle.keep_times else None
     written = fs.write(user, handle.ino, offset, data, kill_suid=user.uid != 0)
+    if before is not None:
+        fs.setattr(user, handle.ino, Change(mtime=before.mtime, ctime=before.ctime))
     core.data_changed(handle.ino, handle)
     return written
 
@@ -109,13 +114,11 @@ def fallocate(core: Core, fh: Fh, mode: int, offset: int, length: int) -> None:
     Raises: EBADF, EINVAL, EOPNOTSUPP (collapse, insert, unshare, and punching without KEEP_SIZE),
     EFBIG, ENOSPC.
     """
-    handle = core.handles.get(fh)
     if offset < 0 or length <= 0:
         raise FsError(errno.EINVAL)
     if mode not in _FALLOC_MODES:
         raise FsError(errno.EOPNOTSUPP)
-    if not handle.writable:
-        raise FsError(errno.EBADF)
+    handle = _writable(core, fh)
     if offset + length > core.fs.max_size:
         raise FsError(errno.EFBIG)
     fs, user, ino = core.fs, handle.user, handle.ino

@@ -22,11 +22,18 @@ Fh = NewType("Fh", int)
 
 _ALWAYS_SYNC = os.O_SYNC | os.O_DSYNC
 
+#: Beside the flags of open(2), for a host kernel that keeps a file's times itself and brings them
+#: with `setattr`: writing leaves them alone.
+KEEP_TIMES = 1 << 40
+
 
 class Handle:
     """One open file description. Only its rights are here: positions belong to the caller."""
 
-    __slots__ = ("append", "directory", "ino", "noatime", "readable", "sync", "user", "writable")
+    __slots__ = (
+        *("append", "directory", "ino", "keep_times", "noatime", "readable", "sync", "user"),
+        "writable",
+    )
 
     def __init__(self, ino: Ino, user: User, flags: int, *, directory: bool) -> None:
         mode = flags & os.O_ACCMODE
@@ -37,6 +44,7 @@ class Handle:
         self.writable = mode != os.O_RDONLY
         self.append = bool(flags & os.O_APPEND)
         self.noatime = bool(flags & os.O_NOATIME)
+        self.keep_times = bool(flags & KEEP_TIMES)
         self.sync = bool(flags & _ALWAYS_SYNC)
 
 

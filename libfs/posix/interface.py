@@ -135,9 +135,12 @@ class FileSystem(Protocol):
     """A mounted file system. One caller at a time (the POSIX layer holds its lock)."""
 
     root: Ino
-    readonly: bool
     max_size: int  # largest file, bytes
     link_max: int
+
+    @property
+    def readonly(self) -> bool:
+        """Whether every change is refused."""
 
     def now(self) -> int:
         """The clock, ns."""

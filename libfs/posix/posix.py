@@ -11,6 +11,7 @@ the options and open flags that say so. Times are ns, sizes and offsets bytes, n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import Lock as Mutex
 
 from libfs.posix import attributes, data, names, opening, rename, xattrs
@@ -103,13 +104,15 @@ class Posix:
         size: int | None = None,
         atime: int | None = None,
         mtime: int | None = None,
+        ctime: int | None = None,
         fh: Fh | None = None,
     ) -> Attr:
         """chmod, chown, truncate, utimens in one; None = leave alone, `timestamps.NOW` = now.
 
-        With `fh` the size is set as by ftruncate. See `attributes.change` for errors.
+        `ctime` is for a host kernel that keeps times of its own; None = now. With `fh` the size is
+        set as by ftruncate. See `attributes.change` for errors.
         """
-        wanted = Change(mode, uid, gid, atime, mtime)
+        wanted = Change(mode, uid, gid, atime, mtime, ctime)
         with self._lock:
             return attributes.change(self._core, user, ino, wanted, size, fh)
 
@@ -236,6 +239,12 @@ class Posix:
         """See `data.fsync`."""
         with self._lock:
             data.fsync(self._core, ino, datasync=datasync)
+
+    def fsync_inodes(self, inos: Sequence[Ino], *, datasync: bool = False) -> None:
+        """`fsync_inode` of several, for the price of one."""
+        with self._lock:
+            if not self._core.readonly:
+                self._core.fs.sync(inos, data_only=datasync)
 
     def sync(self) -> None:
         """Everything is durable on return."""

@@ -128,17 +128,26 @@ def _put_acl(core: Core, user: User, attr: Attr, name: bytes, value: bytes) -> N
     perms.check_owner(user, attr)
     if name == ACL_DEFAULT:
         core.forget_acl(attr.ino)
-    elif new is not None:
+        _store_acl(core, user, attr.ino, name, new)
+        return
+    # The list first: if there is no room for it, the mode has to stay. A power cut in between
+    # does no harm, because the mode is the authority on what they share.
+    if new is not None and not new.minimal:
+        _store_acl(core, user, attr.ino, name, new)
+    if new is not None:
         mode = perms.chmod(user, attr, attr.mode & 0o7000 | new.mode, attr.gid)
         if mode != attr.mode:
             core.fs.setattr(user, attr.ino, Change(mode=mode, ctime=core.fs.now()))
-        if new.minimal:
-            new = None
+    if new is None or new.minimal:
+        _store_acl(core, user, attr.ino, name, None)
+
+
+def _store_acl(core: Core, user: User, ino: Ino, name: bytes, new: acl.Acl | None) -> None:
     if new is not None:
-        core.fs.setxattr(user, attr.ino, name, acl.encode(new), 0)
+        core.fs.setxattr(user, ino, name, acl.encode(new), 0)
         return
     try:
-        core.fs.removexattr(user, attr.ino, name)
+        core.fs.removexattr(user, ino, name)
     except FsError as error:
         if error.errno != errno.ENODATA:
             raise

@@ -5,16 +5,15 @@ A factory gives a new, empty, writable file system whose root belongs to uid 0.
 
 from __future__ import annotations
 
-import importlib
-import uuid
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import pytest
 
+from libfs.ffs import Ffs
 from libfs.posix import FileSystem, Posix
 from libfs.posix.memory import MemoryFs
 from tests.conformance.support import ROOT
+from xnfs import FramePool, MemoryDevice, Xn, format_image
 
 Factory = Callable[[], FileSystem]
 
@@ -24,19 +23,14 @@ def _memory() -> FileSystem:
 
 
 def _ffs() -> FileSystem:
-    xnfs = importlib.import_module("xnfs")
-    ffs = importlib.import_module("libfs.ffs")
-    device = xnfs.MemoryDevice(16384)
-    xnfs.format_image(device, uuid=uuid.UUID(int=1).bytes, label="t", now=0)
-    xn = xnfs.Xn(device, frames=xnfs.FramePool(8192))
-    ffs.Ffs.mkfs(xn, xn.admin, "main")
-    return cast(FileSystem, ffs.Ffs.mount(xn, xn.admin, "main", readonly=False))
+    device = MemoryDevice(16384)
+    format_image(device, uuid=bytes(15) + b"\x01", label="t", now=0)
+    xn = Xn(device, frames=FramePool(8192))
+    Ffs.mkfs(xn, xn.admin, "main")
+    return Ffs.mount(xn, xn.admin, "main")
 
 
-FACTORIES: dict[str, Factory] = {"memory": _memory}
-# Here until FFS is in the tree; then it is registered like the other one.
-if hasattr(importlib.import_module("libfs.ffs"), "Ffs"):
-    FACTORIES["ffs"] = _ffs
+FACTORIES: dict[str, Factory] = {"memory": _memory, "ffs": _ffs}
 
 
 @pytest.fixture(params=sorted(FACTORIES))

@@ -339,12 +339,22 @@ def test_acl_search_through_named_user(posix: Posix) -> None:
         posix.lookup(BOB, ino, b"f")
 
 
-@pytest.mark.parametrize("count", [10, 30])
-def test_acl_long_list(posix: Posix, count: int) -> None:
-    ino = _file(posix)
+@pytest.mark.parametrize("count", [10, 30, 1000])
+@pytest.mark.parametrize("name", [ACL_ACCESS, ACL_DEFAULT])
+def test_acl_long_list(posix: Posix, name: bytes, count: int) -> None:
+    """It fits, or it is ENOSPC and nothing changes."""
+    ino = make_dir(posix, posix.root, b"d", mode=0o711)
     users = tuple((5000 + number, number % 8) for number in range(count))
-    posix.setxattr(ROOT, ino, ACL_ACCESS, wire(build(7, 0, 0, mask=7, users=users)))
-    for uid, bits in users:
+    value = wire(build(7, 0, 0, mask=7, users=users))
+    before = posix.getattr(ROOT, ino)
+    code = errno_of(partial(posix.setxattr, ROOT, ino, name, value))
+    if code:
+        assert (code, count > 10) == (errno.ENOSPC, True)
+        assert posix.listxattr(ROOT, ino) == []
+        assert posix.getattr(ROOT, ino) == before
+        return
+    assert posix.getxattr(ROOT, ino, name) == value
+    for uid, bits in users if name == ACL_ACCESS else ():
         if bits & 4:
             posix.access(User(uid, 1), ino, 4)
         else:

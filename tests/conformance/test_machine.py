@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
@@ -352,18 +352,25 @@ def _inside(layer: Posix, attr: Attr) -> object:
     return parts
 
 
-@pytest.mark.parametrize("kind", sorted(FACTORIES))
-def test_machine_agrees_with_the_model(kind: str) -> None:
+# Without `explain`, which traces every line of a failing run and takes minutes.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+
+
+def _run(kind: str, steps: int, examples: int) -> None:
     run_machine(
         lambda: Machine(FACTORIES[kind]),  # type: ignore[arg-type]
-        settings=settings(stateful_step_count=60),
+        settings=settings(
+            stateful_step_count=steps, max_examples=examples, phases=PHASES, deadline=None
+        ),
     )
+
+
+@pytest.mark.parametrize("kind", sorted(FACTORIES))
+def test_machine_agrees_with_the_model(kind: str) -> None:
+    _run(kind, 60, 40)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(FACTORIES))
 def test_machine_agrees_with_the_model_at_length(kind: str) -> None:
-    run_machine(
-        lambda: Machine(FACTORIES[kind]),  # type: ignore[arg-type]
-        settings=settings(stateful_step_count=300, max_examples=500, deadline=None),
-    )
+    _run(kind, 200, 500)

@@ -109,7 +109,7 @@ class Checker(Walk):
         if flags & HASHED:
             self._table(node, key, pointers)
         else:
-            self._names(node, node.ino, raw, pointers, 1024, (1280, 3072), None)
+            self._names(node, node.ino, raw, pointers, 1024, (1536, 3072), None)
         if entries != len(node.entries):
             self.disk.find("size", node.ino, f"says {entries} entries, has {len(node.entries)}")
 
@@ -151,7 +151,7 @@ class Checker(Walk):
         pointers = struct.unpack_from("<128Q", raw, 64)
         if entries != sum(1 for p in pointers if p):
             self.disk.find("size", bno, f"leaf says {entries} entries")
-        self._names(node, bno, raw, pointers, 1088, (1600, 4096), (key, lo, hi))
+        self._names(node, bno, raw, pointers, 1088, (2112, 4096), (key, lo, hi))
 
     def _names(
         self,

@@ -10,12 +10,12 @@ from __future__ import annotations
 import random
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tests.crash.model import Cut
-from tests.crash.states import Cutter, Event, Flush, State, Write
+from tests.crash.states import EXHAUSTIVE, Cutter, Event, Flush, State, Write
 from xnfs import MemoryDevice
 from xnfs.disk.recording import RecordingDevice
 
@@ -23,10 +23,10 @@ from xnfs.disk.recording import RecordingDevice
 class Trial(Protocol):
     """One workload that has run, and what there is to say of the disks it may leave."""
 
-    base: Mapping[int, bytes]
-    events: Sequence[Event]
-    marks: Sequence[int]  # marks[v]: events before operation v+1
-    asks: Sequence[int]  # numbers of events after which a sync had returned
+    base: dict[int, bytes]
+    events: list[Event]
+    marks: list[int]  # marks[v]: events before operation v+1
+    asks: list[int]  # numbers of events after which a sync had returned
 
     def inspect(self, image: dict[int, bytes]) -> tuple[list[str], object]:
         """(what the raw bytes break, what they show): does not depend on the cut."""
@@ -88,6 +88,7 @@ def explore(
     mount_every: int = 1,
     samples: int = 8,
     torn: int = 2,
+    exhaustive: int = EXHAUSTIVE,
     stop_at: int = 1,
     limit: int | None = None,
 ) -> Stats:
@@ -95,7 +96,9 @@ def explore(
     rng = random.Random(seed)
     stats = Stats()
     begin = time.perf_counter()
-    cutter = Cutter(trial.base, trial.events, rng, samples=samples, torn=torn)
+    cutter = Cutter(
+        trial.base, trial.events, rng, samples=samples, torn=torn, exhaustive=exhaustive
+    )
     seen: dict[int, object] = {}
     asked: set[tuple[int, Cut]] = set()
     for state in cutter.states(trial.asks):

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import random
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from libfs.ffs.ffs import Ffs
 from libfs.posix.interface import Ino, User
 from tests.crash.checker import check
 from tests.crash.explore import contents, recorded
 from tests.crash.model import Cut
-from tests.crash.rawdisk import BLOCK, RawDisk
+from tests.crash.mounting import CANARY, fill_canary, mount_checks
+from tests.crash.rawdisk import RawDisk
 from tests.crash.rawwalk import Inode, Report
-from tests.crash.toytrial import CANARY, fill_canary, mount_checks
 from tests.crash.workload import Op, Workload
 from xnfs import Caller, FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.fsck import check_image
@@ -69,7 +69,7 @@ class FfsTrial:
         self.blocks = blocks
         disk = new_disk(blocks, log_blocks, flags)
         self.free = fill_canary(disk)
-        self.base: Mapping[int, bytes] = contents(disk)
+        self.base = contents(disk)
         self.device = RecordingDevice(disk)
         self.xn, self.fs = open_fs(self.device, frames)
         rng = random.Random(len(ops))
@@ -96,7 +96,7 @@ class FfsTrial:
     def describe(self) -> list[str]:
         return self.work.log
 
-    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+    def inspect(self, image: dict[int, bytes]) -> tuple[list[str], object]:
         report, recovered = check(image, self.blocks, CANARY)
         wrong = [f"{f.rule} block {f.block}: {f.text}" for f in report.findings]
         return wrong, (report, recovered)
@@ -181,8 +181,3 @@ def _use_up(disk: MemoryDevice, xn: Xn, fs: Ffs, report: Report) -> list[str]:
 def _tables_left(report: Report) -> int:
     """A directory that was hashed may keep its tables: blocks of the root beyond its own."""
     return report.inodes[report.root].owned if report.root in report.inodes else 0
-
-
-def size_of(disk: MemoryDevice) -> int:
-    """Bytes that the image holds."""
-    return len(disk._contents) * BLOCK

@@ -50,7 +50,7 @@ class Record:
     size: int = 0
     target: bytes = b""
     xattrs: frozenset[tuple[bytes, bytes]] = frozenset()
-    names: frozenset[tuple[int, bytes]] = frozenset()  # (number of the directory's node, name)
+    names: frozenset[tuple[int, bytes]] = frozenset()  # (the directory's inode, name)
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Model:
         )
         self.set(
             child,
-            names=child.now.names | {(directory.number, name)},
+            names=child.now.names | {(directory.ino, name)},
             nlink=child.now.nlink if child.is_dir else len(child.now.names) + 1,
         )
         if child.is_dir:
@@ -152,7 +152,7 @@ class Model:
         directory.bindings[name].put(self.version, 0)
         self.set(
             child,
-            names=child.now.names - {(directory.number, name)},
+            names=child.now.names - {(directory.ino, name)},
             nlink=child.now.nlink if child.is_dir else len(child.now.names) - 1,
         )
         if child.is_dir:
@@ -222,7 +222,6 @@ class Model:
         return None
 
     def _record(self, node: Node, inode: Inode) -> Record:
-        names = frozenset((self._number_of(parent, node), name) for parent, name in inode.names)
         return Record(
             inode.mode,
             inode.uid,
@@ -231,14 +230,8 @@ class Model:
             len(inode.target) if inode.target else 0 if node.is_dir else inode.size,
             inode.target,
             frozenset(inode.xattrs.items()),
-            names,
+            frozenset(inode.names),
         )
-
-    def _number_of(self, ino: int, child: Node) -> int:
-        """The directory of that inode number that ever held the child."""
-        candidates = [n.number for n in self.by_ino.get(ino, [])]
-        ever = {parent for r in child.records.value for parent, _ in r.names}
-        return next((n for n in candidates if n in ever), -1)
 
     def _data_mismatch(self, node: Node, inode: Inode, low: int, cut: Cut) -> str | None:
         if node.data_acks.at and node.data_acks.at[0] <= cut.event:

@@ -244,7 +244,7 @@ class Walk:
             self._confidential(node, node.ino, node.data[0])
 
     def _xattrs(self, node: Inode, raw: bytes) -> None:
-        node.xattrs = self._records(node.ino, raw[3328:4096])
+        node.xattrs = self._records(node.ino, raw[3584:4096])
         (pointer,) = struct.unpack_from("<Q", raw, 448)
         if pointer and (bno := self.pointer(pointer, node.ino, (XATTR,))):
             node.owned += 1

@@ -63,10 +63,11 @@ class Cutter:
         *,
         samples: int = 12,
         torn: int = 2,
+        exhaustive: int = EXHAUSTIVE,
     ) -> None:
         self.events = events
         self.rng = rng
-        self.samples, self.torn = samples, torn
+        self.samples, self.torn, self.exhaustive = samples, torn, exhaustive
         self.image = dict(base)
         self.key = 0
 
@@ -115,7 +116,7 @@ class Cutter:
 
     def _masks(self, n: int, newest: bool) -> Iterator[int]:
         last = 1 << n - 1 if newest else 0
-        if n <= EXHAUSTIVE:
+        if n <= self.exhaustive:
             yield from (m | last for m in range(1 << (n - 1 if newest else n)))
             return
         full = (1 << n) - 1

@@ -51,6 +51,15 @@ KINDS = {
     "idle": 1,
     "fill": 2,
 }
+#: What is done more often, by mode: each brings up other histories.
+MODES: tuple[tuple[str, ...], ...] = (
+    (),
+    ("create", "link", "unlink", "rename", "rename", "exchange", "mkdir", "rmdir", "fsync"),
+    ("write", "append", "truncate", "allocate", "punch", "zero", "writeback", "fsync"),
+    ("allocate", "allocate", "write", "write", "rename", "fsync", "sync", "writeback"),
+    ("write", "unlink", "create", "writeback", "fsync", "truncate"),
+    ("fill", "fill", "unlink", "unlink", "unlink", "rename", "fsync"),
+)
 MAX_FILE = 12 * BLOCK
 ROOT = User(0, 0)
 _SKIP = {errno.ENOSPC, errno.EDQUOT, errno.EMLINK, errno.EFBIG, errno.ENOMEM}
@@ -58,7 +67,9 @@ _SKIP = {errno.ENOSPC, errno.EDQUOT, errno.EMLINK, errno.EFBIG, errno.ENOMEM}
 
 def random_ops(rng: random.Random, count: int) -> list[Op]:
     """A seeded sequence."""
-    kinds, weights = list(KINDS), list(KINDS.values())
+    more = rng.choice(MODES)
+    kinds = list(KINDS)
+    weights = [weight + 12 * more.count(kind) for kind, weight in KINDS.items()]
     return [
         (kind, rng.randrange(256), rng.randrange(256), rng.randrange(256))
         for kind in rng.choices(kinds, weights, k=count)
@@ -203,7 +214,8 @@ class Workload:
     def _inside(self, node: Node, directory: Node) -> bool:
         """Is `node` the directory or one of its ancestors?"""
         while directory is not node and directory.now.names:
-            directory = self.model.nodes[next(iter(directory.now.names))[0]]
+            parent = next(iter(directory.now.names))[0]
+            directory = next(n for n in self.model.by_ino[parent] if not n.dead)
         return directory is node
 
     def _op_rename(self, a: int, b: int, c: int) -> str | None:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.disk.toyfs import DATA, LEAF, NODE, Toy, forge, peek, point, poke, sample, slot, slot_at
+from images.damage import forge, peek, poke, set_totals, tables
+from images.damage import superblock as sb
+from tests.disk.toyfs import DATA, LEAF, NODE, Toy, point, sample, slot, slot_at
 from xnfs import BadImage, MemoryDevice, XnError
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
-from xnfs.disk.layout import CLEAN, Seed, Superblock
-from xnfs.disk.superblock import read_superblock_untrusted
-from xnfs.disk.tables import Tables
+from xnfs.disk.layout import CLEAN
 
 At = dict[str, int]
 
@@ -22,24 +22,6 @@ def run(device: MemoryDevice, *, repair: bool) -> tuple[Result, list[Finding]]:
     """fsck, with its findings."""
     found: list[Finding] = []
     return check_image(device, repair=repair, report=found.append), found
-
-
-def sb(device: MemoryDevice) -> Superblock:
-    return read_superblock_untrusted(device)
-
-
-def tables(device: MemoryDevice) -> Tables:
-    s = sb(device)
-    return Tables.load(device, s.geometry, Seed(s.uuid))
-
-
-def set_totals(device: MemoryDevice, totals: dict[int, int]) -> None:
-    """Forge the tables."""
-    t = tables(device)
-    for block, total in totals.items():
-        t.set_total(block, total)
-    for block in t.dirty_blocks():
-        device.write(block, [t.encode(block)])
 
 
 def _superblock(d: MemoryDevice, at: At) -> None:
@@ -232,7 +214,7 @@ def test_fsck_root_destroyed_keeps_everything() -> None:
 def test_fsck_type_damaged_keeps_everything() -> None:
     """A type whose record is gone: its blocks are untouchable."""
     device, at = sample()
-    poke(device, sb(device).geometry.types_start + 1, 200, b"rubbish")  # t.leaf
+    poke(device, sb(device).geometry.types_start + 2, 200, b"rubbish")  # t.leaf
     result, found = run(device, repair=True)
     assert {"type-record", "type-unusable"} <= {f.code for f in found}
     assert result.incomplete

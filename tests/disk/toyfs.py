@@ -4,35 +4,34 @@ acl."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
-from xnfs import Caller, FramePool, MemoryDevice, TypeSpec, Xn, format_image
+from images.damage import forge_bytes
+from xnfs import T_UNREADABLE, Caller, FramePool, MemoryDevice, TypeSpec, Xn, format_image
 from xnfs.disk.device import BlockDevice
-from xnfs.disk.layout import Seed, stamp_block
-from xnfs.disk.superblock import read_superblock_untrusted
 
 UUID = bytes(range(16))
-NODE, DATA, LEAF = 1, 2, 3
+NODE, DATA, LEAF, HIDDEN = 1, 2, 3, 4
 SLOTS = 100
 
 OWNS = """\
 def owns(meta, part):
     kind, count, p = u32(meta, 64 + part * 16), u32(meta, 68 + part * 16), u64(meta, 72 + part * 16)
-    if kind >= 1 and kind <= 3:
+    if kind >= 1 and kind <= 4:
         emit(kind - 1, p, count)
 """
 TYPES = (
     TypeSpec("t.data"),
+    TypeSpec("t.hidden", flags=T_UNREADABLE),
     TypeSpec("t.leaf", stamp=0, raw=(64, 4096)),
     TypeSpec(
         "t.node",
         owns=OWNS,
         parts=((64, 16, 16, SLOTS),),
         stamp=0,
-        refs=("t.node", "t.data", "t.leaf"),
+        refs=("t.node", "t.data", "t.leaf", "t.hidden"),
     ),
 )
-NAMES = {NODE: "t.node", DATA: "t.data", LEAF: "t.leaf"}
+NAMES = {NODE: "t.node", DATA: "t.data", LEAF: "t.leaf", HIDDEN: "t.hidden"}
 
 
 def slot_at(index: int) -> int:
@@ -48,11 +47,25 @@ def slot(kind: int, start: int, count: int = 1) -> bytes:
 class Toy:
     """A root of the toy file system on an open image."""
 
-    def __init__(self, device: BlockDevice, *, fresh: bool = True, root: str | None = None) -> None:
+    def __init__(
+        self,
+        device: BlockDevice,
+        *,
+        fresh: bool = True,
+        root: str | None = None,
+        frames: int = 512,
+        dirt: bytes = b"",
+    ) -> None:
         if fresh:
             format_image(device, uuid=UUID, label="toy")
         self.device = device
-        self.xn = Xn(device, frames=FramePool(512), clock=lambda: 1)
+        pool = FramePool(frames)
+        if dirt:
+            # Frames come with the bytes of their last owner; nobody may ever see these.
+            taken = pool.alloc("dirt", frames)
+            pool.view_run(taken[0], frames)[:] = dirt * (frames * 4096 // len(dirt))
+            pool.free(taken)
+        self.xn = Xn(device, frames=pool, clock=lambda: 1)
         admin = Caller(self.xn.admin)
         if fresh:
             for spec in TYPES:
@@ -106,34 +119,6 @@ def sample() -> tuple[MemoryDevice, dict[str, int]]:
     return device, at
 
 
-def peek(device: BlockDevice, block: int) -> bytearray:
-    """The bytes of a block."""
-    raw = bytearray(4096)
-    device.read(block, [memoryview(raw)])
-    return raw
-
-
-def poke(device: BlockDevice, block: int, at: int, data: bytes) -> None:
-    """Damage: change bytes and leave all checksums alone."""
-    raw = peek(device, block)
-    raw[at : at + len(data)] = data
-    device.write(block, [bytes(raw)])
-
-
-def forge(device: BlockDevice, block: int, change: Callable[[bytearray], None]) -> None:
-    """Change a block of metadata and stamp it again, as a faulty kernel would."""
-    raw = peek(device, block)
-    number, seq = struct.unpack_from("<IQ", raw, 4)
-    change(raw)
-    seed = Seed(read_superblock_untrusted(device).uuid)
-    stamp_block(seed, block, raw, 0, number, seq)
-    device.write(block, [bytes(raw)])
-
-
 def point(device: BlockDevice, block: int, index: int, raw: bytes) -> None:
     """Forge a pointer of a node."""
-
-    def change(page: bytearray) -> None:
-        page[slot_at(index) : slot_at(index) + 16] = raw
-
-    forge(device, block, change)
+    forge_bytes(device, block, slot_at(index), raw)

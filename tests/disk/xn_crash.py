@@ -11,14 +11,17 @@ import random
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, combinations
 
-from tests.disk.xn_kit import CANARY, DATA, HIDDEN, NODE, NUMBER, RAW, UUID, Kit, slots_of
-from tests.disk.xn_model import TAG, Actor, State
+from tests.disk.xn_actor import Actor
+from tests.disk.xn_kit import DATA, NODE, NUMBER, RAW, UUID, Kit, slots_of
+from tests.disk.xn_model import TAG, Model, Node, State
 from xnfs import BLOCK, Caller, FramePool, MemoryDevice, Xn
 from xnfs.disk.recording import RecordingDevice
+from xnfs.disk.stacked import Fault, FaultingDevice
+from xnfs.errors import DeviceError
 
 SECTOR = 512
 
@@ -75,7 +78,7 @@ class Walker:
             return 1
         raw = block_of(self.disk, self.refs_start + table)
         at = entry // 252 * SECTOR + entry % 252 * 2
-        return max(1, *struct.unpack_from("<H", raw, at))
+        return max(1, int.from_bytes(raw[at : at + 2], "little"))
 
     def roots(self) -> list[int]:
         """First blocks of all roots."""
@@ -153,16 +156,27 @@ class Run:
 
 
 def record(
-    seed: int, steps: int, base: MemoryDevice, *, partial: bool, frames: int = 256,
-    tamper: Callable[[Kit], None] = lambda _kit: None,
-) -> Run:  # fmt: skip
-    """Run a random workload on a recording device. `tamper` breaks the kernel first."""
+    seed: float,
+    steps: int,
+    base: MemoryDevice,
+    *,
+    partial: bool,
+    frames: int = 256,
+    again: bool = False,
+    fault: Fault | None = None,
+) -> Run:
+    """Run a random workload on a recording device. `again`: on a disk that has had a life before.
+
+    With a fault it ends when that strikes.
+    """
     disk = RecordingDevice(base)
-    kit = Kit(disk, frames=frames)
-    tamper(kit)
+    device = FaultingDevice(disk)
+    kit = Kit(device, frames=frames)
+    if fault:
+        device.plant(fault)
     syncs: list[Sync] = []
-    commit = kit.xn._committer.commit
-    actor = Actor(kit, seed, partial=partial)
+    model = _found(kit, Walker(base)) if again else None
+    actor = Actor(kit, seed, partial=partial, model=model)
     seen = kit.xn._committer.commit
 
     def noted(blocks: object = None) -> None:
@@ -174,12 +188,23 @@ def record(
         sync.end = len(disk.events)
 
     kit.xn._committer.commit = noted  # type: ignore[method-assign]
-    assert commit is not seen
-    run = Run(actor, disk, syncs, [0])
+    run = Run(actor, disk, syncs, [0] * actor.op + [len(disk.events)])
     for _ in range(steps):
-        actor.step()
+        try:
+            actor.step()
+        except DeviceError:
+            assert fault is not None
+            break
         run.ends.append(len(disk.events))
     return run
+
+
+def _found(kit: Kit, walker: Walker) -> Model:
+    """The model of a tree as it stands on a disk."""
+    tree = walker.walk()
+    nodes = {b: Node(i, version, dict(slots)) for b, (i, version, slots) in tree.nodes.items()}
+    data = {b: block_of(walker.disk, b) for b, kind in tree.kinds.items() if kind == DATA}
+    return Model.of(kit.root, kit.xn.data_area, nodes, data)
 
 
 class Judge:
@@ -187,11 +212,12 @@ class Judge:
 
     def __init__(self, run: Run, cut: int) -> None:
         self.run, self.cut = run, cut
+        first = run.actor.first
         done = [s for s in run.syncs if s.blocks is None and s.end is not None and s.end <= cut]
         #: the last whole sync that had returned, and the last change that had begun
-        self.since = max((s.op for s in done), default=0)
-        self.latest = next((op for op, end in enumerate(run.ends) if end >= cut), len(run.ends) - 1)
-        self.latest = min(self.latest, len(run.states) - 1)
+        self.since = max((s.op for s in done), default=first)
+        begun = [op for op in range(first + 1, len(run.states)) if run.ends[op - 1] <= cut]
+        self.latest = max(begun, default=first)
         self.some = [
             (b, s.op)
             for s in run.syncs
@@ -212,7 +238,7 @@ class Judge:
         """Each node is as some change left it."""
         for block, (_id, version, slots) in tree.nodes.items():
             need(version <= self.latest, f"node {block}: from the future")
-            states = self.run.states[version : self.latest + 1]
+            states = self.run.states[min(version, self.latest) : self.latest + 1]
             same = any(
                 (n := s.nodes.get(block)) and n.version == version and n.slots == slots
                 for s in states
@@ -224,9 +250,7 @@ class Judge:
         root = self.run.actor.kit.root
         found = {node_id: version for node_id, version, _s in tree.nodes.values()}
         states = self.run.states[self.since : self.latest + 1]
-        always = set.intersection(
-            *({s.nodes[b].id for b in s.reachable(root)} for s in states)
-        )
+        always = set.intersection(*({s.nodes[b].id for b in s.reachable(root)} for s in states))
         need(always <= found.keys(), f"R3: lost nodes {always - found.keys()}")
         first = {n.id: n.version for n in states[0].nodes.values()}
         for node_id in always & first.keys():
@@ -244,9 +268,7 @@ class Judge:
         for version in range(self.since + 1, self.latest + 1):
             after = self.run.states[version]
             edited = {n.id for n in after.nodes.values() if n.version == version}
-            shown = {
-                found >= version for i, found, _s in tree.nodes.values() if i in edited
-            }
+            shown = {found >= version for i, found, _s in tree.nodes.values() if i in edited}
             need(len(shown) < 2, f"change {version} is there in part")
 
     def _contents(self, tree: Tree) -> None:
@@ -273,7 +295,9 @@ class Judge:
 
     def _one_state(self, tree: Tree) -> None:
         """Only whole syncs: the tree is that of the last one, or of the one under way."""
-        ops = {self.since} | {s.op for s in self.run.syncs if s.begin < self.cut and s.op >= self.since}
+        ops = {self.since} | {
+            s.op for s in self.run.syncs if s.begin < self.cut and s.op >= self.since
+        }
         got = {b: (version, slots) for b, (_id, version, slots) in tree.nodes.items()}
         root = self.run.actor.kit.root
         for op in ops:
@@ -287,7 +311,9 @@ class Judge:
 # --- which disks ----------------------------------------------------------------------------
 
 
-def subsets(run: Run, cut: int, rng: random.Random, budget: int) -> Iterator[tuple[set[int], dict[int, list[int]]]]:
+def subsets(
+    run: Run, cut: int, rng: random.Random, budget: int
+) -> Iterator[tuple[set[int], dict[int, list[int]]]]:
     """(writes that reached the disk, sectors of those that were torn)."""
     pending = [e.id for e in run.disk.pending(cut)]
     if len(pending) <= 3:
@@ -341,6 +367,27 @@ def examine(run: Run, cut: int, keep: set[int], torn: dict[int, list[int]], *, a
     walker.check_exact(after)
 
 
+def lives(seed: int, count: int, steps: int, base: MemoryDevice, *, budget: int = 2) -> int:
+    """Several lives, each ended by a cut at which some disks are judged; one of them lives on."""
+    rng = random.Random(seed)
+    looked, disk = 0, base
+    for life in range(count):
+        run = record(rng.random(), steps, disk.fork(), partial=rng.random() < 0.7, again=life > 0)
+        events = len(run.disk.events)
+        for _ in range(budget):
+            cut = rng.randint(1, events) if events else 0
+            pending = [e.id for e in run.disk.pending(cut)]
+            keep = {e for e in pending if rng.random() < rng.choice((0.1, 0.5, 0.9))}
+            torn = {e: tear(rng) for e in keep if rng.random() < 0.2}
+            looked += 1
+            try:
+                examine(run, cut, keep, torn, again=False)
+            except Exception as e:
+                raise Broken(f"seed {seed} life {life} cut {cut} keep {sorted(keep)}: {e!r}") from e
+            disk = run.disk.image_at(cut, keep, torn)
+    return looked
+
+
 def _cut_recovery(run: Run, cut: int, disk: MemoryDevice) -> None:
     """A second cut, at every event of the recovery."""
     second = RecordingDevice(disk.fork())
@@ -358,23 +405,15 @@ def _same(a: MemoryDevice, b: MemoryDevice) -> bool:
     return all(block_of(a, block) == block_of(b, block) for block in range(a.blocks))
 
 
-def explore(
-    run: Run, seed: int, *, budget: int = 4, stride: int = 1, again: float = 0.05, limit: int = 10**9
-) -> int:  # fmt: skip
-    """Look at disks of every `stride`-th cut, at most `limit`. Returns how many."""
+def explore(run: Run, seed: int, *, budget: int = 4, stride: int = 1, again: float = 0.05) -> int:
+    """Look at disks of every `stride`-th cut. Returns how many."""
     rng = random.Random(seed)
     looked = 0
     for cut in range(1, len(run.disk.events) + 1, stride):
         for keep, torn in subsets(run, cut, rng, budget):
-            if looked >= limit:
-                return looked
             looked += 1
             try:
                 examine(run, cut, keep, torn, again=rng.random() < again)
             except Exception as e:
                 raise Broken(f"seed {seed} cut {cut} keep {sorted(keep)} torn {torn}: {e!r}") from e
     return looked
-
-
-assert CANARY  # stands in every free block before the workload: what R2 keeps from being read
-assert HIDDEN

@@ -31,6 +31,8 @@ SLOTS_AT = 64
 RAW = (2048, 4096)
 #: what stands in every free block of a new image: nobody may ever read it
 CANARY = b"CANARY!!" * (BLOCK // 8)
+#: what stands in every page frame at first: likewise
+POISON = b"poison!!" * (BLOCK // 8)
 
 OWNS = """
 def owns(meta, part):
@@ -116,6 +118,10 @@ class Kit:
     ) -> None:
         self.device = image() if device is None else device
         self.pool = FramePool(frames)
+        taken = self.pool.alloc("test", frames)
+        for frame in taken:
+            self.pool.view(frame)[:] = POISON
+        self.pool.free(taken)
         self.xn = Xn(self.device, frames=self.pool, clock=clock)
         self.admin = Caller(self.xn.admin)
         info = self.xn.mount_root(self.admin, root)

@@ -25,10 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root, /dev/fuse and fusermount"))
 
 
-@pytest.fixture
-def unmounted(tmp_path: Path) -> Iterator[Disk]:
-    """A formatted image, not mounted."""
-    disk = Disk(tmp_path)
+@pytest.fixture(params=["kernel", "fusepy"])
+def unmounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """A formatted image, not mounted; every test is run over both transports."""
+    disk = Disk(tmp_path, request.param)
     try:
         disk.mkfs()
         yield disk

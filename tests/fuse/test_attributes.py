@@ -151,7 +151,11 @@ def test_times_of_reads(disk: Disk) -> None:
         path = disk.mnt / option
         path.write_text("x")
         os.utime(path, ns=(10**9, 2 * 10**9))
-        assert path.read_text() == "x"
+        with open(path, "rb") as file:
+            if option != "strictatime":
+                # Of a read that the page cache answers the server does not hear.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert file.read() == b"x"
         assert (path.stat().st_atime_ns != 10**9) == moves, option
 
 

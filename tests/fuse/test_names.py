@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -110,7 +111,7 @@ def test_unlinked_file_leaves_nothing_after_a_crash(disk: Disk) -> None:
     (disk.mnt / "gone").unlink()
     subprocess.run(["sync", disk.mnt], check=True)
     disk.kill()
-    with pytest.raises(OSError, match=r"abort|not connected"):
+    with contextlib.suppress(OSError):  # closing asks the server, or does not
         os.close(fd)
     disk.mount()
     assert os.listdir(disk.mnt) == []

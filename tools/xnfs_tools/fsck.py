@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
-from xnfs import FileDevice, InUse, XnError, read_superblock_untrusted
+from libfs.ffs import Finding as FfsFinding
+from libfs.ffs import check as ffs_check
+from xnfs import BLOCK, FileDevice, FramePool, InUse, Xn, XnError, read_superblock_untrusted
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
 from xnfs.disk.layout import CLEAN
@@ -30,6 +31,7 @@ from xnfs_tools.command import (
     run,
     words,
 )
+from xnfs_tools.session import CACHE, FFS
 
 PROG: Final = "fsck.xnfs"
 # The bits of the exit status, as fsck(8) knows them.
@@ -59,17 +61,113 @@ def _main(argv: Sequence[str] | None) -> int:
     preen = args.p or args.a
     if args.n + args.y + preen > 1:
         raise Usage("-n, -y and -p exclude each other")
-    asks = not (args.n or args.y or preen)
-    if asks and not sys.stdin.isatty():
+    if not (args.n or args.y or preen) and not sys.stdin.isatty():
         raise Failed("there is no terminal to ask on: give -n, -y or -p")
-    device = _open(args.image, readonly=args.n)
+    path: str = args.image
     try:
-        if not args.f and not args.n and read_superblock_untrusted(device).state == CLEAN:
-            print(f"{args.image}: clean (-f checks all the same)")
+        if not args.f and not args.n and _is_clean(path):
+            print(f"{path}: clean (-f checks all the same)")
             return 0
-        return _check(args.image, device, always=args.y, preen=preen, never=args.n)
+        return _check(path, always=args.y, preen=preen, never=args.n)
     except XnError as error:
-        raise about(args.image, error) from None
+        raise about(path, error) from None
+
+
+def _check(path: str, *, always: bool, preen: bool, never: bool) -> int:
+    """Look; then repair, if that is wanted: the exit status."""
+    look = _Pass(path, writable=not never)
+    look.run(kernel=always, file_systems=always)
+    if not look.findings:
+        look.summary()
+        return 0
+    if always or never:
+        look.summary()
+        return LEFT if never else CORRECTED | (LEFT if look.left else 0)
+    if preen:
+        return _preen(path, look)
+    if not ask("Repair?", "there is no terminal to ask on"):
+        look.summary()
+        return LEFT
+    mend = _Pass(path, writable=True)
+    mend.run(kernel=True, file_systems=True)
+    mend.summary()
+    return CORRECTED | (LEFT if mend.left else 0)
+
+
+def _preen(path: str, last: _Pass) -> int:
+    """Mend what was found, as long as it can lose nothing. The file systems are looked at, before
+    they are mended, only when the kernel's structures are sound."""
+    status = 0
+    for file_systems in (False, True):
+        if not all(finding.safe_to_preen for finding in last.findings):
+            print(f"{path}: needs more than -p may do: run fsck.xnfs {path} by hand")
+            return status | LEFT
+        last = _Pass(path, writable=True, quiet=True)
+        last.run(kernel=True, file_systems=file_systems)
+        status = CORRECTED
+    last.summary()
+    return status | (LEFT if last.left else 0)
+
+
+class _Pass:
+    """One look at everything, with or without mending it."""
+
+    def __init__(self, path: str, *, writable: bool, quiet: bool = False) -> None:
+        self.findings: list[Finding | FfsFinding] = []
+        self.left = 0
+        self._path = path
+        self._writable = writable
+        self._quiet = quiet
+        self._result: Result | None = None
+
+    def run(self, *, kernel: bool, file_systems: bool) -> None:
+        """The kernel's structures first: the file systems' checkers rely on them. The arguments say
+        what is to be mended."""
+        progress = Progress()
+        device = _open(self._path, readonly=not self._writable)
+        try:
+            result = check_image(device, repair=kernel, report=self._found, progress=progress)
+            progress.end()
+            self._result = result
+            self.left = result.unrepaired if kernel else result.findings
+            if result.clean or (kernel and not result.incomplete):
+                self._file_systems(device, repair=file_systems)
+            else:
+                print("what the file systems know of themselves was not checked: that comes first")
+        finally:
+            progress.end()
+            device.close()
+
+    def _file_systems(self, device: FileDevice, *, repair: bool) -> None:
+        xn = Xn(device, frames=FramePool(CACHE // BLOCK), readonly=not repair)
+        try:
+            for root in xn.roots():
+                if root.type == xn.type_number(FFS):
+                    found = ffs_check(xn, xn.admin, root.name, repair=repair, report=self._found)
+                    self.left += found.unrepaired
+        finally:
+            xn.close()
+
+    def _found(self, finding: Finding | FfsFinding) -> None:
+        self.findings.append(finding)
+        if not self._quiet:
+            print(f"{finding.code}: block {finding.block}: {finding.message}")
+
+    def summary(self) -> None:
+        """The last line."""
+        result = self._result
+        if result is None:
+            return
+        found = len(self.findings)
+        what = f"{found} findings, {self.left} left" if found else "clean"
+        leaked = f", {result.leaked} of them still to be collected" if result.leaked else ""
+        print(f"{self._path}: {what}; {result.used} of {result.blocks} blocks in use{leaked}")
+
+
+def _is_clean(path: str) -> bool:
+    device = _open(path, readonly=True)
+    try:
+        return read_superblock_untrusted(device).state == CLEAN
     finally:
         device.close()
 
@@ -83,49 +181,3 @@ def _open(path: str, *, readonly: bool) -> FileDevice:
         raise Failed(f"{path}: {where}; it can't be checked now") from None
     except XnError as error:
         raise about(path, error) from None
-
-
-@dataclass
-class _Findings:
-    """What was found, printed as it comes."""
-
-    path: str
-    all: list[Finding] = field(default_factory=list)
-
-    def __call__(self, finding: Finding) -> None:
-        """One more."""
-        self.all.append(finding)
-        print(f"{finding.code}: block {finding.block}: {finding.message}")
-
-
-def _check(path: str, device: FileDevice, *, always: bool, preen: bool, never: bool) -> int:
-    """Look; then repair, if that is wanted: the exit status."""
-    progress = Progress()
-    found = _Findings(path)
-    result = check_image(device, repair=always, report=found, progress=progress)
-    progress.end()
-    if not found.all:
-        _summary(path, result)
-        return 0
-    if not always and not never:
-        if preen and not all(finding.safe_to_preen for finding in found.all):
-            print(f"{path}: needs more than -p may do: run fsck.xnfs {path} by hand")
-            return LEFT
-        if preen or ask("Repair?", "no terminal"):
-            result = check_image(device, repair=True, report=lambda _: None, progress=progress)
-            progress.end()
-            always = True
-    _summary(path, result)
-    if not always:
-        return LEFT
-    return CORRECTED | (LEFT if result.unrepaired else 0)
-
-
-def _summary(path: str, result: Result) -> None:
-    what = (
-        "clean"
-        if result.clean
-        else f"{result.findings} findings, {result.unrepaired} not repairable"
-    )
-    leaked = f", {result.leaked} blocks leaked" if result.leaked else ""
-    print(f"{path}: {what}; {result.used} of {result.blocks} blocks in use{leaked}")

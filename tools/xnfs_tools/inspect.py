@@ -133,7 +133,7 @@ class Inspector:
 
     def logdump(self) -> None:
         """Print both halves of the log."""
-        log = Log(self._device, self._seed, self._g.log_start, self._g.log_blocks)
+        log = Log(self._device, self._seed, self._g)
         for half in (0, 1):
             found = log.read_untrusted(half)
             if found is None:

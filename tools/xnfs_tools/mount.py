@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import IO, Final
 
 from libfs.fuse import FuseMissing, Mount, MountFailed, load, unmount
+from libfs.kernel.mounting import MountFailed as KernelRefused
+from libfs.kernel.session import Mount as DirectMount
 from libfs.requests import CONTROL
 from xnfs import BadImage, CorruptionError, InUse
 from xnfs_tools import mountinfo, mountopts
@@ -73,10 +75,11 @@ def _main(argv: Sequence[str] | None, helper: bool) -> int:
     image, directory = os.path.realpath(args.image), os.path.realpath(args.directory)
     if options.remount:
         return _remount(directory, options)
-    try:
-        load()
-    except FuseMissing as error:
-        raise Failed(f"{error}; 'xnfs doctor' says more", SYSTEM) from None
+    if not options.direct():
+        try:
+            load()
+        except FuseMissing as error:
+            raise Failed(f"{error}; 'xnfs doctor' says more", SYSTEM) from None
     stale = _clear_stale(directory)
     try:
         if not stat.S_ISDIR(os.stat(directory).st_mode):
@@ -102,7 +105,7 @@ def _clear_stale(directory: str) -> bool:
     found = False
     while mountinfo.at(directory) is not None:
         try:
-            os.stat(directory)
+            os.statvfs(directory)  # attributes may still be cached; this is always asked for
             return found
         except OSError as error:
             if error.errno != errno.ENOTCONN:
@@ -134,9 +137,9 @@ def _serve(
                 cache=options.cache,
                 options=options.posix(),
             ) as session:
-                Mount(
-                    session.posix, directory, source=image, options=options.libfuse(), ready=ready
-                ).run()
+                kind = DirectMount if options.direct() else Mount
+                words = options.words() if options.direct() else options.libfuse()
+                kind(session.posix, directory, source=image, options=words, ready=ready).run()
             return
         except Failed as error:
             cause = error.__context__
@@ -152,6 +155,8 @@ def _serve(
             raise
         except CorruptionError as error:
             raise Failed(f"{image}: {error}; to check it: fsck.xnfs {image}") from None
+        except KernelRefused as error:
+            raise Failed(f"{directory}: {error}") from None
         except MountFailed:
             raise Failed(f"{directory}: could not mount") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +30,9 @@ _ATIME: Final = {
 }
 
 
+_TRANSPORTS: Final = ("auto", "kernel", "fusepy")
+
+
 @dataclass
 class MountOptions:
     """The options, sorted."""
@@ -40,11 +44,28 @@ class MountOptions:
     atime: Atime = Atime.RELATIME
     cache: int = CACHE
     root: str | None = None
+    transport: str = "auto"
     kernel: list[str] = field(default_factory=list)
 
     def posix(self) -> Options:
         """For the POSIX layer."""
         return Options(self.atime, self.readonly, self.sync, self.dirsync)
+
+    def direct(self) -> bool:
+        """Whether the kernel's protocol is spoken without a library. `allow_root` is libfuse's."""
+        if self.transport == "auto":
+            return sys.platform == "linux" and "allow_root" not in self.kernel
+        return self.transport == "kernel"
+
+    def words(self) -> list[str]:
+        """For the transport that speaks the kernel's protocol."""
+        given = {
+            "ro": self.readonly,
+            "sync": self.sync,
+            "dirsync": self.dirsync,
+            "strictatime": self.atime is Atime.STRICTATIME,
+        }
+        return [*self.kernel, *(word for word, on in given.items() if on)]
 
     def libfuse(self) -> list[str]:
         """For libfuse."""
@@ -74,6 +95,8 @@ def _one(options: MountOptions, word: str) -> None:
         options.cache = parse_size(value)
     elif name == "root" and value:
         options.root = value
+    elif name == "transport" and value in _TRANSPORTS:
+        options.transport = value
     elif not _is_ignored(word, name):
         raise Usage(f"unknown mount option '{word}'")
 

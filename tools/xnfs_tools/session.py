@@ -17,7 +17,7 @@ from xnfs_tools.command import Failed, about
 CACHE: Final = 64 << 20
 ROOT: Final = "main"
 SUPERUSER: Final = User(0, 0)
-_FFS: Final = "ffs.super"
+FFS: Final = "ffs.super"
 
 
 @dataclass
@@ -103,7 +103,7 @@ def choose_root(xn: Xn, path: str, name: str | None) -> RootEntry:
         known = ", ".join(sorted(roots)) or "none"
         raise Failed(f"{path}: no file system named '{name}' in this image (there: {known})")
     entry = roots[name]
-    if entry.type != xn.type_number(_FFS):
+    if entry.type != xn.type_number(FFS):
         kinds = {number: spec.name for number, spec in xn.types()}
         kind = kinds.get(entry.type, str(entry.type))
         raise Failed(f"{path}: root '{name}' is of type {kind}, which is not known here")

@@ -27,7 +27,7 @@ from xnfs.disk.extents import difference, merge
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import OP_BIRTH, OP_CHANGE, OP_DEATH, Caller, Diff, Extent
 from xnfs.disk.registry import MetaPage, Registry
-from xnfs.disk.tables import Tables
+from xnfs.disk.tables import MAX_TOTAL, Tables
 from xnfs.disk.typetable import TypeTable
 from xnfs.errors import (
     AclRefused,
@@ -104,18 +104,24 @@ class Changer:
         NoFrames, …
         """
         plan = [self._edit(page, diff) for page, diff in edits]
-        births = self._births(alloc, inits) if alloc else []
+        if share:
+            self._check_share(share, edits[0][0].root)
+        births = self._births(alloc, inits) if inits else []
         plan += births
         if len({edit.block for edit in plan}) != len(plan):
             raise Refused("a block is edited twice in one change")
         flow = self._balance(plan, alloc, free, share)
         if alloc:
             self._check_alloc(alloc, flow)
-        if share:
-            self._check_share(share)
         dying = self._dying(flow, plan) if flow.freed else []
         self._ask_acls(who, plan, births, dying, witness)
+        self._load_counts([e for edit in plan for e in (*edit.added, *edit.removed)])
         self._apply(plan, flow, dying)
+
+    def _load_counts(self, extents: Iterable[Extent]) -> None:
+        """Have the reference counts that the effect will change: reading them may fail."""
+        for _t, start, count in extents:
+            self._tables.shared(start, count)
 
     def _edit(self, page: MetaPage, diff: Diff) -> Edit:
         old = bytes(page.view)
@@ -125,20 +131,15 @@ class Changer:
 
     def _births(self, alloc: Sequence[Extent], inits: Mapping[int, Diff]) -> list[Edit]:
         """Newborn metadata blocks with their first bytes."""
-        left = dict(inits)
         out = []
-        for t, start, count in alloc:
-            kind = self._types.get(t)
-            if kind.stamp is None or not left:
-                continue
-            for block in range(start, start + count):
-                diff = left.pop(block, None)
-                if diff is not None:
-                    edit = Edit(block, kind, None, diff, ZERO, bytearray(ZERO))
-                    self._compare(edit)
-                    out.append(edit)
-        if left:
-            raise Refused(f"first bytes for blocks {sorted(left)}, which are not allocated here")
+        for block, diff in inits.items():
+            t = next((t for t, start, n in alloc if start <= block < start + n), None)
+            kind = None if t is None else self._types.get(t)
+            if kind is None or kind.stamp is None:
+                raise Refused(f"first bytes for block {block}: no metadata allocated here")
+            edit = Edit(block, kind, None, diff, ZERO, bytearray(ZERO))
+            self._compare(edit)
+            out.append(edit)
         return out
 
     def _compare(self, edit: Edit) -> None:
@@ -242,18 +243,22 @@ class Changer:
             if self._tables.any_shared(start, count):
                 raise Refused(f"blocks [{start}, {start + count}) have another owner")
 
-    def _check_share(self, share: Sequence[Extent]) -> None:
+    def _check_share(self, share: Sequence[Extent], root: str) -> None:
+        more: dict[int, int] = {}
         for t, start, count in share:
             for block in range(start, start + count):
                 page = self._registry.get(block)
                 if page is None:
                     raise NotCached(f"block {block} is not cached, so it can't be shared")
+                if page.root != root:
+                    raise Refused(f"block {block} belongs to another root")
                 if page.type.number != t:
                     raise Refused(f"block {block} has type {page.type.number}, not {t}")
                 if self._ledger.owners(block) < 1 and block not in self._ledger.held:
                     raise Refused(f"block {block} has no owner")
-                if self._tables.total(block) >= 65535:
-                    raise NoSpace(f"block {block} has 65535 owners")
+                more[block] = more.get(block, 0) + 1
+                if self._tables.total(block) + more[block] > MAX_TOTAL:
+                    raise NoSpace(f"block {block} has {MAX_TOTAL} owners")
 
     def _dying(self, flow: Flow, plan: Sequence[Edit]) -> list[Edit]:
         """Metadata blocks that lose their last owner; each must own nothing."""
@@ -305,6 +310,8 @@ class Changer:
         commit, which is also that of `parent`. `old` itself is dropped by `parent`, and waits
         likewise.
         """
+        if parent is old:
+            raise Refused(f"block {old.block} owns itself")
         edit = self._edit(parent, diff)
         t = old.type.number
         if edit.added != [(t, new, 1)] or edit.removed != [(t, old.block, 1)]:
@@ -314,16 +321,18 @@ class Changer:
         if self._ledger.owners(old.block) != 1 or old.block in self._ledger.held:
             raise Refused(f"block {old.block} has other owners")
         self._ask_acls(who, [edit], (), (), witness)
+        self._load_counts([*edit.added, *edit.removed])
         self._registry.add_blank(new, 1, old.type, parent.block, parent.root)
         page = self._newborn(new)
         page.view[:] = old.view
+        page.pins, page.lock = old.pins, old.lock
         page.take_pending(old)
         for offset, data in diff:
             parent.view[offset : offset + len(data)] = data
         self._registry.mark_dirty(parent)
         self._ledger.remove_one(parent, old.block)
         self._ledger.allocate(parent, new, 1, meta=True)
-        for other in self._ledger.ties.get(old.block, set()) - {new}:
+        for other in self._ledger.ties.get(old.block, set()) - {new, old.block}:
             self._ledger.tie(new, other)
         self._ledger.forget(old.block)
         self._registry.drop([old.block])
@@ -342,22 +351,15 @@ class Changer:
         if edit.added:
             raise Refused("a held block is born without pointers")
         self.ask(who, kind, OP_BIRTH, 0, edit, (near.block, near.view))
+        self._load_counts([extent])
         self._registry.add_blank(block, 1, kind, 0, near.root)
         self._newborn(block).view[:] = edit.new
         self._ledger.hold_new(block)
         self._observer([extent])
 
     def bury_held(self, page: MetaPage) -> None:
-        """The temporary root gives up a block that nobody owns: what waits for it waits for those
-        who dropped it.
-        """
-        for other in self._ledger.ties.get(page.block, ()):
-            heir = self._registry.get(other)
-            if isinstance(heir, MetaPage) and page.block in heir.dropped:
-                self._ledger.inherit(heir, page)
-                break
-        self._ledger.forget(page.block)
-        self._registry.drop([page.block])
+        """The temporary root gives up a block that nobody owns."""
+        self._ledger.bury(page)
 
     def abandon(self, page: MetaPage, diff: Diff) -> None:
         """Forget pointers without freeing what they name: it becomes a leak. For the root catalogue
@@ -451,7 +453,9 @@ class Changer:
         for src, dst, (_t, start, count) in flow.retyped:
             self._ledger.retype(_page(src), _page(dst), start, count)
         for edit in dying:
-            self._bury(edit.block, flow)
+            dead = self._registry.get(edit.block)
+            assert isinstance(dead, MetaPage)  # _check_death saw it
+            self._ledger.bury(dead)
         self._observer([e for edit in plan for e in edit.added])
 
     def _make_pages(self, flow: Flow, first: Edit) -> None:
@@ -488,15 +492,6 @@ class Changer:
         self._ledger.remove_data(page, start, count)
         run = range(start, start + count)
         self._registry.drop(b for b in run if not shared or owners(b) < 1)
-
-    def _bury(self, block: int, flow: Flow) -> None:
-        """The block is no more; what waits for its commit waits for that of who dropped it."""
-        dead = self._registry.get(block)
-        heir = next(edit for edit, extent in flow.freed if _holds(extent, block))
-        assert isinstance(dead, MetaPage)  # _check_death saw it
-        self._ledger.inherit(_page(heir), dead)
-        self._ledger.forget(block)
-        self._registry.drop([block])
 
 
 def _page(edit: Edit) -> MetaPage:

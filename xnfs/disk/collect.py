@@ -15,7 +15,7 @@ collection).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from bitarray import bitarray
 
@@ -42,7 +42,9 @@ class Collector:
         tables: Tables,
         roots: Iterable[Extent],
         data: tuple[int, int],
+        commit: Callable[[], None],
     ) -> None:
+        self._commit = commit
         self._device = device
         self._seed = seed
         self._types = types
@@ -53,7 +55,7 @@ class Collector:
         self._used = tables.snapshot()
         self._marks = bitarray(len(self._used), endian="little")
         self._marks.setall(0)
-        self._todo: list[tuple[int, int]] = []
+        self._todo: dict[int, int] = {}  # block -> type number
         self._seen: dict[int, int] = {}  # pointers found to blocks with more than one owner
         self._touched: set[int] = set()
         self._visited = 0
@@ -63,18 +65,24 @@ class Collector:
     def saw(self, extents: Iterable[Extent]) -> None:
         """A pointer appeared somewhere."""
         extents = list(extents)
-        for _t, start, count in extents:
+        for t, start, count in extents:
             if count == 1:
                 self._touched.add(start)
+            else:
+                self._touched.update(b for b, _n in self._tables.shared(start, count))
+            # Freed and allocated again since it was marked, it may be of another type now.
+            for block in self._todo.keys() & range(start, start + count):
+                self._todo[block] = t
         self._mark(extents)
 
     def step(self, budget: int) -> CollectStatus:
         """Visit up to `budget` metadata blocks; sweep when none is left. Raises CorruptionError."""
         for _ in range(budget):
             if not self._todo:
+                # What only waits for a commit is no leak, and what is durable no pending change.
+                self._commit()
                 return CollectStatus(True, self._visited, self._sweep())
-            block, t = self._todo.pop()
-            self._visit(block, t)
+            self._visit(*self._todo.popitem())
         return CollectStatus(False, self._visited, 0)
 
     def _type_of(self, block: int) -> int:
@@ -95,10 +103,12 @@ class Collector:
             for block in range(start, start + count):
                 if not self._marks[block]:
                     self._marks[block] = 1
-                    self._todo.append((block, t))
+                    self._todo[block] = t
 
     def _visit(self, block: int, t: int) -> None:
         kind = self._types.get(t)
+        if kind.stamp is None:
+            return
         page = self._registry.get(block)
         if page is not None:
             view = page.view
@@ -107,7 +117,7 @@ class Collector:
         else:
             view = memoryview(bytearray(BLOCK))
             self._device.read(block, [view])
-            check_stamp_untrusted(self._seed, block, view, kind.stamp or 0, t)
+            check_stamp_untrusted(self._seed, block, view, kind.stamp, t)
         self._visited += 1
         for part in range(kind.nparts):
             owned = kind.owned(view, part)
@@ -135,6 +145,9 @@ class Collector:
             if block not in self._touched and block not in self._ledger.gone:
                 while self._tables.total(block):
                     self._tables.lower_one(block)
+                # Owners that reach each other but no root may have it cached: now no more.
+                self._ledger.forget(block)
+                self._registry.drop([block])
                 freed += 1
         for block, seen in self._seen.items():
             if block not in self._touched and block not in self._ledger.gone:

@@ -28,7 +28,7 @@ from xnfs.disk.log import Image, Log
 from xnfs.disk.order import Order
 from xnfs.disk.registry import MetaPage, Registry, runs
 from xnfs.disk.tables import Tables
-from xnfs.errors import CycleError, DeviceError, ReadOnly, XnError
+from xnfs.errors import DeviceError, ReadOnly, XnError
 
 
 class Committer:
@@ -55,7 +55,6 @@ class Committer:
         self.seq = seq
         self.failed: XnError | None = None
         self._unflushed = False
-        self._waiting: set[int] = set()
         self.transactions = 0
 
     @property
@@ -71,28 +70,26 @@ class Committer:
     def commit(self, blocks: Iterable[int] | None = None) -> None:
         """Make the components of these blocks (None: everything) durable. At most two flushes.
 
-        Blocks that a declared order puts first get their own commit before.
+        Blocks that a declared order puts first get a commit of their own, before.
         Raises DeviceError; then writes have stopped.
         """
         self._check()
-        members, plain = self._gather(blocks)
-        if self._commit_first(members, plain):
-            members, plain = self._gather(blocks)
-        self._commit(members, plain)
-
-    def _commit_first(self, members: set[int], plain: set[int]) -> bool:
-        """Commit what a declared order puts before these. True if there was anything."""
-        first = self._order.before(plain) | (self._order.before(members - plain) - members - plain)
-        if not first:
-            return False
-        if first & self._waiting:
-            raise CycleError(f"declared order of blocks {sorted(first)} contradicts ownership")
-        self._waiting |= first
-        try:
-            self.commit(first)
-        finally:
-            self._waiting -= first
-        return True
+        stack: list[set[int] | None] = [None if blocks is None else set(blocks)]
+        while stack:
+            members, plain = self._gather(stack[-1])
+            first = self._order.before(plain)
+            first |= self._order.before(members - plain) - members - plain
+            if not first:
+                self._commit(members, plain)
+                stack.pop()
+            elif all(first.isdisjoint(waiting or ()) for waiting in stack):
+                stack.append(first)
+            elif (one := {min(first)}) not in stack:
+                stack.append(one)
+            else:
+                # Declared one way, owned the other way. Ownership keeps the disk whole, and nobody
+                # may stop the syncs of others; what is in one transaction is in no order.
+                self._order.void(members | plain, one)
 
     def write_back(self, blocks: Iterable[int]) -> None:
         """Write dirty data and fresh blocks in place, any order, no flush. Nothing is durable on
@@ -100,13 +97,14 @@ class Committer:
         """
         self._check()
         plain = self._registry.plain.intersection(blocks)
-        if self._commit_first(set(), plain):
+        if first := self._order.before(plain):
+            self.commit(first)
             plain &= self._registry.plain
-        with self._stops_on_failure(retry=True):
+        with self.stops_on_failure(retry=True):
             self._write_plain(plain)
 
     @contextmanager
-    def _stops_on_failure(self, *, retry: bool) -> Iterator[None]:
+    def stops_on_failure(self, *, retry: bool) -> Iterator[None]:
         """Stop all writes for good when the device fails.
 
         `retry`: nothing attached was touched yet, so a host disk that is merely full is no reason
@@ -122,7 +120,7 @@ class Committer:
     def write_tables(self) -> None:
         """Make what has fallen due since the last commit durable in the tables."""
         self._check()
-        with self._stops_on_failure(retry=False):
+        with self.stops_on_failure(retry=False):
             self._write_tables()
             self._flush()
             self._write_tables()  # that a reference block is initialised may be said only now
@@ -157,7 +155,7 @@ class Committer:
         # stay until this one is complete: only what goes to the log takes a number.
         self.seq += bool(dirty)
         self.transactions += 1
-        with self._stops_on_failure(retry=True):
+        with self.stops_on_failure(retry=True):
             try:
                 self._write_plain(plain)
                 self._write_tables()
@@ -168,7 +166,7 @@ class Committer:
             except DeviceError:
                 self.seq = last
                 raise
-        with self._stops_on_failure(retry=False):
+        with self.stops_on_failure(retry=False):
             self._flush()
             # From here the log and every fresh block are durable: the transaction can be completed
             # from what is on the disk, so writing in place may begin.
@@ -192,9 +190,10 @@ class Committer:
                 if isinstance(child, MetaPage) and child.fresh:
                     child.fresh = False
                     reached.append(child)
+        for page in pages:
+            ledger.settle(page, reached=not page.fresh)
         for page in reached:
-            ledger.settle(page)
-            ledger.forget(page.block)
+            ledger.settle(page, reached=True)
 
     def _write_plain(self, plain: set[int]) -> None:
         registry = self._registry

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from bitarray import bitarray
 
-from xnfs.disk.device import BlockDevice, Buffers, Views, span
+from xnfs.disk.device import BlockDevice
 from xnfs.disk.entries import slot_offset
 from xnfs.disk.fsck_walk import Finding, Walk, stamped_as
 from xnfs.disk.layout import (
@@ -47,6 +47,7 @@ from xnfs.disk.layout import (
 from xnfs.disk.log import Log
 from xnfs.disk.records import BLOCK
 from xnfs.disk.recovery import recover
+from xnfs.disk.scratch import Scratch
 from xnfs.disk.superblock import read_superblock_untrusted, write_superblock
 from xnfs.disk.tables import REFS_PER_BLOCK, Tables
 from xnfs.disk.typetable import TypeTable
@@ -77,47 +78,6 @@ class Result:
     def clean(self) -> bool:
         """Nothing found."""
         return not self.findings
-
-
-class Scratch:
-    """Reads through to a device, keeps what is written in memory."""
-
-    def __init__(self, device: BlockDevice) -> None:
-        self._device = device
-        self.blocks = device.blocks
-        self.readonly = False
-        self._kept: dict[int, bytes] = {}
-
-    def read(self, start: int, views: Views) -> None:
-        """See BlockDevice."""
-        self._device.read(start, views)
-        if self._kept:
-            at = start
-            for view in views:
-                for offset in range(0, view.nbytes, BLOCK):
-                    if at in self._kept:
-                        view[offset : offset + BLOCK] = self._kept[at]
-                    at += 1
-
-    def write(self, start: int, views: Buffers) -> None:
-        """See BlockDevice. Nothing reaches the device."""
-        span(self, start, views)
-        at = start
-        for view in views:
-            for offset in range(0, len(view), BLOCK):
-                self._kept[at] = bytes(view[offset : offset + BLOCK])
-                at += 1
-
-    def flush(self) -> None:
-        """Nothing to do."""
-
-    def is_zero(self, start: int, count: int) -> bool:
-        """See BlockDevice."""
-        touched = any(start <= block < start + count for block in self._kept)
-        return not touched and self._device.is_zero(start, count)
-
-    def close(self) -> None:
-        """The device belongs to the caller."""
 
 
 def check_image(

@@ -76,6 +76,12 @@ class Ledger:
             self._tables.raise_one(block)
         page.shared[block] = page.shared.get(block, 0) + 1
         self.tie(page.block, block)
+        cached = self._registry.get(block)
+        if cached is not None and not cached.meta:
+            # Data that was of an unreadable type a moment ago must not be durable as both.
+            for other in self._registry.pages.values():
+                if isinstance(other, MetaPage) and block in other.filled:
+                    self.tie(other.block, block)
 
     def hold_new(self, block: int) -> None:
         """A free block gets the temporary root as its only owner."""
@@ -93,19 +99,13 @@ class Ledger:
         """
         self.tie(src.block, dst.block)
         run = range(start, start + count)
-        if src.added:
-            fresh = src.added.intersection(run)
-            src.added -= fresh
-            dst.added |= fresh
-        if src.filled:
-            filled = src.filled.intersection(run)
-            src.filled -= filled
-            dst.filled |= filled
-        if src.shared:
-            for block in run:
-                if src.shared.get(block):
-                    _take_one(src.shared, block)
-                    dst.shared[block] = dst.shared.get(block, 0) + 1
+        shared = src.shared.keys() & run if src.shared else ()
+        for block in shared:
+            _take_one(src.shared, block)
+            dst.shared[block] = dst.shared.get(block, 0) + 1
+        # One pointer takes one mark with it.
+        _carry(src.added, dst.added, run, shared)
+        _carry(src.filled, dst.filled, run, shared)
         if meta:
             for block in run:
                 self.tie(dst.block, block)
@@ -133,6 +133,7 @@ class Ledger:
             self._tables.lower_run(start, count)
         elif not fresh:
             page.removed.append((start, count))
+            self._wait(page)
         else:
             for block in run:
                 self.remove_data(page, block, 1)
@@ -148,17 +149,43 @@ class Ledger:
         else:
             page.dropped.append(block)
             self.gone[block] = self.gone.get(block, 0) + 1
+            self._wait(page)
         self.tie(page.block, block)
 
-    def inherit(self, heir: MetaPage, dead: MetaPage) -> None:
-        """`dead` lost its last owner `heir` and will never be written: what waits for it waits for
-        the heir.
+    def _wait(self, page: MetaPage) -> None:
+        """A page that no durable pointer names may never be dirty again; being tied, if only to
+        itself, makes it part of the next commit.
         """
-        heir.removed += dead.removed
-        heir.dropped += dead.dropped
-        dead.removed, dead.dropped = [], []
-        for other in self.ties.get(dead.block, set()) - {heir.block}:
-            self.tie(heir.block, other)
+        if page.fresh:
+            self.tie(page.block, page.block)
+
+    def bury(self, dead: MetaPage) -> None:
+        """`dead` lost its last owner and will never be written: what waits for its commit waits for
+        any other page of the same transaction. If there is none, nothing durable leads to it.
+        """
+        heir = self._heir(dead)
+        if heir is None:
+            self._settle_drops(dead)
+        else:
+            heir.removed += dead.removed
+            heir.dropped += dead.dropped
+            self._wait(heir)
+            for other in self.ties[dead.block] - {dead.block, heir.block}:
+                self.tie(heir.block, other)
+        self.forget(dead.block)
+        self._registry.drop([dead.block])
+
+    def _heir(self, dead: MetaPage) -> MetaPage | None:
+        seen, todo = {dead.block}, [dead.block]
+        while todo:
+            for block in self.ties.get(todo.pop(), ()):
+                page = self._registry.get(block)
+                if isinstance(page, MetaPage) and page is not dead:
+                    return page
+                if block not in seen:
+                    seen.add(block)
+                    todo.append(block)
+        return None
 
     def forget(self, block: int) -> None:
         """The block is no more: nothing is tied to it."""
@@ -171,10 +198,16 @@ class Ledger:
 
     # -- durable
 
-    def settle(self, page: MetaPage) -> None:
-        """The page's new version is durable: what it dropped may fall (R1, second halves of R4 and
-        R5).
+    def settle(self, page: MetaPage, *, reached: bool) -> None:
+        """The page's transaction is durable: what it dropped may fall (R1, second halves of R4 and
+        R5). If the page itself is reached by a durable pointer, so is what it added.
         """
+        self._settle_drops(page)
+        if reached:
+            page.added, page.shared, page.filled = set(), {}, set()
+            self.forget(page.block)
+
+    def _settle_drops(self, page: MetaPage) -> None:
         for start, count in page.removed:
             self._tables.lower_run(start, count)
         for block in page.dropped:
@@ -183,7 +216,6 @@ class Ledger:
             else:
                 self.gone[block] -= 1
             self._lower(block)
-        page.added, page.shared, page.filled = set(), {}, set()
         page.removed, page.dropped = [], []
 
     def _lower(self, block: int) -> None:
@@ -192,6 +224,13 @@ class Ledger:
             self.orphans.add(block)
         else:
             self._tables.lower_one(block)
+
+    def abandon(self, block: int) -> None:
+        """Forget a page and all that is known of it: the block becomes a leak."""
+        self.held.discard(block)
+        self.orphans.discard(block)
+        self.forget(block)
+        self._registry.drop([block])
 
     def let_go(self, block: int) -> None:
         """The temporary root gives an ownerless block up."""
@@ -206,6 +245,13 @@ class Ledger:
             if isinstance(page, MetaPage):
                 yield from page.removed
                 yield from ((block, 1) for block in page.dropped)
+
+
+def _carry(src: set[int], dst: set[int], run: range, but: Iterable[int]) -> None:
+    if src:
+        marked = src.intersection(run).difference(but)
+        src -= marked
+        dst |= marked
 
 
 def _take_one(counts: dict[int, int], block: int) -> None:

@@ -9,9 +9,13 @@ Source: Kaashoek et al. 1997, section 4.3.2 (explicit ordering by libFSes).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from xnfs.disk.registry import Registry
-from xnfs.errors import CycleError
+from xnfs.errors import CycleError, Refused
+
+#: Edges at one time, all callers together: each may cost a commit of its own.
+MAX_EDGES: Final = 1024
 
 
 class Order:
@@ -33,6 +37,8 @@ class Order:
             if block not in seen:
                 seen.add(block)
                 todo.extend(self._after.get(block, ()))
+        if sum(map(len, self._after.values())) >= MAX_EDGES:
+            raise Refused(f"{MAX_EDGES} declared orders are open: sync first")
         self._after.setdefault(after, set()).add(before)
 
     def before(self, blocks: Iterable[int]) -> set[int]:
@@ -62,8 +68,7 @@ class Order:
                 if (left := {b for b in befores if dirty(b)})
             }
 
-    def forget(self, block: int) -> None:
-        """The block is no more: nobody waits for it, and it waits for nobody."""
-        self._after.pop(block, None)
-        for befores in self._after.values():
-            befores.discard(block)
+    def void(self, blocks: Iterable[int], befores: set[int]) -> None:
+        """These blocks wait for those no more."""
+        for block in self._after.keys() & set(blocks):
+            self._after[block] -= befores

@@ -101,7 +101,7 @@ class PageIO:
                 for block in range(start, start + count):
                     view = registry.pages[block].view
                     check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
-        except Exception:
+        except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise
         for block in range(start, start + count):

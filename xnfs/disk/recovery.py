@@ -68,8 +68,9 @@ def recover(
     """Finish or forget the newest transaction.
 
     `stamps`: type number -> offset of the stamp. `data`: the blocks [lo, hi) that an image may go
-    to. Returns the device to go on with, the highest number a transaction in the log has, and what
-    was done: "nothing", "redone" or "undone". Durable on return unless the device is read-only.
+    to. Returns the device to go on with, the number of the newest transaction that happened, and
+    what was done: "nothing", "redone" or "undone". Durable on return, unless the device is
+    read-only.
     Raises DeviceError.
     """
     found = log.newest_untrusted()
@@ -84,7 +85,7 @@ def recover(
             # complete again.
             log.erase(found.seq)
             device.flush()
-        return device, found.seq, "undone"
+        return device, found.seq - 1, "undone"
     missing = _missing(device, found)
     if not missing:
         return device, found.seq, "nothing"

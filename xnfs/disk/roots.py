@@ -76,6 +76,10 @@ class Roots:
         """Where a new root can go: the page, and the diff for its first block. Raises Refused,
         NoSpace.
         """
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise Refused(f"root name {name!r} is not Unicode") from None
         free = None
         for page, index, slot in self._slots_untrusted():
             if slot is None:

@@ -28,6 +28,7 @@ from xnfs.disk.layout import (
     ROOTS_TYPE,
     SLOT_SIZE,
     SLOTS,
+    STAMP_SIZE,
     Geometry,
     Seed,
 )
@@ -71,6 +72,7 @@ class TypeTable:
         roots = RootsType()
         self._types: dict[int, BlockType] = {ROOTS_TYPE: roots}
         self._names: dict[str, int] = {}
+        self._stamps: dict[int, int] = {ROOTS_TYPE: 0}
         #: type number -> why it can't be used
         self.broken: dict[int, str] = {}
         #: catalogue blocks that do not check
@@ -95,8 +97,8 @@ class TypeTable:
         return iter(list(self._types.values()))
 
     def stamps(self) -> dict[int, int]:
-        """Type number -> offset of the stamp, of the types that have one."""
-        return {n: t.stamp for n, t in self._types.items() if t.stamp is not None}
+        """Type number -> offset of the stamp, of the types that have one, broken ones included."""
+        return dict(self._stamps)
 
     def install(self, spec: TypeSpec) -> int:
         """Prove a type sound and record it. Durable on return. The same spec again gives the same
@@ -126,6 +128,8 @@ class TypeTable:
     def _add(self, kind: BlockType) -> None:
         self._types[kind.number] = kind
         self._names[kind.spec.name] = kind.number
+        if kind.stamp is not None:
+            self._stamps[kind.number] = kind.stamp
 
     def _load(self) -> None:
         area = bytearray(self._blocks * BLOCK)
@@ -160,6 +164,8 @@ class TypeTable:
         except CorruptionError as e:
             self.damaged.append(e)
             return
+        if spec.stamp is not None and spec.stamp <= BLOCK - STAMP_SIZE:
+            self._stamps[number] = spec.stamp
         if spec.name in self._names:
             self.broken[number] = f"a second type named {spec.name}"
             return

@@ -22,17 +22,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from xnfs.capability import ADMIN, ALL, ALLOC, READ, WRITE, Capabilities
+from xnfs.disk.arguments import plain_bytes, plain_diff, plain_extents
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.change import Changer, Edit
 from xnfs.disk.collect import Collector
 from xnfs.disk.commit import Committer
 from xnfs.disk.device import BlockDevice
-from xnfs.disk.layout import CLEAN, DAMAGED, Seed
+from xnfs.disk.layout import CLEAN, DAMAGED, FIRST_TYPE, Seed
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.log import Log
 from xnfs.disk.order import Order
@@ -51,7 +53,7 @@ from xnfs.disk.records import (
 )
 from xnfs.disk.recovery import Overlay, recover
 from xnfs.disk.registry import MetaPage, Page, Registry
-from xnfs.disk.roots import Roots
+from xnfs.disk.roots import KERNEL, Roots
 from xnfs.disk.superblock import read_superblock_untrusted, write_superblock
 from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
@@ -59,9 +61,9 @@ from xnfs.errors import (
     CapabilityError,
     CorruptionError,
     DeviceError,
+    NoSpace,
     NotCached,
     NotEmpty,
-    NotFree,
     ReadOnly,
     Refused,
 )
@@ -153,6 +155,8 @@ class Xn:
     # -- rights
 
     def _may(self, who: Caller, root: str, rights: int) -> None:
+        if root == KERNEL:
+            raise CapabilityError("that block is the kernel's own")
         self._caps.check(who.cap, ("disk", "root", root), rights)
 
     def _page(self, who: Caller, block: int, rights: int) -> Page:
@@ -178,11 +182,12 @@ class Xn:
         if self._committer.failed is not None:
             raise ReadOnly(f"writes have stopped: {self._committer.failed}")
         if self._clean:
-            self._clean = False
             self._set_state(self._sb.state & ~CLEAN)
+            self._clean = False
 
     def _set_state(self, state: int) -> None:
-        self._sb = write_superblock(self._device, replace(self._sb, state=state))
+        with self._committer.stops_on_failure(retry=True):
+            self._sb = write_superblock(self._device, replace(self._sb, state=state))
 
     def _corrupt(self, error: CorruptionError) -> None:
         """Corruption stops writes, now and until fsck has looked at it."""
@@ -191,10 +196,8 @@ class Xn:
         self.damaged = True
         self._collector = None
         if not self.readonly and not self._closed:
-            try:
+            with suppress(DeviceError):  # then writes have stopped for that reason
                 self._set_state((self._sb.state | DAMAGED) & ~CLEAN)
-            except DeviceError as e:
-                self._committer.failed = self._committer.failed or e
 
     # -- catalogues
 
@@ -208,7 +211,8 @@ class Xn:
         number = self._types.number(spec.name)
         if number is None:
             self._writable()
-        return self._types.install(spec)
+        with self._committer.stops_on_failure(retry=True):
+            return self._types.install(spec)
 
     @syscall
     def type_number(self, name: str) -> int | None:
@@ -229,49 +233,59 @@ class Xn:
     def install_root(self, who: Caller, name: str, type_number: int, *, hint: int = 0) -> RootInfo:
         """Create a root: its first block is allocated, zero. Durable after `sync`.
 
-        Raises Refused (name in use), NoSpace.
+        Raises Refused (name in use, no type of metadata), UnknownType, NoSpace.
         """
-        self._caps.check(who.cap, DISK, ADMIN)
+        self._caps.check(who.cap, DISK, ADMIN | READ)
         self._writable()
+        if self._types.get(type_number).stamp is None or type_number < FIRST_TYPE:
+            raise Refused(f"type {type_number} can't be a root's")
         self._make_room(1)
         page, diff_for = self._roots.free_slot(name, type_number, self._clock())
         start, n = self._tables.find_free(hint, 1)
         if not n:
-            raise NotFree("no free block")
+            raise NoSpace("no free block")
         claim = [(type_number, start, 1)]
         self._changer.change(who, [(page, diff_for(start))], claim, (), (), {}, {})
         self._adopt(start, name)
-        return self._info(name, start, type_number)
+        return self._info(who, name, start, type_number)
 
     @syscall
     def mount_root(self, who: Caller, name: str) -> RootInfo:
-        """Bind a root's first block. Raises Refused if there is no such root, CorruptionError."""
+        """Bind a root's first block. The capability gives what the caller's gives, but for ADMIN.
+
+        Raises Refused if there is no such root, CorruptionError.
+        """
         self._may(who, name, READ)
         page, part, start, kind = self._roots.find(name)
         self._pages.read_in(page, part, start, 1)
         self._adopt(start, name)
-        return self._info(name, start, kind)
+        return self._info(who, name, start, kind)
 
     @syscall
     def remove_root(self, who: Caller, name: str) -> None:
         """Forget a root and everything below it. Durable after `sync`; its blocks are leaks,
         collected as such.
 
-        Its pages are dropped from the registry. Raises Refused if there is no such root.
+        Its pages are dropped from the registry, its capabilities revoked. Raises Refused if there
+        is no such root.
         """
         self._caps.check(who.cap, DISK, ADMIN)
         self._writable()
         self._committer.commit()
         page, diff = self._roots.clear_slot(name)
         self._changer.abandon(page, diff)
-        self._registry.drop([b for b, p in self._registry.pages.items() if p.root == name])
+        for block in [b for b, p in self._registry.pages.items() if p.root == name]:
+            self._ledger.abandon(block)
+        self._caps.revoke_below(("disk", "root", name))
+        self._leaky = True
         self._committer.commit()
 
     def _adopt(self, block: int, name: str) -> None:
         self._registry.pages[block].root = name
 
-    def _info(self, name: str, block: int, kind: int) -> RootInfo:
-        cap = self._caps.mint(("disk", "root", name), ALL & ~ADMIN, name)
+    def _info(self, who: Caller, name: str, block: int, kind: int) -> RootInfo:
+        rights = self._rights(who, name) & ~ADMIN
+        cap = self._caps.narrow(who.cap, ("disk", "root", name), rights)
         return RootInfo(name, block, kind, cap)
 
     # -- free space, exposed
@@ -340,7 +354,8 @@ class Xn:
         NoFrames, AclRefused, CapabilityError; then nothing has changed.
         """
         self._writable()
-        pages = [(self._meta(who, block, WRITE), diff) for block, diff in edits]
+        pages = [(self._meta(who, block, WRITE), plain_diff(diff)) for block, diff in edits]
+        alloc, free, share = plain_extents(alloc), plain_extents(free), plain_extents(share)
         if not pages:
             raise Refused("a change edits at least one block")
         root = pages[0][0].root
@@ -348,6 +363,7 @@ class Xn:
             raise Refused("a change stays within one root")
         if alloc:
             self._may(who, root, ALLOC)
+        first = {block: plain_diff(diff) for block, diff in (inits or {}).items()}
         for _t, start, count in (*alloc, *free, *share):
             if count < 1 or start < self._data[0] or start + count > self._data[1]:
                 raise Refused(f"claim [{start}, {start + count}) is not in the data area")
@@ -355,7 +371,7 @@ class Xn:
         if witness:
             shown[0] = self._meta(who, witness, READ)
         self._make_room(len(pages))
-        self._changer.change(who, pages, alloc, free, share, inits or {}, shown)
+        self._changer.change(who, pages, alloc, free, share, first, shown)
 
     def _make_room(self, edits: int) -> None:
         """The log bounds how much attached metadata may be dirty at once."""
@@ -375,7 +391,7 @@ class Xn:
         witness: int = 0,
     ) -> None:
         """O' = O + claim: `parent` becomes the first owner of free blocks, which are zero."""
-        inits = {claim[0][1]: init} if init else {}
+        inits = {claim[0][1]: init} if init and claim else {}
         self.change(who, [(parent, diff)], alloc=claim, inits=inits, witness=witness)
 
     def free(
@@ -420,15 +436,16 @@ class Xn:
             raise Refused("a change stays within one root")
         shown = {0: self._meta(who, witness, READ)} if witness else {}
         self._make_room(1)
-        self._changer.relocate(who, page, diff, moved, new, shown)
+        self._changer.relocate(who, page, plain_diff(diff), moved, new, shown)
 
     # -- the temporary root
 
     @syscall
     def hold(self, who: Caller, block: int) -> None:
         """Keep a metadata block alive in memory after its last owner has gone. Not over a crash."""
-        self._meta(who, block, WRITE)
+        page = self._meta(who, block, WRITE)
         self._ledger.held.add(block)
+        self._saw([(page.type.number, block, 1)])
 
     @syscall
     def alloc_held(self, who: Caller, root_block: int, extent: Extent, *, init: Diff) -> None:
@@ -438,7 +455,8 @@ class Xn:
         self._writable()
         page = self._meta(who, root_block, WRITE)
         self._may(who, page.root, ALLOC)
-        self._changer.alloc_held(who, page, extent, init)
+        (claim,) = plain_extents([extent])
+        self._changer.alloc_held(who, page, claim, plain_diff(init))
 
     @syscall
     def drop(self, who: Caller, block: int) -> None:
@@ -452,8 +470,6 @@ class Xn:
         if self._ledger.owners(block) == 0:
             if not page.type.owns_nothing(bytes(page.view)):
                 raise NotEmpty(f"block {block} still owns blocks")
-            if page.pending and block in self._ledger.orphans:
-                self._committer.commit([block])
             self._changer.bury_held(page)
         self._ledger.let_go(block)
 
@@ -499,12 +515,9 @@ class Xn:
 
     @syscall
     def map(self, who: Caller, block: int) -> memoryview:
-        """A read-only view of a cached page: valid until the page is evicted."""
-        page = self._page(who, block, READ)
-        if not page.valid:
-            raise NotCached(f"block {block} is not filled")
-        self._registry.clear(block, 1)
-        return page.view.toreadonly()
+        """A cached page, as it is now. A copy: the frame may soon hold another's block."""
+        self._page(who, block, READ)
+        return memoryview(self._pages.read(block, 0, BLOCK))
 
     @syscall
     def cached(self, block: int) -> bool:
@@ -519,6 +532,7 @@ class Xn:
         Data may span consecutive bound blocks. Not durable until `sync`. Raises NotCached, Refused.
         """
         self._writable()
+        data = plain_bytes(data)
         if not len(data) or offset < 0:
             return
         first, last = start + offset // BLOCK, start + (offset + len(data) - 1) // BLOCK
@@ -529,8 +543,6 @@ class Xn:
             return
         if first != last or not page.type.is_raw(offset % BLOCK, len(data)):
             raise Refused(f"bytes outside the raw range of block {first}")
-        if page.lock not in (None, who.cap):
-            raise Refused(f"block {first} is locked by another")
         if first not in self._registry.attached:
             self._make_room(1)
         at = offset % BLOCK
@@ -548,6 +560,8 @@ class Xn:
             if page.root != known:
                 known = page.root
                 self._may(who, known, rights)
+            if rights & WRITE and page.lock not in (None, who.cap):
+                raise Refused(f"block {block} is locked by another")
 
     @syscall
     def access(self, who: Caller, block: int, mask: int, *, witness: int = 0) -> None:
@@ -659,12 +673,14 @@ class Xn:
             roots = [(e.type, e.block, 1) for e in self._roots.entries()]
             self._collector = Collector(
                 self._device, self._seed, self._types, self._registry, self._ledger,
-                self._tables, roots, self._data,
+                self._tables, roots, self._data, self._committer.commit,
             )  # fmt: skip
-        status = self._collector.step(budget)
+        collector, self._collector = self._collector, None
+        status = collector.step(budget)
         if status.done:
-            self._collector = None
             self._leaky = False
+        else:
+            self._collector = collector  # one that has failed has not seen everything
         return status
 
     def _saw(self, extents: Iterable[Extent]) -> None:

@@ -1,0 +1,78 @@
+"""Requests that list directories. Opening one is never announced (see `files`), so all is by node.
+
+READDIRPLUS answers with the attributes of each entry, so that a stat of each needs no request; the
+host kernel asks for it where it saw that entries are looked up. Every entry given counts as a
+lookup, but for `.` and `..`, whose node is 0 here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from libfs.kernel import abi
+from libfs.kernel.nodes import SUPERUSER, Nodes
+from libfs.kernel.replies import Durable, Reply
+from libfs.posix import Dirent, FsError, Posix, User
+
+_pack = abi.DIRENT.pack
+_DOTS: Final = (b".", b"..")
+#: What a name needs at least, padded: to know how many entries may fit.
+_SHORTEST: Final = abi.DIRENT.size + 8
+_NOTHING: Final = bytes(abi.ENTRY.size)
+
+
+class Directories:
+    """See the module."""
+
+    def __init__(self, posix: Posix, nodes: Nodes) -> None:
+        self._posix = posix
+        self._nodes = nodes
+
+    def readdir(self, node: int, user: User, fh: int, cookie: int, size: int) -> bytes:
+        """Entries after `cookie`, as many as fit."""
+        parts: list[bytes] = []
+        for entry in self._entries(node, cookie, size // _SHORTEST):
+            record = _record(entry)
+            size -= len(record)
+            if size < 0:
+                break
+            parts.append(record)
+        return b"".join(parts)
+
+    def readdirplus(self, node: int, user: User, fh: int, cookie: int, size: int) -> bytes:
+        """As `readdir`, each entry as if it had been looked up."""
+        nodes, lookup = self._nodes, self._posix.lookup
+        parent = nodes.ino(node)
+        parts: list[bytes] = []
+        for entry in self._entries(node, cookie, size // (_SHORTEST + abi.ENTRY.size)):
+            record = _record(entry)
+            size -= len(record) + abi.ENTRY.size
+            if size < 0:
+                break
+            head = _NOTHING
+            if entry.name not in _DOTS:
+                # By name: a file system may find an inode only through its directory. One that is
+                # damaged does not hide the others; the kernel will ask for it again.
+                with contextlib.suppress(FsError):
+                    head = nodes.entry(lookup(SUPERUSER, parent, entry.name))
+            parts += (head, record)
+        return b"".join(parts)
+
+    def _entries(self, node: int, cookie: int, count: int) -> list[Dirent]:
+        return self._posix.readdir(self._nodes.directory(self._nodes.ino(node)), cookie, count)
+
+    def fsyncdir(self, node: int, user: User, fh: int, flags: int) -> Reply:
+        """fsync(2) of a directory. Of the root it makes everything durable: sync(2) and syncfs(2)
+        do not reach a FUSE server on a plain mount, so `sync DIR` is the way to ask."""
+        ino = self._nodes.ino(node)
+        if ino != self._nodes.root:
+            return Durable(ino, bool(flags & abi.FSYNC_DATA))
+        self._posix.sync()
+        return b""
+
+
+def _record(entry: Dirent) -> bytes:
+    name = entry.name
+    length = len(name)
+    return _pack(entry.ino, entry.next, length, entry.d_type) + name + bytes(-length & 7)

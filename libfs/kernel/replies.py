@@ -1,0 +1,29 @@
+"""What a handler says: bytes to answer with, an errno, nothing at all, or that it comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from libfs.posix import Ino
+
+
+class Durable(NamedTuple):
+    """Answer when the inode is durable. Requests that wait for that are served together, so that
+    fsyncs of many processes cost one commit."""
+
+    ino: Ino
+    data_only: bool
+
+
+class WrittenBack(NamedTuple):
+    """Answer with what `work` returns, once the kernel has handed over all it has cached of the
+    inode. `work` is called by another thread, and the requests that bring the bytes are served
+    meanwhile."""
+
+    ino: Ino
+    work: Callable[[], bytes]
+
+
+#: An `int` is an errno, for errors so common that raising them would cost.
+Reply = bytes | int | Durable | WrittenBack | None

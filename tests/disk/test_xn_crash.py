@@ -1,0 +1,298 @@
+"""Power cuts at every write, without any file system: what DESIGN section 5 promises."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+
+import pytest
+
+from tests.disk.xn_crash import Broken, Judge, Run, Walker, examine, explore, lives, record, recover
+from tests.disk.xn_kit import DATA, HIDDEN, NODE, RAW, Kit, extent, image, slot
+from xnfs import Caller, MemoryDevice
+from xnfs.disk.recording import RecordingDevice
+
+LOGS = (16, 8, 6, 4)  # blocks of log: 7, 3, 2, 1 images
+
+
+def workload(seed: int, steps: int = 60) -> Run:
+    frames = 14 if seed % 5 == 4 else 256
+    base = image(96 + seed % 2 * 32, log_blocks=LOGS[seed % 4])
+    return record(seed, steps, base, partial=seed % 3 != 0, frames=frames)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_crash_random_workloads(seed: int) -> None:
+    assert explore(workload(seed), seed, budget=2, stride=4) > 5
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_crash_several_lives(seed: int) -> None:
+    """What a cut leaves is the beginning of the next life: leaks, counts too high, an old log."""
+    lives(seed, 5, 25, image(log_blocks=LOGS[seed % 4]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1000, 1100))
+def test_crash_random_workloads_long(seed: int) -> None:
+    explore(workload(seed, 150), seed, budget=6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1000, 1100))
+def test_crash_several_lives_long(seed: int) -> None:
+    lives(seed, 30, 40, image(log_blocks=LOGS[seed % 4]), budget=4)
+
+
+# --- stories --------------------------------------------------------------------------------
+
+
+class Story(Kit):
+    """A recorded image; `every_disk` gives all that a cut may leave, after what is durable now."""
+
+    def __init__(self, log_blocks: int = 16) -> None:
+        self.disk = RecordingDevice(image(log_blocks=log_blocks))
+        super().__init__(self.disk)
+        self.start = 0
+
+    def begin(self) -> None:
+        """All is durable: cuts come from here on."""
+        self.sync()
+        self.start = len(self.disk.events)
+
+    def every_disk(self, limit: int = 4) -> list[MemoryDevice]:
+        """At each event all subsets of at most `limit` pending writes, else some."""
+        rng = random.Random(1)
+        out = []
+        for cut in range(self.start, len(self.disk.events) + 1):
+            pending = [e.id for e in self.disk.pending(cut)]
+            if len(pending) <= limit:
+                keeps = [set(c) for n in range(limit + 1) for c in combinations(pending, n)]
+            else:
+                keeps = [{e for e in pending if rng.random() < p} for p in (0, 0.2, 0.5, 0.8, 1)]
+            out += [self.disk.image_at(cut, keep) for keep in keeps]
+        return out
+
+    def trees(self) -> list[dict[int, dict[int, tuple[int, int, int]]]]:
+        """What each of these disks shows after recovery: node -> slots. No leak is left."""
+        out = []
+        for disk in self.every_disk():
+            xn = recover(disk)
+            tree = Walker(disk).walk()
+            out.append({block: slots for block, (_i, _v, slots) in tree.nodes.items()})
+            while not xn.collect(Caller(xn.admin), 99).done:
+                pass
+            xn.close()
+            walker = Walker(disk)
+            walker.check_exact(walker.walk())
+        return out
+
+    def shape(self) -> dict[int, dict[int, tuple[int, int, int]]]:
+        """What is in memory."""
+        todo, out = [self.root], {}
+        while todo:
+            block = todo.pop()
+            out[block] = self.slots(block)
+            todo += [s for k, s, _n in out[block].values() if k == NODE and s not in out]
+        return out
+
+
+def test_crash_moves_in_a_circle() -> None:
+    """mv a/x b/; mv b/y a/: ordered pointer by pointer this would be a cycle."""
+    story = Story()
+    a, b = story.node(story.root, 0), story.node(story.root, 1)
+    story.node(a, 0)
+    story.node(b, 0)
+    story.begin()
+    before = story.shape()
+    story.move(a, 0, b, 1)
+    story.move(b, 0, a, 1)
+    after = story.shape()
+    story.sync([a])
+    trees = story.trees()
+    assert all(tree in (before, after) for tree in trees)
+    assert trees[0] == before
+    assert trees[-1] == after
+
+
+def test_crash_move_out_of_a_directory_that_is_freed() -> None:
+    story = Story()
+    a = story.node(story.root, 0)
+    x = story.node(a, 0)
+    story.data(x, 0, b"precious")
+    story.begin()
+    before = story.shape()
+    story.move(a, 0, story.root, 1)
+    story.free(story.root, 0)
+    after = story.shape()
+    story.sync([x])
+    assert all(tree in (before, after) for tree in story.trees())
+
+
+def test_crash_freed_blocks_are_not_lent_before_the_commit() -> None:
+    """R1: the old tree stays whole until the new one is durable, however often that happens."""
+    story = Story()
+    story.begin()
+    shapes = [story.shape()]
+    for i in range(6):
+        if i:
+            story.free(story.root, i - 1)
+        story.data(story.root, i, b"text %d" % i, 6)
+        shapes.append(story.shape())
+        if i % 2:
+            story.sync()
+    trees = story.trees()
+    assert all(tree in shapes for tree in trees)
+
+
+def test_crash_a_second_name_and_the_end_of_the_first() -> None:
+    """R5: rename as link and unlink, committed apart."""
+    story = Story()
+    a, b = story.node(story.root, 0), story.node(story.root, 1)
+    x = story.node(a, 0)
+    story.begin()
+    story.share(b, 0, NODE, x)
+    story.sync([b])
+    story.free(a, 0)
+    story.sync([a])
+    for tree in story.trees():
+        assert x in tree
+
+
+def test_crash_retype_shows_zeros_or_text() -> None:
+    story = Story()
+    node = story.node(story.root, 0)
+    run = story.add(node, 0, HIDDEN, 4)
+    story.begin()
+    story.xn.change(
+        story.me,
+        [(node, [slot(0, HIDDEN, run, 1), slot(1, DATA, run + 1, 2), slot(2, HIDDEN, run + 3)])],
+        free=[extent(HIDDEN, run + 1, 2)],
+        alloc=[extent(DATA, run + 1, 2)],
+    )
+    story.xn.write_raw(story.me, run + 1, 0, b"text")
+    story.sync([node])
+    seen = set()
+    for disk in story.every_disk():
+        kit = Kit(disk)
+        kit.load(kit.root)
+        if 1 in kit.slots(node):
+            seen.add(kit.xn.read(kit.me, run + 1, 0, 8))
+            assert kit.xn.read(kit.me, run + 2, 0, 8) == bytes(8)
+    assert seen == {b"text\0\0\0\0"}
+
+
+def test_crash_relocations_in_a_chain() -> None:
+    story = Story()
+    node = story.node(story.root, 0)
+    child = story.node(node, 0)
+    story.begin()
+    at = node
+    for i in range(5):
+        new = story.find()
+        story.xn.relocate(story.me, story.root, [slot(0, NODE, new)], at, new)
+        at = new
+        if i % 2:
+            story.sync([at])
+    for tree in story.trees():
+        top = tree[story.root][0][1]
+        assert tree[top] == {0: (NODE, child, 1)}
+
+
+def test_crash_held_blocks_leave_nothing() -> None:
+    story = Story()
+    node = story.node(story.root, 0)
+    story.data(node, 0, b"x")
+    story.begin()
+    story.xn.hold(story.me, node)
+    story.xn.free(story.me, story.root, [slot(0)], [extent(NODE, node)])
+    story.sync()
+    story.data(node, 1, b"y")
+    story.sync()
+    story.share(story.root, 5, NODE, node)
+    story.sync()
+    story.xn.drop(story.me, node)
+    story.sync()
+    shapes = [{0: (NODE, node, 1)}, {}, {5: (NODE, node, 1)}]
+    for tree in story.trees():
+        assert tree[story.root] in shapes
+        if 5 in tree[story.root]:
+            assert set(tree[node]) == {0, 1}
+
+
+@pytest.mark.parametrize("log_blocks", LOGS)
+def test_crash_a_log_too_small_commits_in_between(log_blocks: int) -> None:
+    story = Story(log_blocks)
+    nodes = [story.node(story.root, i) for i in range(5)]
+    story.begin()
+    for node in nodes:
+        story.xn.update(story.me, node, [(RAW[0], b"x")])
+        story.data(node, 0, b"x")
+    story.sync()
+    for tree in story.trees():
+        assert set(tree) == {story.root, *nodes}
+
+
+def test_crash_an_undone_transaction_is_never_found_again() -> None:
+    """It is whole in the log, but its fresh blocks may be written over from now on."""
+    story = Story()
+    held = story.node(story.root, 0)
+    story.sync()
+    story.xn.hold(story.me, held)
+    story.xn.free(story.me, story.root, [slot(0)], [extent(NODE, held)])
+    story.begin()
+    story.xn.update(story.me, held, [(RAW[0], b"x")])
+    story.node(story.root, 1)
+    story.sync()
+    flush = next(e.id for e in story.disk.events[story.start :] if e.is_flush)
+    area = story.xn.data_area
+    pending = story.disk.pending(flush)
+    log = [e.id for e in pending if e.block is not None and e.block < area[0]]
+    second = RecordingDevice(story.disk.image_at(flush, log))
+    kit = Kit(second)
+    assert kit.xn.recovered == "undone"
+    assert kit.xn.collect(kit.admin, 99).freed == 2
+    kit.xn.alloc(kit.me, kit.root, [slot(2, NODE, held)], [extent(NODE, held)])
+    start = len(second.events)
+    kit.sync()
+    for cut in range(start, len(second.events)):
+        for e in second.pending(cut):
+            disk = second.image_at(cut, [e.id])
+            recover(disk)
+            tree = Walker(disk).walk()
+            assert tree.nodes[kit.root][2] in ({}, {2: (NODE, held, 1)})
+
+
+def test_crash_children_and_parents_by_either_name() -> None:
+    """A child without first bytes: syncing it makes its name durable too, and the other way."""
+    for which in (0, 1):
+        story = Story()
+        parent = story.node(story.root, 0)
+        story.begin()
+        child = story.node(parent, 0)
+        story.sync([(parent, child)[which]])
+        disk = story.disk.image_at(len(story.disk.events))
+        recover(disk)
+        assert child in Walker(disk).walk().nodes
+
+
+def test_crash_the_judge_is_not_asleep() -> None:
+    """Each check finds its own kind of lie."""
+    run = workload(1)
+    cut = len(run.disk.events)
+    pending = [e.id for e in run.disk.pending(cut)]
+    examine(run, cut, set(pending), {}, again=True)
+    disk = run.disk.image_at(cut, pending)
+    recover(disk)
+    tree = Walker(disk).walk()
+    judge = Judge(run, cut)
+    judge.check(tree)
+    judge.since = judge.latest
+    for block, (node, version, slots) in list(tree.nodes.items()):
+        tree.nodes[block] = (node, version + 1000, slots)
+        with pytest.raises(Broken):
+            judge.check(tree)
+        tree.nodes[block] = (node, version, {**slots, 99: (DATA, 5, 1)})
+        with pytest.raises(Broken):
+            judge.check(tree)
+        tree.nodes[block] = (node, version, slots)

@@ -1,0 +1,113 @@
+"""Man pages, README and the commands say the same."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from xnfs_tools import cli, debugfs, dumpfs, fsck, mkfs, mount, mountopts, umount
+
+import xnfs
+
+ROOT = Path(__file__).parents[2]
+PARSERS = {
+    "mkfs.xnfs.8": mkfs.arguments(),
+    "mount.xnfs.8": mount.arguments(),
+    "umount.xnfs.8": umount.arguments(),
+    "fsck.xnfs.8": fsck.arguments(),
+    "dumpfs.xnfs.8": dumpfs.arguments(),
+    "debugfs.xnfs.8": debugfs.arguments(),
+    "xnfs.1": cli.arguments(),
+}
+SECTIONS = "NAME SYNOPSIS DESCRIPTION OPTIONS EXIT_STATUS FILES SEE_ALSO".split()
+
+
+def section(page: str, name: str) -> str:
+    """The text of one section of a man page."""
+    text = (ROOT / "man" / page).read_text()
+    found = re.search(rf'^\.SH "?{name}"?\n(.*?)(?=^\.SH |\Z)', text, re.M | re.S)
+    assert found, (page, name)
+    return found[1]
+
+
+def test_man_every_command_has_a_page() -> None:
+    assert {path.name for path in (ROOT / "man").iterdir()} == set(PARSERS)
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    helpers = {"mount.fuse.xnfs", "umount.fuse.xnfs"}
+    assert {page.rpartition(".")[0] for page in PARSERS} == set(scripts) - helpers
+
+
+@pytest.mark.parametrize("page", PARSERS)
+def test_man_sections(page: str) -> None:
+    text = (ROOT / "man" / page).read_text()
+    found = [line[4:].replace(" ", "_") for line in text.splitlines() if line.startswith(".SH ")]
+    assert [name for name in found if name in SECTIONS] == SECTIONS
+
+
+@pytest.mark.parametrize("page", PARSERS)
+def test_man_options_are_those_of_the_command(page: str) -> None:
+    documented = re.findall(r'^\.BI? \\-(\w)(?: "? ?(\w+)"?)?', section(page, "OPTIONS"), re.M)
+    actions = [action for action in PARSERS[page]._actions if action.option_strings]
+    real = {}
+    for action in actions:
+        short = next(o for o in action.option_strings if not o.startswith("--"))
+        takes = action.nargs != 0
+        real[short[1]] = str(action.metavar).lower() if takes else ""
+    del real["h"]
+    assert dict(documented) == real
+    synopsis = section(page, "SYNOPSIS")
+    for letter in set(real) - {"V", "a"}:
+        assert f"\\-{letter}" in synopsis, letter
+
+
+def test_man_mount_options() -> None:
+    text = section("mount.xnfs.8", "MOUNT OPTIONS")
+    words = set(re.findall(r"\w+=?", re.sub(r"^(?!\.B).*$", "", text, flags=re.M)))
+    for word in words - {
+        "B",
+        "BI",
+        "BR",
+        "PP",
+        "mount",
+        "8",
+        "name",
+        "size",
+        "main",
+        "kind",
+        "kernel",
+        "fusepy",
+        "auto",
+    }:
+        given = word + {"cache=": "1m", "root=": "x", "transport=": "auto"}.get(word, "")
+        mountopts.parse([given])
+    assert {"ro", "remount", "noatime", "cache=", "root=", "allow_other", "dirsync"} <= words
+
+
+def test_man_exit_status_of_fsck() -> None:
+    codes = re.findall(r"^\.B (\d+)$", section("fsck.xnfs.8", "EXIT STATUS"), re.M)
+    assert [int(code) for code in codes] == [0, 1, 4, 8, 16, 32]
+
+
+def test_docs_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == xnfs.__version__
+    assert f"## {xnfs.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    for page in PARSERS:
+        assert f'"xnfs {xnfs.__version__}"' in (ROOT / "man" / page).read_text()
+
+
+def test_docs_readme_links() -> None:
+    for name in re.findall(r"\]\(([\w.]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`(libfs/[\w./]+|xnfs/[\w./]+)`", (ROOT / "README.md").read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_docs_help_has_every_option_explained() -> None:
+    for parser in PARSERS.values():
+        for action in parser._actions:
+            if not isinstance(action, argparse._SubParsersAction):
+                assert action.help, (parser.prog, action)

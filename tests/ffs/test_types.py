@@ -1,0 +1,314 @@
+"""The types: verified, and each rule of their acls once kept and once broken, by system calls that
+no libFS would make."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Mapping
+
+import pytest
+
+from libfs.ffs import format as f
+from libfs.ffs import types as t
+from libfs.ffs.nameblock import name_hash
+from libfs.posix.interface import Ino, New, User
+from tests.ffs.support import ALICE, BOB, FILE, ROOT, Disk, write
+from xnfs import AclRefused, Caller, Refused
+
+EPERM, EACCES, EEXIST = errno.EPERM, errno.EACCES, errno.EEXIST
+EINVAL, EUCLEAN = errno.EINVAL, errno.EUCLEAN
+Diff = list[tuple[int, bytes]]
+
+
+class Raw:
+    """System calls on a mounted image, as some user."""
+
+    def __init__(self) -> None:
+        self.disk = Disk()
+        self.fs = self.disk.fs
+        self.xn = self.disk.xn
+        self.cap = self.fs.volume.cap
+
+    def change(
+        self,
+        user: User,
+        edits: Mapping[int, Diff],
+        *,
+        alloc: list[tuple[int, int, int]] | None = None,
+        inits: Mapping[int, Diff] | None = None,
+        witnesses: Mapping[int, int] | None = None,
+    ) -> int:
+        """The errno of the acl; 0 if it agreed."""
+        who = Caller(self.cap, user.uid, user.gid, user.groups)
+        try:
+            self.xn.change(
+                who,
+                list(edits.items()),
+                alloc=alloc or [],
+                inits=inits or {},
+                witnesses=witnesses or {},
+            )
+        except AclRefused as refused:
+            return refused.errno
+        return 0
+
+    def header(self, ino: Ino, **fields: int) -> dict[int, Diff]:
+        """The edit that gives an inode these fields, all others as they are."""
+        v = self.fs.volume.vnode(ino)
+        self.fs.volume.flush(v)
+        old = {name: getattr(v, name) for name in fields}
+        for name, value in fields.items():
+            setattr(v, name, value)
+        packed = v.pack()
+        for name, value in old.items():
+            setattr(v, name, value)
+        return {ino: [(f.HEADER_AT, packed)]}
+
+    def file(self, user: User, mode: int = 0o644) -> Ino:
+        """A file of that user."""
+        new = New(stat.S_IFREG | mode, user.uid, user.gid)
+        ino = self.fs.create(ROOT, self.fs.root, b"f%o-%d" % (mode, user.uid), new)
+        write(self.fs, ino, 0, b"x" * 10_000)
+        return ino
+
+
+@pytest.fixture
+def raw() -> Raw:
+    """A fresh image."""
+    return Raw()
+
+
+def test_types_are_installed(raw: Raw) -> None:
+    assert {name for _number, spec in raw.xn.types() for name in [spec.name]} >= {
+        spec.name for spec in t.TYPES
+    }
+
+
+def test_types_super_belongs_to_root(raw: Raw) -> None:
+    block = raw.fs.volume.super
+    flags = raw.xn.read(Caller(raw.cap), block, 24, 4)
+    assert raw.change(ALICE, {block: [(24, flags)]}) == EPERM
+    assert raw.change(ROOT, {block: [(24, flags)]}) == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "fields", "answer"),
+    [
+        (ALICE, {"mode": stat.S_IFREG | 0o600}, 0),
+        (BOB, {"mode": stat.S_IFREG | 0o666}, EPERM),
+        (ROOT, {"mode": stat.S_IFREG | 0o666}, 0),
+        (ALICE, {"mode": stat.S_IFREG | 0o2755}, 0),  # set-id bits of a group of hers
+        (ALICE, {"mode": stat.S_IFLNK | 0o644}, EPERM),  # never another kind
+        (ALICE, {"uid": 1001}, EPERM),  # giving away
+        (ROOT, {"uid": 1001}, 0),
+        (ALICE, {"gid": 44}, 0),  # to a group of hers
+        (ALICE, {"gid": 45}, EPERM),
+        (BOB, {"gid": 1001}, EPERM),
+        (ALICE, {"mtime": 5}, 0),  # times at will
+        (BOB, {"mtime": 5}, EPERM),
+        (BOB, {"atime": 5}, 0),  # reading moves it; nobody is harmed
+        (ALICE, {"ctime": 5}, EPERM),
+        (ROOT, {"ctime": 5}, 0),
+        (ALICE, {"crtime": 5}, EPERM),
+        (ALICE, {"generation": 5}, EPERM),
+        (BOB, {"size": 9_000}, 0),  # a writer, whose right was checked when the file was opened
+        (BOB, {"nlink": 2}, 0),
+        (BOB, {"nlink": 9}, EPERM),
+    ],
+)
+def test_types_header_of_another(raw: Raw, user: User, fields: dict[str, int], answer: int) -> None:
+    """Rule A3 and A4, on a file of Alice."""
+    ino = raw.file(ALICE)
+    assert raw.change(user, raw.header(ino, **fields)) == answer
+
+
+def test_types_writer_clears_set_id_only(raw: Raw) -> None:
+    ino = raw.file(ALICE, 0o6755)
+    now = raw.fs.now()
+    plain = stat.S_IFREG | 0o755
+    assert raw.change(BOB, raw.header(ino, mode=plain | 0o1000, mtime=now)) == EPERM
+    assert raw.change(BOB, raw.header(ino, mode=plain, mtime=now, ctime=now)) == 0
+
+
+def test_types_group_set_id_needs_the_group(raw: Raw) -> None:
+    ino = raw.file(User(1000, 55))
+    assert raw.change(ALICE, raw.header(ino, mode=stat.S_IFREG | 0o2755)) == EPERM
+
+
+def test_types_access_list_is_the_owners(raw: Raw) -> None:
+    ino = raw.file(ALICE, 0o666)
+    assert raw.change(BOB, {ino: [(f.ACL_AT, f.ACL_COUNT.pack(0) + bytes(8))]}) == 0
+    grant = f.ACL_COUNT.pack(1) + f.ACL_ENTRY.pack(2, 7, BOB.uid)
+    assert raw.change(BOB, {ino: [(f.ACL_AT, grant)]}) == EPERM
+    assert raw.change(ALICE, {ino: [(f.ACL_AT, grant)]}) == 0
+
+
+@pytest.mark.parametrize(("mode", "answer"), [(0o644, EACCES), (0o666, 0)])
+def test_types_attributes_need_write(raw: Raw, mode: int, answer: int) -> None:
+    ino = raw.file(ALICE, mode)
+    assert raw.change(BOB, {ino: [(f.RECORDS_AT, b"\1\1\1\0av")]}) == answer
+
+
+def test_types_symlink_target_stays(raw: Raw) -> None:
+    new = New(stat.S_IFLNK | 0o777, BOB.uid, BOB.gid, target=b"here")
+    ino = raw.fs.create(ROOT, raw.fs.root, b"link", new)
+    assert raw.change(BOB, {ino: [(f.INLINE_AT, b"evil")]}) == EPERM
+    assert raw.change(BOB, raw.header(ino, size=3)) == EPERM
+
+
+def test_types_no_raw_writes(raw: Raw) -> None:
+    ino = raw.file(ALICE)
+    with pytest.raises(Refused):
+        raw.xn.write_raw(Caller(raw.cap), ino, f.INLINE_AT, b"x")
+
+
+class Directory(Raw):
+    """A directory of Alice, inline or hashed, and edits that put a name into it."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        new = New(stat.S_IFDIR | 0o755, ALICE.uid, ALICE.gid)
+        self.ino = self.fs.create(ROOT, self.fs.root, b"d", new)
+        for i in range(count):
+            self.fs.create(ALICE, self.ino, b"n%d" % i, New(stat.S_IFREG | 0o644, 1000, 1000))
+        self.v = self.fs.volume.vnode(self.ino)
+        self.hashed = bool(self.v.flags & f.I_HASHED)
+
+    def put(self, user: User, name: bytes, inode: User = ALICE, **over: int) -> int:
+        """Create `name` without asking any libFS; the acl's answer. `over`: what to do wrong."""
+        h = name_hash(self.v.hash_key, name)
+        nb = (
+            self.fs._dirs.leaf(self.v, over.get("hash", h))
+            if self.hashed
+            else self.fs._dirs.inline(self.v)
+        )
+        assert nb is not None
+        area, slot = nb.area, nb.free[-1]
+        end = nb.end + over.get("gap", 0)
+        block = self.xn.find_free(self.ino, 1)[0]
+        length = over.get("length", len(name))
+        diff: Diff = [
+            (area.pointers + 8 * slot, f.POINTER.pack(f.pointer(f.P_INODE, block))),
+            (area.records + 4 * slot, f.RECORD.pack(end, length, 8)),
+            (area.tags + 4 * slot, f.TAG.pack(h + over.get("tag", 0) & f.TAG_MASK)),
+            (end, name),
+        ]
+        ends = f.ENDS.pack(len(nb.names) + 1, end + len(name))
+        diff.append((area.ends, ends))
+        new = self.fs._names._inode(block, New(FILE.mode, inode.uid, inode.gid), self.ino)
+        number = self.xn.type_number(t.INODE)
+        assert number is not None
+        self.fs.volume.decoded.pop(nb.block)  # it doesn't know of what follows
+        return self.change(
+            user,
+            {nb.block: diff},
+            alloc=[(number, block, 1)],
+            inits={block: [(f.HEADER_AT, new.pack())]},
+            witnesses={block: self.ino, nb.block: over.get("witness", self.ino)},
+        )
+
+
+@pytest.fixture(params=[3, 100], ids=["inline", "hashed"])
+def directory(request: pytest.FixtureRequest) -> Directory:
+    """A directory of either form."""
+    return Directory(request.param)
+
+
+def test_types_name_added(directory: Directory) -> None:
+    assert directory.put(ALICE, b"good name") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "over", "answer"),
+    [
+        (b"a/b", {}, EINVAL),
+        (b"a\0b", {}, EINVAL),
+        (b"n1", {}, EEXIST),
+        (b"abc", {"length": 0}, EUCLEAN),
+        (b"abc", {"length": 2}, EUCLEAN),
+        (b"abc", {"tag": 1}, EUCLEAN),
+        (b"abc", {"gap": 1}, EEXIST),  # neither appended nor in canonical form
+    ],
+)
+def test_types_bad_names(
+    directory: Directory, name: bytes, over: dict[str, int], answer: int
+) -> None:
+    """Rule A1, for root as for everybody."""
+    assert directory.put(ROOT, name, ROOT, **over) in (answer, EUCLEAN, EINVAL)
+    assert directory.fs.lookup(directory.ino, b"n2") is not None
+
+
+def test_types_names_need_write_and_search(directory: Directory) -> None:
+    """Rule A2."""
+    assert directory.put(BOB, b"bob", BOB) == EACCES
+    directory.fs.volume.flush(directory.v)
+    assert directory.change(ALICE, directory.header(directory.ino, mode=0o40777)) == 0
+    assert directory.put(BOB, b"bob", BOB) == 0
+
+
+def test_types_new_inode_belongs_to_its_maker(directory: Directory) -> None:
+    """Rule A5."""
+    assert directory.put(ALICE, b"not hers", BOB) == EPERM
+    assert directory.put(ALICE, b"not her group", User(1000, 1001)) == EPERM
+    assert directory.put(ALICE, b"another of hers", User(1000, 44)) == 0
+    assert directory.put(ROOT, b"root's gift", BOB) == 0
+
+
+def test_types_heap_is_checked_where_it_changes(directory: Directory) -> None:
+    """An old name may become another only in a block that is canonical as a whole."""
+    nb = directory.fs._dirs.holder(directory.v, b"n1")
+    offset, _length, _type = nb.records[nb.names[b"n1"][0]]
+    edit = {nb.block: [(offset, b"/")]}
+    shown = {nb.block: directory.ino}
+    assert directory.change(ROOT, edit, witnesses=shown) in (EINVAL, EUCLEAN, EEXIST)
+
+
+def test_types_leaf_wants_its_own_directory() -> None:
+    directory = Directory(100)
+    assert directory.put(ROOT, b"x", ROOT, witness=directory.fs.root) == EINVAL
+
+
+def test_types_name_in_the_wrong_leaf() -> None:
+    directory = Directory(400)
+    leaves = {}
+    for i in range(400):
+        leaf = directory.fs._dirs.leaf(directory.v, name_hash(directory.v.hash_key, b"n%d" % i))
+        assert leaf is not None
+        leaves[leaf.block] = leaf
+    wrong = next(
+        leaf
+        for leaf in leaves.values()
+        if not leaf.lo <= name_hash(directory.v.hash_key, b"wrong") <= leaf.hi
+    )
+    assert directory.put(ROOT, b"wrong", ROOT, hash=wrong.lo) == EINVAL
+
+
+def test_types_access(raw: Raw) -> None:
+    """op 0: what `access` asks. The order is owner, list, group, other."""
+    fs = raw.fs
+    ino = raw.file(ALICE, 0o640)
+
+    def may(user: User, mask: int) -> bool:
+        try:
+            raw.xn.access(Caller(raw.cap, user.uid, user.gid, user.groups), ino, mask)
+        except AclRefused as refused:
+            return refused.errno != EACCES
+        return True
+
+    assert may(ALICE, 6)
+    assert not may(ALICE, 1)
+    assert may(User(5, 1000), 4)
+    assert may(User(5, 6, (7, 1000)), 4)
+    assert not may(User(5, 1000), 2)
+    assert not may(BOB, 4)
+    assert may(ROOT, 6)
+    assert not may(ROOT, 1)  # no x bit at all
+    entries = [(1, 6, 2**32 - 1), (2, 6, BOB.uid), (4, 4, 2**32 - 1), (8, 4, 77)]
+    entries += [(16, 4, 2**32 - 1), (32, 0, 2**32 - 1)]
+    value = b"\2\0\0\0" + b"".join(f.ACL_ENTRY.pack(*entry) for entry in entries)
+    fs.setxattr(ALICE, ino, b"system.posix_acl_access", value, 0)
+    assert may(BOB, 4)
+    assert not may(BOB, 2)  # the mask takes it
+    assert may(User(9, 77), 4)
+    assert not may(User(9, 78), 4)

@@ -1,0 +1,60 @@
+"""Arguments of system calls, made plain: copied and checked once, before anything looks at them.
+
+A diff could be a generator, or a list that another thread changes: then the check and the effect
+would see different things. What has passed here is tuples of integers and bytes, and nothing else.
+What the numbers may be is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xnfs.disk.records import Diff, Extent
+from xnfs.errors import Refused
+
+
+def plain_diff(diff: Diff) -> Diff:
+    """(offset, bytes) pairs. Raises Refused."""
+    out = []
+    for item in _items(diff, "a diff", 2):
+        offset, data = item
+        if type(data) is not bytes:
+            if not isinstance(data, bytearray | memoryview):
+                raise Refused("a diff is pairs of an offset and bytes")
+            data = bytes(data)
+        out.append((_integer(offset), data))
+    return tuple(out)
+
+
+def plain_extents(extents: Iterable[Extent]) -> list[Extent]:
+    """(type, start, count) triples. Raises Refused."""
+    return [
+        (_integer(t), _integer(start), _integer(count))
+        for t, start, count in _items(extents, "a claim", 3)
+    ]
+
+
+def plain_bytes(data: bytes | bytearray | memoryview) -> bytes | memoryview:
+    """Bytes to copy from, one long for each byte. Raises Refused."""
+    if type(data) is bytes:
+        return data
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        raise Refused("data must be contiguous bytes") from None
+
+
+def _items(items: Iterable[tuple[object, ...]], what: str, size: int) -> list[tuple[object, ...]]:
+    try:
+        out = [tuple(item) for item in items]
+    except TypeError:
+        raise Refused(f"{what} is a sequence of tuples") from None
+    if any(len(item) != size for item in out):
+        raise Refused(f"{what} has {size} fields in each item")
+    return out
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise Refused(f"{value!r} is not an integer")
+    return int(value)
