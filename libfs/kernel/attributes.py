@@ -74,11 +74,9 @@ class Attributes:
     ) -> bytes:
         """chmod, chown, truncate, ftruncate, utimensat, and times that the kernel brings."""
         posix, ino = self._posix, self._nodes.ino(node)
-        if valid & _CTIME and not valid & ~(_TIMES | _FH):
-            attr = posix.getattr(user, ino)
-            if not attr.nlink:
-                # It comes after each unlink. The kernel keeps the times, and the disk need not.
-                return self._nodes.attr(attr)
+        if valid & ~_FH == _MTIME | _CTIME:
+            kept = posix.set_times(ino, mtime * _SECOND + mtime_ns, ctime * _SECOND + ctime_ns)
+            return self._nodes.attr(kept)
         if valid & _KILL:
             self.drop_setid(ino)
         if valid & _SIZE:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from libfs.kernel import abi
@@ -118,8 +119,9 @@ class Dispatcher:
         if isinstance(reply, Durable):
             self.undurable.append((unique, reply))
         else:
-            work = reply.work
-            self.notices.when_written_back(reply.ino, lambda: self._finish(unique, work))
+            ino, start, length, work = reply
+            finish = partial(self._finish, unique, work)
+            self.notices.when_written_back(ino, start, length, finish)
 
     def _finish(self, unique: int, work: Callable[[], bytes]) -> None:
         """Answer a request that was put off. Called by the thread that sends notices."""

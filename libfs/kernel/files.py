@@ -27,6 +27,7 @@ before the next write to that file, and that question is answered with the error
 from __future__ import annotations
 
 import errno
+import os
 
 from libfs.kernel import abi
 from libfs.kernel.attributes import Attributes
@@ -118,15 +119,33 @@ class Files:
         self._posix.fallocate(self._handle(node), mode, offset, length)
         return b""
 
-    def lseek(self, node: int, user: User, fh: int, offset: int, whence: int) -> WrittenBack:
-        """lseek(2) with SEEK_DATA or SEEK_HOLE. What the kernel has yet to write back is no hole:
-        it asks without saying so, and a sparse copy would lose bytes."""
-        handle, lseek = self._handle(node), self._posix.lseek
+    def lseek(
+        self, node: int, user: User, fh: int, offset: int, whence: int
+    ) -> bytes | WrittenBack:
+        """lseek(2) with SEEK_DATA or SEEK_HOLE.
+
+        What the kernel has yet to write back is no hole, but it asks without saying what that is,
+        and a sparse copy would lose bytes. So where a hole would be the answer, the bytes that may
+        be meant for it are called in first; what is cached of data can stay.
+        """
+        ino, handle, seek = self._nodes.ino(node), self._handle(node), self._posix.lseek
+        try:
+            found = seek(handle, offset, whence)
+        except FsError as error:
+            if error.errno != errno.ENXIO or not self._nodes.kernel_keeps_times:
+                raise
+            found = -1
+        if not self._nodes.kernel_keeps_times or (whence == os.SEEK_DATA and found == offset):
+            return abi.LSEEK.pack(found)
 
         def work() -> bytes:
-            return abi.LSEEK.pack(lseek(handle, offset, whence))
+            return abi.LSEEK.pack(seek(handle, offset, whence))
 
-        return WrittenBack(self._nodes.ino(node), work)
+        if found < 0:
+            return WrittenBack(ino, offset, 0, work)
+        if whence == os.SEEK_DATA:
+            return WrittenBack(ino, offset, found - offset, work)
+        return WrittenBack(ino, found, 0, work)
 
     def copy(
         self,

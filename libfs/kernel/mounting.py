@@ -46,6 +46,8 @@ class Wanted:
     allow_other: bool = False
     #: Every read is to move the access time, so the kernel must say when a file is opened.
     strictatime: bool = False
+    #: Whether the server looks for requests before it sleeps (`session`).
+    spin: bool = True
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Wanted:
@@ -58,6 +60,8 @@ class Wanted:
                 wanted.flags.add(word)
             elif word in ("allow_other", "strictatime"):
                 setattr(wanted, word, True)
+            elif word == "nospin":
+                wanted.spin = False
             elif word not in ("default_permissions", "nonempty"):
                 # The first is always on; mounting over files is nobody's business but the caller's.
                 raise MountFailed(f"the kernel transport knows no option '{word}'")

@@ -43,12 +43,15 @@ class Notices:
         record = abi.NOTIFY_ENTRY.pack(self._nodes.node(parent), len(name)) + name + b"\0"
         self._queue.put(lambda: self._say(abi.Notify.INVAL_ENTRY, record))
 
-    def when_written_back(self, ino: Ino, then: Callable[[], None]) -> None:
-        """Call `then`, in the thread that sends, when the kernel has no bytes of an inode that we
-        don't have. There is no request for that, but it writes back what it is told to drop."""
+    def when_written_back(
+        self, ino: Ino, start: int, length: int, then: Callable[[], None]
+    ) -> None:
+        """Call `then`, in the thread that sends, when the kernel has no bytes of a range (length
+        0: to the end) that we don't have. There is no request for that, but it writes back what it
+        is told to drop."""
 
         def both() -> None:
-            self._inode(ino, 0)
+            self._inode(ino, start, length)
             then()
 
         self._queue.put(both)
@@ -65,8 +68,8 @@ class Notices:
             except Exception as error:
                 errno_of(error)  # for its log
 
-    def _inode(self, ino: Ino, offset: int) -> None:
-        record = abi.NOTIFY_INODE.pack(self._nodes.node(ino), offset, 0)
+    def _inode(self, ino: Ino, start: int, length: int = 0) -> None:
+        record = abi.NOTIFY_INODE.pack(self._nodes.node(ino), start, length)
         self._say(abi.Notify.INVAL_INODE, record)
 
     def _say(self, code: abi.Notify, record: bytes) -> None:

@@ -17,11 +17,13 @@ class Durable(NamedTuple):
 
 
 class WrittenBack(NamedTuple):
-    """Answer with what `work` returns, once the kernel has handed over all it has cached of the
-    inode. `work` is called by another thread, and the requests that bring the bytes are served
-    meanwhile."""
+    """Answer with what `work` returns, once the kernel has handed over all it has cached of a range
+    (length 0: to the end). `work` is called by another thread, and the requests that bring the
+    bytes are served meanwhile."""
 
     ino: Ino
+    start: int
+    length: int
     work: Callable[[], bytes]
 
 

@@ -51,10 +51,9 @@ class Mount:
         source: str,
         options: Sequence[str] = (),
         ready: Callable[[], None] = lambda: None,
-        spin: bool = True,
     ) -> None:
         """`directory`: absolute, without links. `options`: as after -o. `ready` is called when the
-        mount is usable. `spin`: whether to look for requests before sleeping.
+        mount is usable.
 
         Raises: MountFailed for an option that is not known.
         """
@@ -63,7 +62,7 @@ class Mount:
         self._source = source
         self._wanted = Wanted.parse(options)
         self._ready = ready
-        self._spin = SPIN if spin else 0
+        self._spin = SPIN if self._wanted.spin else 0
         self._fd = -1
         self._stopping = False
         self._negotiation = Negotiation(
@@ -92,9 +91,10 @@ class Mount:
             self._serve()
         finally:
             self.notices.end()
-            os.close(self._fd)  # whoever still waits for an answer gets an error now
+            fd, self._fd = self._fd, -1
+            os.close(fd)  # whoever still waits for an answer gets an error now
             keeper.end()
-            notifier.join()
+            notifier.join(timeout=5)  # it may wait for an answer that will not come
             self._posix.close()
         if self._negotiation.failure:
             mounting.unmount(self._directory, lazy=True)

@@ -116,6 +116,11 @@ class Posix:
         with self._lock:
             return attributes.change(self._core, user, ino, wanted, size, fh)
 
+    def set_times(self, ino: Ino, mtime: int, ctime: int) -> Attr:
+        """Times that a host kernel has kept by itself; nobody's rights are asked for."""
+        with self._lock:
+            return attributes.set_times(self._core, ino, mtime, ctime)
+
     def access(self, user: User, ino: Ino, mask: int) -> None:
         """See `attributes.access`."""
         with self._lock:

@@ -81,7 +81,7 @@ def settle_before_commit(p: pytest.MonkeyPatch) -> None:
 
     def run(self: Committer, members: set[int], plain: set[int]) -> None:
         pages = [x for b in members if isinstance(x := self._registry.get(b), MetaPage)]
-        self._settle(pages)
+        self._ledger.settle(self._take(pages))
         _commit(self, members, plain)
 
     p.setattr(Committer, "_commit", run)

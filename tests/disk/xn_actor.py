@@ -186,6 +186,8 @@ class Actor:
             model.nodes[block] = Node(ids[block], self.op)
         model.forget_dead()
         for kind, start, count in alloc:
+            if kind == HIDDEN:  # taken for durable from the start
+                self.model.perhaps.update(range(start, start + count))
             if kind == DATA:
                 for block in range(start, start + count):
                     model.born[block] = self.op

@@ -114,6 +114,7 @@ def test_kill_in_the_middle_of_work(unmounted: Disk, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_kill_fifty_times(unmounted: Disk, tmp_path: Path) -> None:
+    unmounted.mkfs("-F", size="512m")  # fifty rounds of work fill a small image
     kept, slowest = _campaign(unmounted, tmp_path, rounds=50)
     print(f"50 kills: {kept} promises kept, slowest mount {slowest:.2f} s")
     assert kept > 50

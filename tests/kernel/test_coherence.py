@@ -88,9 +88,15 @@ def test_lseek_finds_data_and_holes(disk: Disk) -> None:
         # Not yet written back: the kernel's cache counts too.
         os.pwrite(fd, b"z", 3 << 20)
         assert os.lseek(fd, 2 << 20, os.SEEK_DATA) == 3 << 20
-    blocks = path.stat().st_blocks
-    subprocess.run(["cp", "--sparse=auto", path, disk.mnt / "copy"], check=True)
-    assert (disk.mnt / "copy").stat().st_blocks == blocks
+        os.pwrite(fd, b"w" * 4096, (1 << 20) + 4096)
+        assert os.lseek(fd, 1 << 20, os.SEEK_HOLE) == (1 << 20) + 8192
+        os.pwrite(fd, b"v", 9 << 20)
+        assert os.lseek(fd, 6 << 20, os.SEEK_DATA) == 9 << 20
+        os.pwrite(fd, b"u", 10 << 20)
+        assert os.lseek(fd, 10 << 20, os.SEEK_HOLE) == (10 << 20) + 1
+        subprocess.run(["cp", "--sparse=auto", path, disk.mnt / "copy"], check=True)
+    assert (disk.mnt / "copy").read_bytes() == path.read_bytes()
+    assert (disk.mnt / "copy").stat().st_blocks == path.stat().st_blocks
 
 
 def test_renameat2_flags(mnt: Path) -> None:

@@ -34,6 +34,8 @@ def test_options_of_the_kernel_transport() -> None:
     wanted = Wanted.parse(["allow_other", "strictatime", "default_permissions", "nonempty"])
     assert wanted.allow_other
     assert wanted.strictatime
+    assert wanted.spin
+    assert not Wanted.parse(["nospin"]).spin
     assert wanted.common() == ["default_permissions", "allow_other"]
     with pytest.raises(MountFailed, match="allow_root"):
         Wanted.parse(["allow_root"])

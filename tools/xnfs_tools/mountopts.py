@@ -45,6 +45,7 @@ class MountOptions:
     cache: int = CACHE
     root: str | None = None
     transport: str = "auto"
+    spin: bool = True
     kernel: list[str] = field(default_factory=list)
 
     def posix(self) -> Options:
@@ -64,6 +65,7 @@ class MountOptions:
             "sync": self.sync,
             "dirsync": self.dirsync,
             "strictatime": self.atime is Atime.STRICTATIME,
+            "nospin": not self.spin,
         }
         return [*self.kernel, *(word for word, on in given.items() if on)]
 
@@ -95,6 +97,8 @@ def _one(options: MountOptions, word: str) -> None:
         options.cache = parse_size(value)
     elif name == "root" and value:
         options.root = value
+    elif word == "nospin":
+        options.spin = False
     elif name == "transport" and value in _TRANSPORTS:
         options.transport = value
     elif not _is_ignored(word, name):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from xnfs.disk.blocktype import MAX_GROUP_IDS, ZERO, BlockType
 from xnfs.disk.extents import difference, merge
@@ -39,6 +40,9 @@ from xnfs.errors import (
     NotFree,
     Refused,
 )
+
+#: Each costs 8 KiB while the change is checked.
+MAX_BIRTHS: Final = 1024
 
 
 @dataclass(slots=True)
@@ -106,7 +110,7 @@ class Changer:
         plan = [self._edit(page, diff) for page, diff in edits]
         if share:
             self._check_share(share, edits[0][0].root)
-        births = self._births(alloc, inits) if inits else []
+        births = self._births(alloc, inits) if alloc or inits else []
         plan += births
         if len({edit.block for edit in plan}) != len(plan):
             raise Refused("a block is edited twice in one change")
@@ -130,16 +134,24 @@ class Changer:
         return edit
 
     def _births(self, alloc: Sequence[Extent], inits: Mapping[int, Diff]) -> list[Edit]:
-        """Newborn metadata blocks with their first bytes."""
-        out = []
-        for block, diff in inits.items():
-            t = next((t for t, start, n in alloc if start <= block < start + n), None)
-            kind = None if t is None else self._types.get(t)
-            if kind is None or kind.stamp is None:
-                raise Refused(f"first bytes for block {block}: no metadata allocated here")
-            edit = Edit(block, kind, None, diff, ZERO, bytearray(ZERO))
-            self._compare(edit)
-            out.append(edit)
+        """Newborn metadata blocks with their first bytes. One without is born as zeros: its acl is
+        asked all the same.
+        """
+        out: list[Edit] = []
+        left = dict(inits)
+        for t, start, count in alloc:
+            kind = self._types.get(t)
+            if kind.stamp is None:
+                continue
+            if len(out) + count > MAX_BIRTHS:
+                raise Refused(f"more than {MAX_BIRTHS} metadata blocks are born in one change")
+            for block in range(start, start + count):
+                diff = left.pop(block, ())
+                edit = Edit(block, kind, None, diff, ZERO, bytearray(ZERO))
+                self._compare(edit)
+                out.append(edit)
+        if left:
+            raise Refused(f"first bytes for blocks {sorted(left)}: no metadata allocated there")
         return out
 
     def _compare(self, edit: Edit) -> None:
@@ -443,8 +455,11 @@ class Changer:
         for edit, extent in flow.freed:
             self._free(_page(edit), extent)
         for edit, (t, start, count) in flow.born:
-            meta = self._types.get(t).stamp is not None
-            self._ledger.allocate(_page(edit), start, count, meta=meta)
+            kind = self._types.get(t)
+            if kind.unreadable:
+                self._ledger.reserve(start, count)
+            else:
+                self._ledger.allocate(_page(edit), start, count, meta=kind.stamp is not None)
         for edit, (_t, block, _one) in flow.shared:
             self._ledger.share(_page(edit), block)
         for src, dst, (t, start, count) in flow.moved:

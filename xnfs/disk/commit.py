@@ -18,12 +18,13 @@ Source: DESIGN section 5; Ganger and Patt 1994.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import Seed, stamp_block
-from xnfs.disk.ledger import Ledger
+from xnfs.disk.ledger import Due, Ledger
 from xnfs.disk.log import Image, Log
 from xnfs.disk.order import Order
 from xnfs.disk.registry import MetaPage, Registry, runs
@@ -44,6 +45,7 @@ class Committer:
         ledger: Ledger,
         order: Order,
         seq: int,
+        lock: threading.Condition,
     ) -> None:
         self._device = device
         self._seed = seed
@@ -55,6 +57,10 @@ class Committer:
         self.seq = seq
         self.failed: XnError | None = None
         self._unflushed = False
+        self._lock = lock  # the one of all system calls; held by whoever calls a method here
+        self._busy = False
+        #: blocks whose place on the disk is behind their clean pages: not to be read from there
+        self.in_flight: frozenset[int] = frozenset()
         self.transactions = 0
 
     @property
@@ -71,9 +77,25 @@ class Committer:
         """Make the components of these blocks (None: everything) durable. At most two flushes.
 
         Blocks that a declared order puts first get a commit of their own, before.
-        Raises DeviceError; then writes have stopped.
+        Other system calls go on during the flushes, so the caller must not rely on anything that it
+        saw before. One commit at a time. Raises DeviceError; then writes have stopped.
         """
-        self._check()
+        with self._alone():
+            self._commit_all(blocks)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        while self._busy:
+            self._lock.wait()
+        self._busy = True
+        try:
+            self._check()
+            yield
+        finally:
+            self._busy = False
+            self._lock.notify_all()
+
+    def _commit_all(self, blocks: Iterable[int] | None) -> None:
         stack: list[set[int] | None] = [None if blocks is None else set(blocks)]
         while stack:
             members, plain = self._gather(stack[-1])
@@ -119,8 +141,7 @@ class Committer:
 
     def write_tables(self) -> None:
         """Make what has fallen due since the last commit durable in the tables."""
-        self._check()
-        with self.stops_on_failure(retry=False):
+        with self._alone(), self.stops_on_failure(retry=False):
             self._write_tables()
             self._flush()
             self._write_tables()  # that a reference block is initialised may be said only now
@@ -166,21 +187,27 @@ class Committer:
             except DeviceError:
                 self.seq = last
                 raise
+        due = self._take(pages)
+        registry.attached.difference_update(page.block for page in dirty)
+        self.in_flight = frozenset(page.block for page in dirty)
+        self._order.written(self.in_flight)
         with self.stops_on_failure(retry=False):
             self._flush()
             # From here the log and every fresh block are durable: the transaction can be completed
             # from what is on the disk, so writing in place may begin.
+            self._order.written(self.in_flight)
             for image in images:
                 self._unflushed = True
                 self._device.write(image.block, [image.data])
             self._flush()
         # Commit point: the transaction is durable.
-        registry.attached.difference_update(page.block for page in dirty)
-        self._settle(pages)
+        self.in_flight = frozenset()
+        self._ledger.settle(due)
 
-    def _settle(self, pages: list[MetaPage]) -> None:
-        """Fresh pages that a durable pointer names now are attached; drops of attached pages fall
-        due.
+    def _take(self, pages: list[MetaPage]) -> list[Due]:
+        """What these pages add and drop goes to this transaction; what they add or drop from now on
+        goes to the next. Fresh pages that a pointer of the transaction names may be named by a
+        durable one at any moment: they are attached.
         """
         ledger, get = self._ledger, self._registry.get
         reached = [page for page in pages if not page.fresh]
@@ -190,10 +217,8 @@ class Committer:
                 if isinstance(child, MetaPage) and child.fresh:
                     child.fresh = False
                     reached.append(child)
-        for page in pages:
-            ledger.settle(page, reached=not page.fresh)
-        for page in reached:
-            ledger.settle(page, reached=True)
+        due = [ledger.take(page, reached=not page.fresh) for page in pages]
+        return due + [ledger.take(page, reached=True) for page in reached]
 
     def _write_plain(self, plain: set[int]) -> None:
         registry = self._registry
@@ -224,9 +249,15 @@ class Committer:
         return Image(page.block, kind.number, bytes(page.view))
 
     def _flush(self) -> None:
+        """Everything written so far is durable on return. The lock is released meanwhile."""
         if not self._unflushed:
             return
-        self._device.flush()
         self._unflushed = False
+        self._order.flushing()
+        self._lock.release()
+        try:
+            self._device.flush()
+        finally:
+            self._lock.acquire()
         self._tables.after_flush()
         self._order.flushed()

@@ -16,9 +16,18 @@ list).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.tables import Tables
+
+
+@dataclass(eq=False, slots=True)
+class Due:
+    """What a page dropped before its version went to the disk: runs of data, single blocks."""
+
+    removed: list[tuple[int, int]]
+    dropped: list[int]
 
 
 class Ledger:
@@ -31,6 +40,7 @@ class Ledger:
         self.ties: dict[int, set[int]] = {}
         self.held: set[int] = set()
         self.orphans: set[int] = set()
+        self._due: list[Due] = []
 
     # -- questions
 
@@ -59,6 +69,12 @@ class Ledger:
         return seen
 
     # -- pointers appear
+
+    def reserve(self, start: int, count: int) -> None:
+        """Blocks of an unreadable type get their first owner. Marked (R4), and from then on treated
+        as if a durable pointer named them: so a run of any length costs nothing to remember.
+        """
+        self._tables.raise_run(start, count)
 
     def allocate(self, page: MetaPage, start: int, count: int, *, meta: bool) -> None:
         """`page` becomes the first owner of free blocks. R4: marked before a pointer is durable."""
@@ -165,7 +181,7 @@ class Ledger:
         """
         heir = self._heir(dead)
         if heir is None:
-            self._settle_drops(dead)
+            self.settle([self.take(dead, reached=False)])
         else:
             heir.removed += dead.removed
             heir.dropped += dead.dropped
@@ -198,25 +214,30 @@ class Ledger:
 
     # -- durable
 
-    def settle(self, page: MetaPage, *, reached: bool) -> None:
-        """The page's transaction is durable: what it dropped may fall (R1, second halves of R4 and
-        R5). If the page itself is reached by a durable pointer, so is what it added.
+    def take(self, page: MetaPage, *, reached: bool) -> Due:
+        """The page's version goes to the disk: what it dropped falls due when that is durable. If
+        the page is reached by a pointer that may be durable then, so is what it added.
         """
-        self._settle_drops(page)
+        due = Due(page.removed, page.dropped)
+        page.removed, page.dropped = [], []
+        self._due.append(due)
         if reached:
             page.added, page.shared, page.filled = set(), {}, set()
             self.forget(page.block)
+        return due
 
-    def _settle_drops(self, page: MetaPage) -> None:
-        for start, count in page.removed:
-            self._tables.lower_run(start, count)
-        for block in page.dropped:
-            if self.gone[block] == 1:
-                del self.gone[block]
-            else:
-                self.gone[block] -= 1
-            self._lower(block)
-        page.removed, page.dropped = [], []
+    def settle(self, due: Iterable[Due]) -> None:
+        """A transaction is durable: what fell due may fall (R1, second halves of R4 and R5)."""
+        for drops in due:
+            self._due.remove(drops)
+            for start, count in drops.removed:
+                self._tables.lower_run(start, count)
+            for block in drops.dropped:
+                if self.gone[block] == 1:
+                    del self.gone[block]
+                else:
+                    self.gone[block] -= 1
+                self._lower(block)
 
     def _lower(self, block: int) -> None:
         """One pointer less. A held block keeps its last count for the temporary root."""
@@ -245,6 +266,9 @@ class Ledger:
             if isinstance(page, MetaPage):
                 yield from page.removed
                 yield from ((block, 1) for block in page.dropped)
+        for due in self._due:
+            yield from due.removed
+            yield from ((block, 1) for block in due.dropped)
 
 
 def _carry(src: set[int], dst: set[int], run: range, but: Iterable[int]) -> None:

@@ -25,6 +25,7 @@ class Order:
         self._registry = registry
         self._after: dict[int, set[int]] = {}
         self._unflushed: set[int] = set()
+        self._flushing: set[int] = set()
 
     def declare(self, before: int, after: int) -> None:
         """Raises CycleError if `before` already waits for `after`, directly or not."""
@@ -48,25 +49,30 @@ class Order:
         out: set[int] = set()
         for block in blocks:
             for first in self._after.get(block, ()):
-                if first in self._unflushed or self._registry.is_dirty(first):
+                if self._open(first):
                     out.add(first)
         return out
 
-    def written(self, blocks: set[int]) -> None:
+    def written(self, blocks: Iterable[int]) -> None:
         """These are on their way; not durable until a flush."""
-        if self._after:
-            self._unflushed |= blocks
+        self._unflushed.update(blocks)
+
+    def _open(self, block: int) -> bool:
+        return block in self._unflushed or block in self._flushing or self._registry.is_dirty(block)
+
+    def flushing(self) -> None:
+        """A flush begins: it covers what was written up to now."""
+        self._flushing |= self._unflushed
+        self._unflushed = set()
 
     def flushed(self) -> None:
-        """Everything written is durable."""
-        self._unflushed.clear()
-        if self._after:
-            dirty = self._registry.is_dirty
-            self._after = {
-                after: left
-                for after, befores in self._after.items()
-                if (left := {b for b in befores if dirty(b)})
-            }
+        """What was written before the flush began is durable."""
+        self._flushing = set()
+        self._after = {
+            after: left
+            for after, befores in self._after.items()
+            if (left := {b for b in befores if self._open(b)})
+        }
 
     def void(self, blocks: Iterable[int], befores: set[int]) -> None:
         """These blocks wait for those no more."""

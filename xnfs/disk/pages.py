@@ -15,7 +15,7 @@ bindings).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.device import BlockDevice
@@ -168,17 +168,16 @@ class PageIO:
 
     # -- dropping
 
-    def evict(self, blocks: Iterable[int], busy: Iterable[int]) -> int:
+    def evict(self, blocks: Iterable[int], busy: Callable[[int], bool]) -> int:
         """Drop the pages among these that can be dropped without loss. Returns how many."""
         registry, held = self._registry, self._ledger.held
-        skip = set(busy)
         gone = [
             block
             for block in blocks
             if (page := registry.pages.get(block)) is not None
             and not page.pins
             and page.lock is None
-            and block not in skip
+            and not busy(block)
             and block not in held
             and not registry.is_dirty(block)
             and not (isinstance(page, MetaPage) and (page.pending or page.fresh))

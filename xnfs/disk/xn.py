@@ -107,7 +107,7 @@ class Xn:
         Raises BadImage, VersionError, CorruptionError, DeviceError; the device then is the caller's
         to close.
         """
-        self._lock = threading.RLock()
+        self._lock = threading.Condition(threading.RLock())
         self._calls = 0
         self._clock = clock
         self._sb = read_superblock_untrusted(device)
@@ -135,6 +135,7 @@ class Xn:
             self._ledger,
             self._order,
             max(seq, self._sb.seq),
+            self._lock,
         )
         self._changer = Changer(
             self._types, self._registry, self._ledger, self._tables, data, clock, self._saw
@@ -353,6 +354,8 @@ class Xn:
         edited block. Not durable until `sync`. Raises Refused, NotFree, NotEmpty, NotCached,
         NoFrames, AclRefused, CapabilityError; then nothing has changed.
         """
+        edits = list(edits)
+        self._make_room(len(edits))
         self._writable()
         pages = [(self._meta(who, block, WRITE), plain_diff(diff)) for block, diff in edits]
         alloc, free, share = plain_extents(alloc), plain_extents(free), plain_extents(share)
@@ -370,15 +373,18 @@ class Xn:
         shown = {block: self._meta(who, w, READ) for block, w in (witnesses or {}).items()}
         if witness:
             shown[0] = self._meta(who, witness, READ)
-        self._make_room(len(pages))
         self._changer.change(who, pages, alloc, free, share, first, shown)
 
     def _make_room(self, edits: int) -> None:
-        """The log bounds how much attached metadata may be dirty at once."""
-        if self._committer.room < edits:
+        """The log bounds how much attached metadata may be dirty at once.
+
+        Comes first in a call: others may run while it commits.
+        """
+        if edits > self._committer.capacity:
+            raise Refused(f"a change of {edits} blocks does not fit the log")
+        while self._committer.room < edits:
+            self._writable()
             self._committer.commit()
-            if self._committer.room < edits:
-                raise Refused(f"a change of {edits} blocks does not fit the log")
 
     def alloc(
         self,
@@ -428,6 +434,7 @@ class Xn:
 
         `old` is free once its last durable copy can't be reached (R1). Raises as `change`.
         """
+        self._make_room(1)
         self._writable()
         page = self._meta(who, parent, WRITE)
         moved = self._meta(who, old, WRITE)
@@ -435,7 +442,6 @@ class Xn:
         if moved.root != page.root:
             raise Refused("a change stays within one root")
         shown = {0: self._meta(who, witness, READ)} if witness else {}
-        self._make_room(1)
         self._changer.relocate(who, page, plain_diff(diff), moved, new, shown)
 
     # -- the temporary root
@@ -543,8 +549,9 @@ class Xn:
             return
         if first != last or not page.type.is_raw(offset % BLOCK, len(data)):
             raise Refused(f"bytes outside the raw range of block {first}")
-        if first not in self._registry.attached:
+        if first not in self._registry.attached and self._committer.room < 1:
             self._make_room(1)
+            page = self._meta(who, first, WRITE)
         at = offset % BLOCK
         page.view[at : at + len(data)] = data
         self._registry.mark_dirty(page)
@@ -612,7 +619,8 @@ class Xn:
         """Drop the clean, unpinned pages among these that the caller may read. Returns how many."""
         get = self._registry.get
         mine = [b for b in blocks if (p := get(b)) and self._rights(who, p.root) & READ]
-        return self._pages.evict(mine, self._ledger.ties)
+        ties, flying = self._ledger.ties, self._committer.in_flight
+        return self._pages.evict(mine, lambda block: block in ties or block in flying)
 
     def _rights(self, who: Caller, root: str) -> int:
         return self._caps.rights_for(who.cap, ("disk", "root", root))
