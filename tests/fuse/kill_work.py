@@ -84,6 +84,9 @@ def transaction(path: Path, mode: str, turn: int) -> str:
         db.execute("create table if not exists t (turn integer, v text)")
         db.execute("insert into t values (?, ?)", (turn, "x" * 500))
     db.close()
+    # SQLite takes a directory that it can't open for one that needs no sync, so a server that is
+    # killed just then makes it promise what it has not got.
+    sync_directory(path.parent)
     return f"sqlite {path.name} {turn}"
 
 
