@@ -5,7 +5,6 @@ from __future__ import annotations
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
-CODE = ["xnfs", "libfs", "tools", "tests", "noxfile.py"]
 
 
 @nox.session
@@ -41,9 +40,10 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmark table."""
+    """The benchmark tables: against fuse2fs, and what must not grow with size."""
     session.install(".")
-    session.run("python", "benchmarks/run.py", *session.posargs)
+    session.run("python", "benchmarks/scale.py")
+    session.run("python", "benchmarks/compare.py", *session.posargs)
 
 
 @nox.session

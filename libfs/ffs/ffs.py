@@ -125,6 +125,8 @@ class Ffs:
             return FsError(error.errno)
         if isinstance(error, CorruptionError):
             self.volume.readonly = True
+        if isinstance(error, DeviceError) and error.errno == errno.ENOSPC:
+            return FsError(errno.ENOSPC, str(error))  # the host's disk is full: it may pass
         number = next((n for kind, n in _ERRNOS if isinstance(error, kind)), errno.EIO)
         return FsError(number, str(error))
 

@@ -11,8 +11,9 @@ A change edits the bytes of some cached metadata blocks. It is accepted exactly 
 - the `acl` of each block's type agrees.
 
 All checks come before the first effect. Nothing here believes what the caller says: claims are
-compared, never used instead of what `owns` says. What is not here: who may name which block
-(`xn.py`), what becomes durable when (`commit.py`).
+compared, never used instead of what `owns` says. What is not here: the arithmetic of pointers
+(`flow.py`), asking the acls (`acl.py`), relocations and held blocks (`reshape.py`), who may name
+which block (`change_calls.py`), what becomes durable when (`commit.py`).
 
 Source: Kaashoek et al. 1997, section 4.2.
 """
@@ -20,18 +21,17 @@ Source: Kaashoek et al. 1997, section 4.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
-from xnfs.disk.blocktype import MAX_GROUP_IDS, ZERO, BlockType
-from xnfs.disk.extents import difference, merge
+from xnfs.disk.acl import Acls
+from xnfs.disk.blocktype import ZERO, BlockType
+from xnfs.disk.flow import Edit, Flow, balance, compare, edit_of
 from xnfs.disk.ledger import Ledger
-from xnfs.disk.records import OP_BIRTH, OP_CHANGE, OP_DEATH, Caller, Diff, Extent
+from xnfs.disk.records import Caller, Diff, Extent
 from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.tables import MAX_TOTAL, Tables
 from xnfs.disk.typetable import TypeTable
 from xnfs.errors import (
-    AclRefused,
     CorruptionError,
     NoFrames,
     NoSpace,
@@ -45,32 +45,6 @@ from xnfs.errors import (
 MAX_BIRTHS: Final = 1024
 
 
-@dataclass(slots=True)
-class Edit:
-    """One block of a change: what it was, what it becomes, and which pointers come and go."""
-
-    block: int
-    type: BlockType
-    page: MetaPage | None  # None: the block is allocated by this very change
-    diff: Diff
-    old: bytes
-    new: bytearray
-    removed: list[Extent] = field(default_factory=list)
-    added: list[Extent] = field(default_factory=list)
-    parent: int = 0  # of a newborn: the edited block that becomes its owner
-
-
-@dataclass(slots=True)
-class Flow:
-    """Where each pointer of a change comes from and goes to: extents with their edits."""
-
-    born: list[tuple[Edit, Extent]] = field(default_factory=list)
-    shared: list[tuple[Edit, Extent]] = field(default_factory=list)
-    moved: list[tuple[Edit, Edit, Extent]] = field(default_factory=list)
-    freed: list[tuple[Edit, Extent]] = field(default_factory=list)
-    retyped: list[tuple[Edit, Edit, Extent]] = field(default_factory=list)
-
-
 class Changer:
     """Checks changes and carries them out."""
 
@@ -81,7 +55,7 @@ class Changer:
         ledger: Ledger,
         tables: Tables,
         data: tuple[int, int],
-        now: Callable[[], int],
+        acls: Acls,
         observer: Callable[[Iterable[Extent]], None],
     ) -> None:
         self._types = types
@@ -89,7 +63,7 @@ class Changer:
         self._ledger = ledger
         self._tables = tables
         self._data = data
-        self._now = now
+        self._acls = acls
         self._observer = observer  # told of every pointer that appears: the collector's barrier
 
     # -- the check
@@ -107,31 +81,20 @@ class Changer:
         """Check everything, then do it. Raises with no effect: Refused, NotFree, AclRefused,
         NoFrames, …
         """
-        plan = [self._edit(page, diff) for page, diff in edits]
+        plan = [edit_of(page, diff, self._data) for page, diff in edits]
         if share:
             self._check_share(share, edits[0][0].root)
         births = self._births(alloc, inits) if alloc or inits else []
         plan += births
         if len({edit.block for edit in plan}) != len(plan):
             raise Refused("a block is edited twice in one change")
-        flow = self._balance(plan, alloc, free, share)
+        flow = balance(plan, alloc, free, share, self._types)
         if alloc:
             self._check_alloc(alloc, flow)
         dying = self._dying(flow, plan) if flow.freed else []
-        self._ask_acls(who, plan, births, dying, witness)
-        self._load_counts([e for edit in plan for e in (*edit.added, *edit.removed)])
+        self._acls.ask_all(who, plan, births, dying, witness)
+        load_counts(self._tables, (e for x in plan for e in (*x.added, *x.removed)))
         self._apply(plan, flow, dying)
-
-    def _load_counts(self, extents: Iterable[Extent]) -> None:
-        """Have the reference counts that the effect will change: reading them may fail."""
-        for _t, start, count in extents:
-            self._tables.shared(start, count)
-
-    def _edit(self, page: MetaPage, diff: Diff) -> Edit:
-        old = bytes(page.view)
-        edit = Edit(page.block, page.type, page, diff, old, bytearray(old))
-        self._compare(edit)
-        return edit
 
     def _births(self, alloc: Sequence[Extent], inits: Mapping[int, Diff]) -> list[Edit]:
         """Newborn metadata blocks with their first bytes. One without is born as zeros: its acl is
@@ -148,98 +111,11 @@ class Changer:
             for block in range(start, start + count):
                 diff = left.pop(block, ())
                 edit = Edit(block, kind, None, diff, ZERO, bytearray(ZERO))
-                self._compare(edit)
+                compare(edit, self._data)
                 out.append(edit)
         if left:
             raise Refused(f"first bytes for blocks {sorted(left)}: no metadata allocated there")
         return out
-
-    def _compare(self, edit: Edit) -> None:
-        """Apply the diff to the new bytes and compute which pointers it removes and adds."""
-        kind, new = edit.type, edit.new
-        parts: set[int] = set()
-        for offset, data in edit.diff:
-            parts.update(kind.parts_of(offset, len(data)))
-            new[offset : offset + len(data)] = data
-        minus: list[Extent] = []
-        plus: list[Extent] = []
-        for part in parts:
-            before, after = kind.owned(edit.old, part), kind.owned(new, part)
-            if before != after:
-                minus += before
-                plus += after
-        if minus or plus:
-            self._bound(minus, edit.block, old=True)
-            self._bound(plus, edit.block, old=False)
-            edit.removed, edit.added = difference(minus, plus)
-
-    def _bound(self, extents: Iterable[Extent], block: int, *, old: bool) -> None:
-        """Pointers must lie in the data area. Old ones come from the disk: it lied."""
-        lo, hi = self._data
-        for _t, start, count in extents:
-            if start < lo or start + count > hi:
-                if old:
-                    raise CorruptionError(block, "pointer", start, f"a block in [{lo}, {hi})")
-                raise Refused(f"block {block}: pointer to [{start}, {start + count}): no data")
-
-    def _balance(
-        self,
-        plan: Sequence[Edit],
-        alloc: Sequence[Extent],
-        free: Sequence[Extent],
-        share: Sequence[Extent],
-    ) -> Flow:
-        """Compare the sum over all edits with the claims, exactly; then match each pointer's two
-        ends.
-        """
-        added = [e for edit in plan for e in edit.added]
-        removed = [e for edit in plan for e in edit.removed]
-        less, more = difference(removed, added)
-        gains, losses = merge([*alloc, *share]), merge(free)
-        if more != gains or less != losses:
-            raise Refused(
-                f"ownership: the diffs add {more} and remove {less}, claimed: {gains} and {losses}"
-            )
-        flow = Flow()
-        if not added:
-            flow.freed = [(edit, e) for edit in plan for e in edit.removed]
-            return flow
-        sources = [(edit, e) for edit in plan for e in edit.removed]
-        claimed = merge(alloc)
-        for edit in plan:
-            for extent in edit.added:
-                moved, rest, sources = _match([extent], sources, same_type=True)
-                flow.moved += [(src, edit, piece) for src, piece in moved]
-                for piece in rest:
-                    self._place(edit, piece, claimed, flow)
-        flow.freed = sources
-        if flow.freed and flow.born:
-            self._match_retyped(flow)
-        return flow
-
-    def _place(self, edit: Edit, piece: Extent, claimed: Sequence[Extent], flow: Flow) -> None:
-        """A pointer that came from no other edit: allocated here, or shared."""
-        t, start, count = piece
-        if any(u == t and s <= start and start + count <= s + n for u, s, n in claimed):
-            flow.born.append((edit, piece))
-        else:
-            flow.shared += [(edit, (t, b, 1)) for b in range(start, start + count)]
-
-    def _match_retyped(self, flow: Flow) -> None:
-        """Blocks of an unreadable type that turn into another type, under the owner that gives them
-        up.
-        """
-        hidden = [x for x in flow.freed if self._types.get(x[1][0]).unreadable]
-        data = [x for x in flow.born if self._types.get(x[1][0]).stamp is None]
-        if not hidden:
-            return
-        freed = [x for x in flow.freed if not self._types.get(x[1][0]).unreadable]
-        born = [x for x in flow.born if x not in data]
-        for edit, extent in data:
-            found, rest, hidden = _match([extent], hidden, same_type=False)
-            flow.retyped += [(src, edit, piece) for src, piece in found]
-            born += [(edit, piece) for piece in rest]
-        flow.born, flow.freed = born, freed + hidden
 
     def _check_alloc(self, alloc: Sequence[Extent], flow: Flow) -> None:
         end = 0
@@ -259,21 +135,35 @@ class Changer:
         more: dict[int, int] = {}
         for t, start, count in share:
             for block in range(start, start + count):
-                page = self._registry.get(block)
-                if page is None:
-                    raise NotCached(f"block {block} is not cached, so it can't be shared")
-                if page.root != root:
-                    raise Refused(f"block {block} belongs to another root")
-                if page.type.number != t:
-                    raise Refused(f"block {block} has type {page.type.number}, not {t}")
-                if self._ledger.owners(block) < 1 and block not in self._ledger.held:
-                    raise Refused(f"block {block} has no owner")
+                self._check_shareable(block, t, root)
                 more[block] = more.get(block, 0) + 1
                 if self._tables.total(block) + more[block] > MAX_TOTAL:
                     raise NoSpace(f"block {block} has {MAX_TOTAL} owners")
 
+    def _check_shareable(self, block: int, t: int, root: str) -> None:
+        page = self._registry.get(block)
+        if page is None:
+            raise NotCached(f"block {block} is not cached, so it can't be shared")
+        if page.root != root:
+            raise Refused(f"block {block} belongs to another root")
+        if page.type.number != t:
+            raise Refused(f"block {block} has type {page.type.number}, not {t}")
+        if self._ledger.owners(block) < 1 and block not in self._ledger.held:
+            raise Refused(f"block {block} has no owner")
+
     def _dying(self, flow: Flow, plan: Sequence[Edit]) -> list[Edit]:
         """Metadata blocks that lose their last owner; each must own nothing."""
+        drops, kinds = self._drops(flow)
+        edited = {edit.block: edit for edit in plan}
+        dying = []
+        for block, n in drops.items():
+            if self._ledger.owners(block) > n or block in self._ledger.held:
+                continue
+            dying.append(self._check_death(block, kinds[block], edited.get(block)))
+        return dying
+
+    def _drops(self, flow: Flow) -> tuple[dict[int, int], dict[int, BlockType]]:
+        """How many owners each metadata block loses on balance, and its type."""
         drops: dict[int, int] = {}
         kinds: dict[int, BlockType] = {}
         for _edit, (t, start, count) in flow.freed:
@@ -285,13 +175,7 @@ class Changer:
         for _edit, (_t, block, _one) in flow.shared:
             if block in drops:
                 drops[block] -= 1
-        edited = {edit.block: edit for edit in plan}
-        dying = []
-        for block, n in drops.items():
-            if self._ledger.owners(block) > n or block in self._ledger.held:
-                continue
-            dying.append(self._check_death(block, kinds[block], edited.get(block)))
-        return dying
+        return drops, kinds
 
     def _check_death(self, block: int, kind: BlockType, edit: Edit | None) -> Edit:
         page = self._registry.get(block)
@@ -304,141 +188,6 @@ class Changer:
             raise NotEmpty(f"block {block} still owns blocks")
         return Edit(block, kind, page, (), last, bytearray(last))
 
-    # -- other shapes
-
-    def relocate(
-        self,
-        who: Caller,
-        parent: MetaPage,
-        diff: Diff,
-        old: MetaPage,
-        new: int,
-        witness: Mapping[int, MetaPage],
-    ) -> None:
-        """One pointer of `parent` goes from `old` to the free block `new`; the object keeps what it
-        owns.
-
-        What `old` owned durably, `new` is taken to own durably, so that what it drops waits for its
-        commit, which is also that of `parent`. `old` itself is dropped by `parent`, and waits
-        likewise.
-        """
-        if parent is old:
-            raise Refused(f"block {old.block} owns itself")
-        edit = self._edit(parent, diff)
-        t = old.type.number
-        if edit.added != [(t, new, 1)] or edit.removed != [(t, old.block, 1)]:
-            raise Refused("a relocation changes exactly one pointer, from old to new")
-        if not self._tables.is_free_run(new, 1):
-            raise NotFree(f"block {new} is not free")
-        if self._ledger.owners(old.block) != 1 or old.block in self._ledger.held:
-            raise Refused(f"block {old.block} has other owners")
-        self._ask_acls(who, [edit], (), (), witness)
-        self._load_counts([*edit.added, *edit.removed])
-        self._registry.add_blank(new, 1, old.type, parent.block, parent.root)
-        page = self._newborn(new)
-        page.view[:] = old.view
-        page.pins, page.lock = old.pins, old.lock
-        page.take_pending(old)
-        for offset, data in diff:
-            parent.view[offset : offset + len(data)] = data
-        self._registry.mark_dirty(parent)
-        self._ledger.remove_one(parent, old.block)
-        self._ledger.allocate(parent, new, 1, meta=True)
-        for other in self._ledger.ties.get(old.block, set()) - {new, old.block}:
-            self._ledger.tie(new, other)
-        self._ledger.forget(old.block)
-        self._registry.drop([old.block])
-        self._observer(edit.added)
-
-    def alloc_held(self, who: Caller, near: MetaPage, extent: Extent, init: Diff) -> None:
-        """A newborn metadata block whose only owner is the temporary root."""
-        t, block, count = extent
-        kind = self._types.get(t)
-        if count != 1 or kind.stamp is None:
-            raise Refused("a held block is one block of metadata")
-        if not self._tables.is_free_run(block, 1):
-            raise NotFree(f"block {block} is not free")
-        edit = Edit(block, kind, None, init, ZERO, bytearray(ZERO))
-        self._compare(edit)
-        if edit.added:
-            raise Refused("a held block is born without pointers")
-        self.ask(who, kind, OP_BIRTH, 0, edit, (near.block, near.view))
-        self._load_counts([extent])
-        self._registry.add_blank(block, 1, kind, 0, near.root)
-        self._newborn(block).view[:] = edit.new
-        self._ledger.hold_new(block)
-        self._observer([extent])
-
-    def bury_held(self, page: MetaPage) -> None:
-        """The temporary root gives up a block that nobody owns."""
-        self._ledger.bury(page)
-
-    def abandon(self, page: MetaPage, diff: Diff) -> None:
-        """Forget pointers without freeing what they name: it becomes a leak. For the root catalogue
-        only.
-        """
-        for offset, data in diff:
-            page.view[offset : offset + len(data)] = data
-        self._registry.mark_dirty(page)
-
-    # -- acl
-
-    def _ask_acls(
-        self,
-        who: Caller,
-        plan: Sequence[Edit],
-        births: Sequence[Edit],
-        dying: Sequence[Edit],
-        witness: Mapping[int, MetaPage],
-    ) -> None:
-        shown = {edit.block: edit for edit in plan}
-        for edit in births:
-            edit.parent = next(
-                (e.block for e in plan if any(_holds(x, edit.block) for x in e.added)), 0
-            )
-        for op, edits in ((OP_CHANGE, plan), (OP_DEATH, dying)):
-            for edit in edits:
-                if edit.type.acl is None:
-                    continue
-                page = witness.get(edit.block) or witness.get(0)
-                number: int = page.block if page else 0
-                data: bytes | bytearray | memoryview = page.view if page else ZERO
-                if page is None and edit.page is None:
-                    number = edit.parent
-                if number in shown:
-                    seen = shown[number]
-                    data = seen.new if edit.page is None else seen.old
-                asked = OP_BIRTH if edit.page is None else op
-                self.ask(who, edit.type, asked, 0, edit, (number, data))
-
-    def ask(
-        self,
-        who: Caller,
-        kind: BlockType,
-        op: int,
-        mask: int,
-        edit: Edit,
-        witness: tuple[int, bytes | bytearray | memoryview],
-    ) -> None:
-        """Run the type's acl. Raises AclRefused with its answer."""
-        if kind.acl is None:
-            return
-        answer = kind.acl(
-            op,
-            mask,
-            edit.old,
-            edit.new,
-            witness[1],
-            edit.block,
-            witness[0],
-            who.uid & 0xFFFFFFFF,
-            who.gid & 0xFFFFFFFF,
-            tuple(who.groups[:MAX_GROUP_IDS]),
-            self._now(),
-        )
-        if answer:
-            raise AclRefused(answer, edit.block)
-
     # -- the effect
 
     def _apply(self, plan: Sequence[Edit], flow: Flow, dying: Sequence[Edit]) -> None:
@@ -446,12 +195,21 @@ class Changer:
         for edit in plan:
             page = edit.page
             if page is None:
-                page = edit.page = self._newborn(edit.block)
+                page = edit.page = newborn(self._registry, edit.block)
             for offset, data in edit.diff:
                 page.view[offset : offset + len(data)] = data
             self._registry.mark_dirty(page)
             if page is not plan[0].page:
                 self._ledger.tie(plan[0].block, page.block)  # one change, one transaction
+        self._account(flow)
+        for edit in dying:
+            dead = self._registry.get(edit.block)
+            assert isinstance(dead, MetaPage)  # _check_death saw it
+            self._ledger.bury(dead)
+        self._observer([e for edit in plan for e in edit.added])
+
+    def _account(self, flow: Flow) -> None:
+        """Tell the ledger of every pointer: first those that go, then those that come."""
         for edit, extent in flow.freed:
             self._free(_page(edit), extent)
         for edit, (t, start, count) in flow.born:
@@ -467,11 +225,6 @@ class Changer:
             self._ledger.transfer(_page(src), _page(dst), start, count, meta=meta)
         for src, dst, (_t, start, count) in flow.retyped:
             self._ledger.retype(_page(src), _page(dst), start, count)
-        for edit in dying:
-            dead = self._registry.get(edit.block)
-            assert isinstance(dead, MetaPage)  # _check_death saw it
-            self._ledger.bury(dead)
-        self._observer([e for edit in plan for e in edit.added])
 
     def _make_pages(self, flow: Flow, first: Edit) -> None:
         """Frames for everything that is born, cleared before anyone can see them."""
@@ -491,11 +244,6 @@ class Changer:
                 raise
             done.append((start, count))
 
-    def _newborn(self, block: int) -> MetaPage:
-        page = self._registry.get(block)
-        assert isinstance(page, MetaPage)  # _make_pages made it
-        return page
-
     def _free(self, page: MetaPage, extent: Extent) -> None:
         t, start, count = extent
         if self._types.get(t).stamp is not None:
@@ -509,37 +257,19 @@ class Changer:
         self._registry.drop(b for b in run if not shared or owners(b) < 1)
 
 
+def load_counts(tables: Tables, extents: Iterable[Extent]) -> None:
+    """Have the reference counts that the effect will change: reading them may fail."""
+    for _t, start, count in extents:
+        tables.shared(start, count)
+
+
+def newborn(registry: Registry, block: int) -> MetaPage:
+    """The page of a metadata block that was given its frame a moment ago."""
+    page = registry.get(block)
+    assert isinstance(page, MetaPage)  # `add_blank` made it
+    return page
+
+
 def _page(edit: Edit) -> MetaPage:
     assert edit.page is not None  # set at the latest when the change is applied
     return edit.page
-
-
-def _holds(extent: Extent, block: int) -> bool:
-    return extent[1] <= block < extent[1] + extent[2]
-
-
-def _match(
-    wanted: Sequence[Extent], sources: list[tuple[Edit, Extent]], *, same_type: bool
-) -> tuple[list[tuple[Edit, Extent]], list[Extent], list[tuple[Edit, Extent]]]:
-    """Cut `wanted` along `sources`: (matched pieces with their source, rest of wanted, rest of
-    sources).
-    """
-    matched: list[tuple[Edit, Extent]] = []
-    rest = list(wanted)
-    left: list[tuple[Edit, Extent]] = []
-    for edit, (u, s, n) in sources:
-        spare = [(s, s + n)]
-        for t, start, count in list(rest):
-            lo, hi = max(s, start), min(s + n, start + count)
-            if lo >= hi or (same_type and t != u) or (lo, hi) not in _cover(spare, lo, hi):
-                continue
-            rest.remove((t, start, count))
-            rest += [(t, a, b - a) for a, b in ((start, lo), (hi, start + count)) if a < b]
-            matched.append((edit, (t, lo, hi - lo)))
-            spare = [x for a, b in spare for x in ((a, min(b, lo)), (max(a, hi), b)) if x[0] < x[1]]
-        left += [(edit, (u, a, b - a)) for a, b in spare]
-    return matched, rest, left
-
-
-def _cover(spare: Sequence[tuple[int, int]], lo: int, hi: int) -> list[tuple[int, int]]:
-    return [(lo, hi)] if any(a <= lo and hi <= b for a, b in spare) else []

@@ -6,8 +6,8 @@ that it owns the block, and under which type. That is the secure binding: checke
 when used.
 
 Not here: changes of metadata (`change.py`), when dirty pages are written (`commit.py`), rights
-(`xn.py`). Everything that comes from the device is checked before it is believed: stamps, types,
-and that the free map knows the block.
+(`syscalls.py`). Everything that comes from the device is checked before it is believed: stamps,
+types, and that the free map knows the block.
 
 Source: Kaashoek et al. 1997, section 4.3 (registry); Engler et al. 1995, section 3.1 (secure
 bindings).

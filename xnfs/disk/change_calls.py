@@ -1,0 +1,185 @@
+"""System calls that change who owns what: `change` and its fixed shapes, and the temporary root.
+
+Each call copies its arguments, checks that the caller may name every block in it, makes room in the
+log, and hands over. Whether the change is exactly what is claimed is for `change.py` (and
+`reshape.py`, for calls that are no sum of pointers) to say; whether the file system's own rules
+agree, for `acl.py`. Bytes that own nothing are written by `page_calls.py`.
+
+Relies on `syscalls.py` for the lock, rights and room. Guarantees: a call is refused without effect
+or carried out whole; it stays within one root.
+
+Source: Kaashoek et al. 1997, section 4 and table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from xnfs.capability import ALLOC, READ, WRITE
+from xnfs.disk.arguments import plain_diff, plain_extents
+from xnfs.disk.blocktype import ZERO
+from xnfs.disk.flow import Edit
+from xnfs.disk.records import OP_ACCESS, Caller, Diff, Extent
+from xnfs.disk.syscalls import Boundary, syscall
+from xnfs.errors import NotEmpty, Refused
+
+
+class ChangeCalls(Boundary):
+    """Changes of metadata, the temporary root, and the question whether an acl would agree."""
+
+    # -- changes of metadata
+
+    @syscall
+    def change(
+        self,
+        who: Caller,
+        edits: Sequence[tuple[int, Diff]],
+        *,
+        alloc: Sequence[Extent] = (),
+        free: Sequence[Extent] = (),
+        share: Sequence[Extent] = (),
+        inits: Mapping[int, Diff] | None = None,
+        witness: int = 0,
+        witnesses: Mapping[int, int] | None = None,
+    ) -> None:
+        """Edit metadata blocks, atomically: in memory now, on the disk in one transaction.
+
+        Pointers added minus removed must equal `alloc + share - free` exactly. `inits`: first bytes
+        of allocated metadata blocks. `witness`: the block shown to every acl; `witnesses`: by
+        edited block. Not durable until `sync`. Raises Refused, NotFree, NotEmpty, NotCached,
+        NoFrames, AclRefused, CapabilityError; then nothing has changed.
+        """
+        edits = list(edits)
+        self._make_room(len(edits))
+        self._writable()
+        pages = [(self._meta(who, block, WRITE), plain_diff(diff)) for block, diff in edits]
+        alloc, free, share = plain_extents(alloc), plain_extents(free), plain_extents(share)
+        if not pages:
+            raise Refused("a change edits at least one block")
+        root = pages[0][0].root
+        if any(page.root != root for page, _ in pages):
+            raise Refused("a change stays within one root")
+        if alloc:
+            self._may(who, root, ALLOC)
+        first = {block: plain_diff(diff) for block, diff in (inits or {}).items()}
+        self._check_claims((*alloc, *free, *share))
+        shown = {block: self._meta(who, w, READ) for block, w in (witnesses or {}).items()}
+        if witness:
+            shown[0] = self._meta(who, witness, READ)
+        self._changer.change(who, pages, alloc, free, share, first, shown)
+
+    def _check_claims(self, claims: Iterable[Extent]) -> None:
+        lo, hi = self._data
+        for _t, start, count in claims:
+            if count < 1 or start < lo or start + count > hi:
+                raise Refused(f"claim [{start}, {start + count}) is not in the data area")
+
+    def alloc(
+        self,
+        who: Caller,
+        parent: int,
+        diff: Diff,
+        claim: Sequence[Extent],
+        *,
+        init: Diff = (),
+        witness: int = 0,
+    ) -> None:
+        """O' = O + claim: `parent` becomes the first owner of free blocks, which are zero."""
+        inits = {claim[0][1]: init} if init and claim else {}
+        self.change(who, [(parent, diff)], alloc=claim, inits=inits, witness=witness)
+
+    def free(
+        self, who: Caller, parent: int, diff: Diff, claim: Sequence[Extent], *, witness: int = 0
+    ) -> None:
+        """O' = O - claim. The blocks are free when no durable pointer can name them (R1)."""
+        self.change(who, [(parent, diff)], free=claim, witness=witness)
+
+    def update(self, who: Caller, block: int, diff: Diff, *, witness: int = 0) -> None:
+        """O' = O."""
+        self.change(who, [(block, diff)], witness=witness)
+
+    def move(
+        self,
+        who: Caller,
+        src: int,
+        src_diff: Diff,
+        dst: int,
+        dst_diff: Diff,
+        *,
+        witness: int = 0,
+    ) -> None:
+        """Pointers go from `src` to `dst`; the sum stays (R3)."""
+        self.change(who, [(src, src_diff), (dst, dst_diff)], witness=witness)
+
+    swap = move
+
+    @syscall
+    def relocate(
+        self, who: Caller, parent: int, diff: Diff, old: int, new: int, *, witness: int = 0
+    ) -> None:
+        """The same metadata object at a new address: `parent`'s pointer goes from `old` to `new`,
+        children stay.
+
+        `old` is free once its last durable copy can't be reached (R1). Raises as `change`.
+        """
+        self._make_room(1)
+        self._writable()
+        page = self._meta(who, parent, WRITE)
+        moved = self._meta(who, old, WRITE)
+        self._may(who, page.root, ALLOC)
+        if moved.root != page.root:
+            raise Refused("a change stays within one root")
+        shown = {0: self._meta(who, witness, READ)} if witness else {}
+        self._reshaper.relocate(who, page, plain_diff(diff), moved, new, shown)
+
+    # -- the temporary root
+
+    @syscall
+    def hold(self, who: Caller, block: int) -> None:
+        """Keep a metadata block alive in memory after its last owner has gone. Not over a crash."""
+        page = self._meta(who, block, WRITE)
+        self._ledger.held.add(block)
+        self._saw([(page.type.number, block, 1)])
+
+    @syscall
+    def alloc_held(self, who: Caller, root_block: int, extent: Extent, *, init: Diff) -> None:
+        """A metadata block that only the temporary root owns. `root_block`: any cached block of the
+        root.
+        """
+        self._writable()
+        page = self._meta(who, root_block, WRITE)
+        self._may(who, page.root, ALLOC)
+        (claim,) = plain_extents([extent])
+        self._reshaper.alloc_held(who, page, claim, plain_diff(init))
+
+    @syscall
+    def drop(self, who: Caller, block: int) -> None:
+        """Let go of a held block. If nothing else owns it, it is freed; then it must own nothing
+        (NotEmpty).
+        """
+        self._writable()
+        page = self._meta(who, block, WRITE)
+        if block not in self._ledger.held:
+            raise Refused(f"block {block} is not held")
+        if self._ledger.owners(block) == 0:
+            if not page.type.owns_nothing(bytes(page.view)):
+                raise NotEmpty(f"block {block} still owns blocks")
+            self._reshaper.bury_held(page)
+        self._ledger.let_go(block)
+
+    # -- questions
+
+    @syscall
+    def refs(self, block: int) -> int:
+        """How many pointers in memory name the block."""
+        return self._ledger.owners(block)
+
+    @syscall
+    def access(self, who: Caller, block: int, mask: int, *, witness: int = 0) -> None:
+        """Ask the block's acl for read 4, write 2, search 1. Raises AclRefused with its errno."""
+        page = self._meta(who, block, READ)
+        shown = self._meta(who, witness, READ) if witness else None
+        old = bytes(page.view)
+        edit = Edit(block, page.type, page, (), old, bytearray(old))
+        seen = (shown.block, shown.view) if shown else (0, ZERO)
+        self._acls.ask(who, page.type, OP_ACCESS, mask & 7, edit, seen)

@@ -1,0 +1,170 @@
+"""System calls on cached blocks: binding, reading, writing raw bytes, pins and locks, eviction.
+
+Each call checks that the caller may name the blocks and hands over to `pages.py`, which moves the
+bytes and knows what may be dropped. Which pages to keep is the caller's choice. Changes of pointers
+are in `change_calls.py`; what becomes durable when, behind `sync` in `xn.py`.
+
+Relies on `syscalls.py` for the lock and for rights. Guarantees: nobody reads, writes or drops a
+page of a root that his capability does not name, nor writes one that another has locked; only bytes
+that own nothing are written here.
+
+Source: Kaashoek et al. 1997, section 4.3 (buffer cache registry).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from xnfs.capability import READ, WRITE
+from xnfs.disk.arguments import plain_bytes
+from xnfs.disk.records import BLOCK, Caller, Registered
+from xnfs.disk.registry import MetaPage
+from xnfs.disk.syscalls import Boundary, syscall
+from xnfs.errors import NotCached, Refused
+
+
+class PageCalls(Boundary):
+    """Bytes of cached blocks, and the registry's entries for them."""
+
+    # -- binding
+
+    @syscall
+    def readin(self, who: Caller, parent: int, part: int, start: int, count: int) -> None:
+        """Bind children of `parent`'s partition and read those that are not cached.
+
+        Raises Refused (not its children), CorruptionError, NoFrames, DeviceError.
+        """
+        self._pages.read_in(self._meta(who, parent, READ), part, start, count)
+
+    @syscall
+    def bind(self, who: Caller, parent: int, part: int, start: int, count: int) -> None:
+        """Bind data blocks that are about to be overwritten whole, without reading them."""
+        self._pages.bind(self._meta(who, parent, WRITE), part, start, count)
+
+    def unbind(self, who: Caller, block: int) -> None:
+        """Give a clean page back."""
+        self.evict(who, [block])
+
+    @syscall
+    def prefetch(self, who: Caller, start: int, count: int) -> None:
+        """Have the device fetch blocks before their parent is known. Nothing becomes readable."""
+        if not 0 <= start <= start + count <= self._geometry.blocks or count > 1024:
+            raise Refused("prefetch of at most 1024 blocks inside the image")
+        self._pages.prefetch(start, count)
+
+    @syscall
+    def evict(self, who: Caller, blocks: Iterable[int]) -> int:
+        """Drop the clean, unpinned pages among these that the caller may read. Returns how many."""
+        get = self._registry.get
+        mine = [b for b in blocks if (p := get(b)) and self._rights(who, p.root) & READ]
+        ties, flying = self._ledger.ties, self._committer.in_flight
+        return self._pages.evict(mine, lambda block: block in ties or block in flying)
+
+    # -- bytes
+
+    @syscall
+    def read(self, who: Caller, start: int, offset: int, size: int) -> bytes:
+        """Bytes of consecutive cached blocks, from `offset` after the start of block `start`."""
+        if size <= 0 or offset < 0:
+            return b""
+        first, last = start + offset // BLOCK, start + (offset + size - 1) // BLOCK
+        self._same_root(who, first, last, READ)
+        return self._pages.read(start, offset, size)
+
+    @syscall
+    def map(self, who: Caller, block: int) -> memoryview:
+        """A cached page, as it is now. A copy: the frame may soon hold another's block."""
+        self._page(who, block, READ)
+        return memoryview(self._pages.read(block, 0, BLOCK))
+
+    @syscall
+    def write_raw(self, who: Caller, start: int, offset: int, data: bytes | memoryview) -> None:
+        """Write bytes that own nothing: data blocks, or the raw range of one metadata block.
+
+        Data may span consecutive bound blocks. Not durable until `sync`. Raises NotCached, Refused.
+        """
+        self._writable()
+        data = plain_bytes(data)
+        if not len(data) or offset < 0:
+            return
+        first, last = start + offset // BLOCK, start + (offset + len(data) - 1) // BLOCK
+        self._same_root(who, first, last, WRITE)
+        page = self._registry.pages[first]
+        if not isinstance(page, MetaPage):
+            self._pages.write(start, offset, data)
+            return
+        if first != last or not page.type.is_raw(offset % BLOCK, len(data)):
+            raise Refused(f"bytes outside the raw range of block {first}")
+        self._write_meta(who, page, offset % BLOCK, data)
+
+    def _write_meta(self, who: Caller, page: MetaPage, at: int, data: bytes | memoryview) -> None:
+        if page.block not in self._registry.attached and self._committer.room < 1:
+            self._make_room(1)
+            page = self._meta(who, page.block, WRITE)  # others may have run meanwhile
+        page.view[at : at + len(data)] = data
+        self._registry.mark_dirty(page)
+
+    def _same_root(self, who: Caller, first: int, last: int, rights: int) -> None:
+        """The caller has these rights over the root of every page of the run."""
+        pages = self._registry.pages
+        known = None
+        for block in range(first, last + 1):
+            page = pages.get(block)
+            if page is None:
+                raise NotCached(f"block {block} is not cached")
+            if page.root != known:
+                known = page.root
+                self._may(who, known, rights)
+            if rights & WRITE and page.lock not in (None, who.cap):
+                raise Refused(f"block {block} is locked by another")
+
+    # -- the registry's entries
+
+    @syscall
+    def cached(self, block: int) -> bool:
+        """True if the block's bytes are in the registry."""
+        page = self._registry.get(block)
+        return page is not None and page.valid
+
+    @syscall
+    def registered(self, block: int) -> Registered | None:
+        """What the registry knows of a block."""
+        page = self._registry.get(block)
+        if page is None:
+            return None
+        dirty, fresh = self._registry.is_dirty(block), page.meta and cast(MetaPage, page).fresh
+        state = "volatile" if fresh else "reachable" if dirty else "persistent"
+        return Registered(
+            block, page.type.number, page.frame, page.parent, dirty, fresh, page.pins,
+            page.lock is not None, state,
+        )  # fmt: skip
+
+    @syscall
+    def pin(self, who: Caller, block: int) -> None:
+        """Keep a page from being evicted. Counted."""
+        self._page(who, block, READ).pins += 1
+
+    @syscall
+    def unpin(self, who: Caller, block: int) -> None:
+        """Undo one `pin`."""
+        page = self._page(who, block, READ)
+        if not page.pins:
+            raise Refused(f"block {block} is not pinned")
+        page.pins -= 1
+
+    @syscall
+    def lock(self, who: Caller, block: int) -> None:
+        """Keep other capabilities from changing a page. Raises Refused if another has it."""
+        page = self._page(who, block, WRITE)
+        if page.lock not in (None, who.cap):
+            raise Refused(f"block {block} is locked by another")
+        page.lock = who.cap
+
+    @syscall
+    def unlock(self, who: Caller, block: int) -> None:
+        """Undo `lock`. Raises Refused if another has it."""
+        page = self._page(who, block, WRITE)
+        if page.lock != who.cap:
+            raise Refused(f"block {block} is not locked by this capability")
+        page.lock = None
