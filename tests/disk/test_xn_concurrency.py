@@ -14,8 +14,8 @@ import pytest
 
 from tests.disk.xn_actor import OPS, Actor
 from tests.disk.xn_crash import Run, Sync, explore
-from tests.disk.xn_kit import DATA, NODE, Kit, fill, image
-from xnfs import BLOCK, MemoryDevice
+from tests.disk.xn_kit import DATA, NODE, Kit, extent, fill, image, slot
+from xnfs import BLOCK, MemoryDevice, NotFree
 from xnfs.disk.recording import RecordingDevice
 from xnfs.disk.stacked import StackedDevice
 
@@ -149,3 +149,32 @@ def test_concurrency_syncs_of_many_threads_end() -> None:
     found.load(found.root)
     for parent in parents:
         assert len(found.slots(parent)) == 30
+
+
+def test_concurrency_the_collector_hears_of_pointers_during_its_own_commit() -> None:
+    door = OpenDoor(image())
+    kit = Kit(door)
+    dead = kit.data(kit.root, 0, b"dead")
+    other = kit.data(kit.root, 1, b"other")
+    kit.sync()
+    assert not kit.xn.collect(kit.admin, 0).done  # what it has to look at is known from here on
+    kit.free(kit.root, 0)
+    kit.sync()
+    kit.xn.write_raw(kit.me, other, 0, b"something to commit")
+
+    visits: list[int] = []
+
+    def visit() -> None:
+        door.visit = None
+        visits.append(dead)
+        claim = [extent(DATA, dead)]
+        kit.xn.alloc(kit.me, kit.root, [slot(2, DATA, dead)], claim)
+
+    door.visit = visit
+    while not (status := kit.xn.collect(kit.admin, 8)).done:
+        pass
+    assert visits == [dead]
+    assert status.freed == 0
+    assert kit.xn.refs(dead) == 1
+    with pytest.raises(NotFree):
+        kit.xn.alloc(kit.me, kit.root, [slot(3, DATA, dead)], [extent(DATA, dead)])

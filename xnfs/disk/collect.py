@@ -59,6 +59,8 @@ class Collector:
         self._seen: dict[int, int] = {}  # pointers found to blocks with more than one owner
         self._touched: set[int] = set()
         self._visited = 0
+        #: swept, or given up: nothing is freed any more
+        self.over = False
         self._mark(roots)
         self._mark((self._type_of(b), b, 1) for b in ledger.held)
 
@@ -81,6 +83,11 @@ class Collector:
             if not self._todo:
                 # What only waits for a commit is no leak, and what is durable no pending change.
                 self._commit()
+            # Others had their turn during the commit: pointers may have appeared, or all is over.
+            if self.over:
+                return CollectStatus(True, self._visited, 0)
+            if not self._todo:
+                self.over = True
                 return CollectStatus(True, self._visited, self._sweep())
             self._visit(*self._todo.popitem())
         return CollectStatus(False, self._visited, 0)

@@ -150,7 +150,9 @@ class Boundary:
         if self.damaged:
             return
         self.damaged = True
-        self._collector = None
+        if self._collector is not None:
+            self._collector.over = True
+            self._collector = None
         if not self.readonly and not self._closed:
             with suppress(DeviceError):  # then writes have stopped for that reason
                 self._set_state((self._sb.state | DAMAGED) & ~CLEAN)

@@ -26,8 +26,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any, Final
 
 from xnfs.capability import ALL, WRITE, Capabilities
 from xnfs.disk.acl import Acls
@@ -52,7 +53,14 @@ from xnfs.disk.superblock import read_superblock_untrusted
 from xnfs.disk.syscalls import DISK, syscall
 from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
+from xnfs.errors import Refused
 from xnfs.memory.frames import FramePool
+
+#: The calls that `batch` can make: those that never wait for the device's cache.
+BATCHED: Final = frozenset(
+    "access alloc alloc_held bind change depend drop evict free hold lock map move pin prefetch"
+    " read readin relocate swap unbind unlock unpin update write_raw writeback".split()
+)
 
 
 class Xn(CatalogueCalls, ChangeCalls, PageCalls):
@@ -195,6 +203,19 @@ class Xn(CatalogueCalls, ChangeCalls, PageCalls):
         """(dirty data and fresh blocks, dirty attached metadata blocks)."""
         return len(self._registry.plain), len(self._registry.attached)
 
+    @syscall
+    def batch(self, who: Caller, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """Many calls, one crossing: (name, arguments after the caller), made in order.
+
+        Returns their results. Raises what the first that fails raises; those before it stand, those
+        after it are not made. Raises Refused for a name that is not in BATCHED, before any is made.
+        """
+        calls = [(name, tuple(arguments)) for name, arguments in calls]
+        for name, _arguments in calls:
+            if name not in BATCHED:
+                raise Refused(f"{name} can't be part of a batch")
+        return [getattr(self, name)(who, *arguments) for name, arguments in calls]
+
     # -- leaks
 
     @syscall
@@ -211,13 +232,20 @@ class Xn(CatalogueCalls, ChangeCalls, PageCalls):
                 self._device, self._seed, self._types, self._registry, self._ledger,
                 self._tables, roots, self._data, self._committer.commit,
             )  # fmt: skip
-        collector, self._collector = self._collector, None
-        status = collector.step(budget)
-        if status.done:
-            self._leaky = False
-        else:
-            self._collector = collector  # one that has failed has not seen everything
+        collector = self._collector
+        try:
+            status = collector.step(budget)
+        except BaseException:
+            self._give_up(collector)  # it has not seen everything
+            raise
+        if status.done and self._collector is collector:
+            self._collector, self._leaky = None, False
         return status
+
+    def _give_up(self, collector: Collector) -> None:
+        collector.over = True
+        if self._collector is collector:
+            self._collector = None
 
     @property
     def leaky(self) -> bool:
