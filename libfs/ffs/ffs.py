@@ -405,8 +405,9 @@ class Ffs:
         vnodes = [vol.vnode(ino) for ino in inos]
         blocks = list(vol.renamed)
         for v in vnodes:
-            vol.flush(v)
-            blocks.append(v.ino)
+            if not (data_only and vol.only_times(v)):
+                vol.flush(v)
+                blocks.append(v.ino)
             blocks += [b for lo, hi in v.written for b in range(lo, hi)]
         vol.xn.sync(vol.who, blocks)
         vol.renamed.clear()

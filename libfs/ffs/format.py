@@ -101,6 +101,9 @@ HEADER_LAYOUT: Final = Layout(
     "names" / Int16ul,  # 120: inline names
     "heap" / Int16ul,  # 122: end of the inline names' heap
 )
+#: Where the size stands, and how.
+SIZE_AT: Final = 32
+SIZE: Final = struct.Struct("<Q")
 HEADER: Final = struct.Struct(
     "<"
     "H"  # 16 mode

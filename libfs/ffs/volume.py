@@ -215,6 +215,14 @@ class Volume:
             batch.set(v)
             batch.commit()
 
+    def only_times(self, v: Vnode) -> bool:
+        """Whether nothing but times of `v` would be lost with its header as it is on the disk."""
+        known = self.xn.registered(v.ino)
+        if known is None or known.dirty or known.fresh:
+            return False
+        (size,) = f.SIZE.unpack(self.xn.read(self.who, v.ino, f.SIZE_AT, f.SIZE.size))
+        return bool(size == v.size)
+
     def order_tail(self, v: Vnode) -> None:
         """D3: a size that takes in more of a block is not durable before the bytes there are.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from libfs.posix.interface import FsError
 from tests.ffs.support import FILE, ROOT, UUID
 from xnfs import DeviceError, FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.device import Buffers
-from xnfs.disk.stacked import StackedDevice
+from xnfs.disk.stacked import CountingDevice, StackedDevice
 
 
 class Failing(StackedDevice):
@@ -70,3 +71,38 @@ def test_host_device_error_stops_writes_and_is_never_forgotten() -> None:
         fs.create(ROOT, fs.root, b"g", FILE)
     assert caught.value.errno == errno.EROFS
     assert fs.read(ino, 0, 10) == b"a" * 10
+
+
+def _flushes(work: Callable[[], object], device: CountingDevice) -> int:
+    before = device.counts.flushes
+    work()
+    return device.counts.flushes - before
+
+
+def test_host_flushes_for_a_sync() -> None:
+    disk = MemoryDevice(4096)
+    format_image(disk, uuid=UUID, label="host")
+    device = CountingDevice(disk)
+    xn = Xn(device, frames=FramePool(1024))
+    Ffs.mkfs(xn, xn.admin, "home")
+    fs = Ffs.mount(xn, xn.admin, "home")
+    ino = fs.create(ROOT, fs.root, b"f", FILE)
+    fs.write(ROOT, ino, 0, b"a" * 50_000, kill_suid=False)
+    assert _flushes(lambda: fs.sync([ino]), device) == 2
+    # An overwrite changes times only, which fdatasync does not promise.
+    fs.write(ROOT, ino, 4096, b"b" * 4096, kill_suid=False)
+    assert _flushes(lambda: fs.sync([ino], data_only=True), device) == 1
+    fs.write(ROOT, ino, 4096, b"c" * 4096, kill_suid=False)
+    assert _flushes(lambda: fs.sync([ino]), device) == 2
+    # An append changes the size, which it does promise.
+    fs.write(ROOT, ino, 50_000, b"d" * 100, kill_suid=False)
+    assert _flushes(lambda: fs.sync([ino], data_only=True), device) == 2
+    again = Xn(disk.fork(), frames=FramePool(1024))
+    found = Ffs.mount(again, again.admin, "home")
+    there = found.lookup(found.root, b"f")
+    assert there is not None
+    assert found.read(there, 4090, 10) == b"a" * 6 + b"c" * 4
+    assert found.read(there, 49_999, 200) == b"a" + b"d" * 100
+    for i in range(1000):
+        fs.create(ROOT, fs.root, b"many%d" % i, FILE)
+    assert _flushes(lambda: fs.sync(None), device) <= 4
