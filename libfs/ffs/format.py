@@ -10,7 +10,6 @@ All numbers are little-endian. The first 16 bytes of every block but data are th
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from construct import (
@@ -245,29 +244,3 @@ XATTR_LAYOUT: Final = Layout("namespace" / Int8ul, "name" / Int8ul, "value" / In
 XATTR_INO_AT: Final = 16  # of ffs.xattr
 XATTR_BLOCK_AT: Final = 64
 NAMESPACES: Final = {b"user.": 1, b"trusted.": 2, b"security.": 3, b"system.": 4}
-
-
-@dataclass(slots=True)
-class Header:
-    """The inode header, decoded. `fields` of `HEADER` in order."""
-
-    mode: int
-    flags: int
-    uid: int
-    gid: int
-    nlink: int
-    size: int
-    blocks: int
-    atime: int
-    mtime: int
-    ctime: int
-    crtime: int
-    generation: int
-    depth: int
-    rmajor: int
-    rminor: int
-    key: int
-    entries: int
-    parent: int
-    names: int
-    heap: int

@@ -5,8 +5,8 @@ Relies on being the only caller of its file system. Guarantees: calls are atomic
 other, raise only `FsError` (and what the file system lets escape), and return plain records.
 
 All is by inode number and handle, never by path: walking paths is the caller's (a host kernel, a
-tool). Nothing is durable on return except after `fsync`, `fsyncdir`, `fsync_inode`, `sync`, or with
-the options and open flags that say so. Times are ns, sizes and offsets bytes, names bytes.
+tool). Nothing is durable on return except after `fsync`, `fsyncdir`, `fsync_inodes`, `sync`, or
+with the options and open flags that say so. Times are ns, sizes and offsets bytes, names bytes.
 """
 
 from __future__ import annotations
@@ -240,13 +240,8 @@ class Posix:
         with self._lock:
             data.fsync(self._core, opening.directory(self._core, fh).ino, datasync=datasync)
 
-    def fsync_inode(self, ino: Ino, *, datasync: bool = False) -> None:
-        """See `data.fsync`."""
-        with self._lock:
-            data.fsync(self._core, ino, datasync=datasync)
-
     def fsync_inodes(self, inos: Sequence[Ino], *, datasync: bool = False) -> None:
-        """`fsync_inode` of several, for the price of one."""
+        """As `fsync`, by number, of several for the price of one."""
         with self._lock:
             if not self._core.readonly:
                 self._core.fs.sync(inos, data_only=datasync)

@@ -183,8 +183,3 @@ def runs(blocks: Iterable[int], limit: int = 4096) -> list[tuple[int, int]]:
     if last >= 0:
         out.append((start, last - start + 1))
     return out
-
-
-def missing_runs(pages: dict[int, Page], start: int, count: int) -> list[tuple[int, int]]:
-    """The runs of [start, start+count) that have no page."""
-    return runs(b for b in range(start, start + count) if b not in pages)
