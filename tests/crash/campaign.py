@@ -6,14 +6,14 @@ import random
 from collections.abc import Iterator, Mapping
 
 import pytest
+from xnfs_trials.crash.explore import Stats, Trial, explore
+from xnfs_trials.crash.ffstrial import FfsTrial
+from xnfs_trials.crash.states import Cutter
+from xnfs_trials.crash.workload import random_ops
 
 from libfs.posix.interface import FsError
-from tests.crash.explore import Stats, Trial, explore
-from tests.crash.ffstrial import FfsTrial
 from tests.crash.mutants import MUTANTS, Mutant
-from tests.crash.states import Cutter
 from tests.crash.toytrial import ToyTrial
-from tests.crash.workload import random_ops
 from xnfs import XnError
 
 

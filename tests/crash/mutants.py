@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from xnfs_trials.crash.states import Event, Flush
 
-from tests.crash.states import Event, Flush
 from xnfs.disk import commit, recovery, xn
 from xnfs.disk.collect import Collector
 from xnfs.disk.commit import Committer

@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xnfs_trials.crash.explore import explore
+from xnfs_trials.crash.ffstrial import FfsTrial
+from xnfs_trials.crash.workload import KINDS, Op
 
 from tests.crash.campaign import crash_run
-from tests.crash.explore import explore
-from tests.crash.ffstrial import FfsTrial
-from tests.crash.workload import KINDS, Op
 
 #: kind of trial, trials in a default run, in a slow one
 RUNS = [("toy", 48, 1500), ("second", 24, 600), ("collecting", 16, 600), ("ffs", 20, 700)]

@@ -10,9 +10,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.crash.explore import contents, recorded
-from tests.crash.mounting import CANARY, fill_canary
-from tests.crash.rawdisk import BLOCK
+from xnfs_trials.crash.explore import contents, recorded
+from xnfs_trials.crash.mounting import CANARY, fill_canary
+from xnfs_trials.crash.rawdisk import BLOCK
+
 from tests.disk.toyfs import DATA, HIDDEN, LEAF, NODE, Toy, slot, slot_at
 from xnfs import MemoryDevice, NoFrames, NoSpace, NotEmpty, NotFree, Refused
 from xnfs.disk.recording import RecordingDevice

@@ -10,9 +10,10 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 
-from tests.crash.model import Cut
-from tests.crash.mounting import CANARY, mount_checks
-from tests.crash.rawdisk import RawDisk
+from xnfs_trials.crash.model import Cut
+from xnfs_trials.crash.mounting import CANARY, mount_checks
+from xnfs_trials.crash.rawdisk import RawDisk
+
 from tests.crash.toyops import SLOTS, ToyActor, identity
 from tests.disk.toyfs import DATA, HIDDEN, LEAF, NODE
 

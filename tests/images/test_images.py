@@ -10,12 +10,12 @@ import stat
 from collections.abc import Callable
 
 import pytest
+from xnfs_trials.crash.checker import check
+from xnfs_trials.crash.rawwalk import Inode
 
 from images.golden import Golden, golden_ffs
 from images.make import DAMAGED, GOLDEN, HERE, HOPELESS, load
 from libfs.ffs.check import check as check_ffs
-from tests.crash.checker import check
-from tests.crash.rawwalk import Inode
 from xnfs import FramePool, MemoryDevice, Xn, XnError
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.crash.rawdisk import BLOCK, RawDisk
 from xnfs import Caller, FramePool, MemoryDevice, Xn
 from xnfs.disk.fsck import check_image
+from xnfs_trials.crash.rawdisk import BLOCK, RawDisk
 
 CANARY = b"\xca\xfe\xba\xbe" * 4
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Generic, TypeVar
 
-from tests.crash.rawwalk import TAG, Inode, Report
+from xnfs_trials.crash.rawwalk import TAG, Inode, Report
 
 SECTOR = 512
 BLOCK = 4096

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tests.crash.model import Cut
-from tests.crash.states import EXHAUSTIVE, Cutter, Event, Flush, State, Write
 from xnfs import MemoryDevice
 from xnfs.disk.recording import RecordingDevice
+from xnfs_trials.crash.model import Cut
+from xnfs_trials.crash.states import EXHAUSTIVE, Cutter, Event, Flush, State, Write
 
 
 class Trial(Protocol):

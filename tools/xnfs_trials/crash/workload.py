@@ -20,7 +20,7 @@ from libfs.posix.interface import (
     New,
     User,
 )
-from tests.crash.model import BLOCK, Model, Node, Record, tagged
+from xnfs_trials.crash.model import BLOCK, Model, Node, Record, tagged
 
 Op = tuple[str, int, int, int]
 

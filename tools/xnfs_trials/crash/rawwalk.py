@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from dataclasses import dataclass, field
 
-from tests.crash.rawdisk import BLOCK, Finding, RawDisk
+from xnfs_trials.crash.rawdisk import BLOCK, Finding, RawDisk
 
 DATA, UNWRITTEN, NODE, XATTR = 1, 2, 3, 4
 K_INODE, K_DIR, K_LEAF, K_INDEX = 8, 9, 10, 11

@@ -19,8 +19,8 @@ import stat
 import struct
 from collections.abc import Mapping
 
-from tests.crash.rawdisk import RawDisk
-from tests.crash.rawwalk import (
+from xnfs_trials.crash.rawdisk import RawDisk
+from xnfs_trials.crash.rawwalk import (
     HASHED,
     INLINE,
     K_DIR,

@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 
 from libfs.ffs.ffs import Ffs
 from libfs.posix.interface import Ino, User
-from tests.crash.checker import check
-from tests.crash.explore import contents, recorded
-from tests.crash.model import Cut
-from tests.crash.mounting import CANARY, fill_canary, mount_checks
-from tests.crash.rawdisk import RawDisk
-from tests.crash.rawwalk import Inode, Report
-from tests.crash.workload import Op, Workload
 from xnfs import Caller, FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.fsck import check_image
 from xnfs.disk.recording import RecordingDevice
+from xnfs_trials.crash.checker import check
+from xnfs_trials.crash.explore import contents, recorded
+from xnfs_trials.crash.model import Cut
+from xnfs_trials.crash.mounting import CANARY, fill_canary, mount_checks
+from xnfs_trials.crash.rawdisk import RawDisk
+from xnfs_trials.crash.rawwalk import Inode, Report
+from xnfs_trials.crash.workload import Op, Workload
 
 UUID = bytes(range(16))
 ROOT = User(0, 0)
