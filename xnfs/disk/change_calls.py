@@ -181,5 +181,5 @@ class ChangeCalls(Boundary):
         shown = self._meta(who, witness, READ) if witness else None
         old = bytes(page.view)
         edit = Edit(block, page.type, page, (), old, bytearray(old))
-        seen = (shown.block, shown.view) if shown else (0, ZERO)
+        seen = (shown.block, bytes(shown.view)) if shown else (0, ZERO)
         self._acls.ask(who, page.type, OP_ACCESS, mask & 7, edit, seen)

@@ -113,7 +113,7 @@ class Reshaper:
         compare(edit, self._data)
         if edit.added:
             raise Refused("a held block is born without pointers")
-        self._acls.ask(who, kind, OP_BIRTH, 0, edit, (near.block, near.view))
+        self._acls.ask(who, kind, OP_BIRTH, 0, edit, (near.block, bytes(near.view)))
         load_counts(self._tables, [extent])
         self._registry.add_blank(block, 1, kind, 0, near.root)
         newborn(self._registry, block).view[:] = edit.new
