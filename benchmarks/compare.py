@@ -27,7 +27,7 @@ from typing import Any
 
 import figures
 from chart import draw
-from peers import BY_NAME, HERE, KINDS, Peer
+from peers import BY_NAME, HERE, KINDS, Peer, end_like_ctrl_c
 
 YARDSTICK = HERE / "fsbench.py"
 ABOUT = "about.json"
@@ -166,12 +166,7 @@ def report(folder: Path, publish: bool) -> None:
         (where / "fsbench.md").write_text("# fsbench: xnfs and its peers\n\n" + table)
         if picture:
             (where / "fsbench.svg").write_text(picture)
-        say(f"written: {where}/fsbench.md, fsbench.svg")
-
-
-def interrupt(number: int, frame: object) -> None:
-    """A signal that ends us cleans up like Ctrl-C."""
-    raise KeyboardInterrupt
+        say(f"written: {where}/fsbench.md" + ", fsbench.svg" * bool(picture))
 
 
 def main() -> int:
@@ -180,8 +175,7 @@ def main() -> int:
     if args.saved:
         report(args.saved, args.publish)
         return 0
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    end_like_ctrl_c()
     kinds = choose(args.peers)
     if not kinds:
         return 1

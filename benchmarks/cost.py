@@ -21,6 +21,7 @@ import os
 import platform
 import random
 import re
+import signal
 import statistics
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from peers import Fuse2fs, Peer, Xnfs, drop_caches
+from peers import Fuse2fs, Peer, Xnfs, drop_caches, end_like_ctrl_c
 
 PAGE = os.urandom(4096)
 MIB = os.urandom(1 << 20)
@@ -302,7 +303,9 @@ def main() -> int:
     if args.profile:
         import synthetic
 
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a profile is often piped into head
         return synthetic.profile(args.profile, args.number)
+    end_like_ctrl_c()
     kinds = [kind for kind in KINDS if re.search(args.only, kind.name)]
     if os.geteuid():
         print("not root: left out: what needs the kernel's caches dropped", file=sys.stderr)
@@ -310,7 +313,12 @@ def main() -> int:
     servers = [one for one in SERVERS if not one.missing()]
     if Fuse2fs not in servers:
         print(f"fuse2fs: left out: {Fuse2fs.missing()}", file=sys.stderr)
-    table(kinds, servers, [one_run(kinds, servers, args.quick) for _ in range(args.runs)])
+    try:
+        runs = [one_run(kinds, servers, args.quick) for _ in range(args.runs)]
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    table(kinds, servers, runs)
     return 0
 
 

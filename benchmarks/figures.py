@@ -191,6 +191,13 @@ def _summary(figures: Figures) -> list[str]:
         of = {p: figures.ratio(goal.peer, p) for p in figures.units if goal.of(p)}
         known = {phase: ratio for phase, ratio in of.items() if ratio is not None}
         missed = [f"{p} ({r:.2f})" for p, r in known.items() if r < goal.floor]
+        # What failed here and not there is not ahead of anything.
+        failed = [p for peer, p in figures.errors if peer == SUBJECT and goal.of(p)]
+        missed += [f"{p} (failed)" for p in failed if p not in known]
+        if not known and not missed:
+            lines.append(f"- {goal.words}: not measured")
+            continue
+        total = len(known.keys() | set(failed))
         verdict = "reached" if not missed else "missed on " + ", ".join(missed)
-        lines.append(f"- {goal.words}: {len(known) - len(missed)} of {len(known)}; {verdict}")
+        lines.append(f"- {goal.words}: {total - len(missed)} of {total}; {verdict}")
     return lines

@@ -296,6 +296,16 @@ KINDS: list[type[Peer]] = [
 BY_NAME: dict[str, type[Peer]] = {kind.name: kind for kind in KINDS}
 
 
+def end_like_ctrl_c() -> None:
+    """Let every signal that ends us run the clean-up; also where a shell had Ctrl-C ignored."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
 def libfuse2() -> str:
     """What to install for the servers that go through fusepy."""
     return "" if ctypes.util.find_library("fuse") else "apt-get install libfuse2"
