@@ -250,11 +250,7 @@ class Changer:
             for block in range(start, start + count):
                 self._ledger.remove_one(page, block)
             return
-        owners = self._ledger.owners
-        shared = self._tables.any_shared(start, count)
-        self._ledger.remove_data(page, start, count)
-        run = range(start, start + count)
-        self._registry.drop(b for b in run if not shared or owners(b) < 1)
+        self._ledger.discard(page, start, count)
 
 
 def load_counts(tables: Tables, extents: Sequence[Extent]) -> None:

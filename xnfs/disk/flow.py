@@ -84,12 +84,12 @@ def compare(edit: Edit, data: tuple[int, int]) -> None:
             minus += before
             plus += after
     if minus or plus:
-        _bound(minus, edit.block, data, old=True)
-        _bound(plus, edit.block, data, old=False)
+        bound(minus, edit.block, data, old=True)
+        bound(plus, edit.block, data, old=False)
         edit.removed, edit.added = difference(minus, plus)
 
 
-def _bound(extents: Iterable[Extent], block: int, data: tuple[int, int], *, old: bool) -> None:
+def bound(extents: Iterable[Extent], block: int, data: tuple[int, int], *, old: bool) -> None:
     """Pointers must lie in the data area. Old ones come from the disk: it lied."""
     lo, hi = data
     for _t, start, count in extents:
