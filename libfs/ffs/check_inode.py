@@ -103,10 +103,10 @@ class InodeChecker:
     def _extents(self, v: Vnode) -> int:
         """Check the extent tree; how many blocks it owns with its nodes."""
         raw = self._vol.block(v.ino)
+        self._depth(v, raw)
         if v.flags & f.I_INLINE:
             self._inline(v, raw)
             return 0
-        self._depth(v, raw)
         root = Slots(v.ino, v.depth, f.INODE_SLOTS_AT, f.INODE_SLOTS)
         v.slots = root
         owned, last, floor = 0, 0, 0

@@ -1,8 +1,8 @@
 """The walk of fsck: every block that can be reached from a root, by `owns` alone.
 
 It marks blocks and counts pointers; it knows no format of any libFS. A pointer that can't be right
-(outside the data area, to a destroyed block, to a block of another type, back to an ancestor) is
-*cut*: the bytes that its partition reads are zeroed, because an all-zero partition owns nothing,
+(outside the data area, to a destroyed block, to a block of another type or of a file system whose
+root comes before, back to an ancestor) is *cut*: the bytes that its partition reads are zeroed, because an all-zero partition owns nothing,
 and the block gets its stamp anew. What `fsck.py` does with the marks, and the tables, is not here.
 
 Guarantees: ends on any bytes (a block is entered once, claims that repeat are bounded), does not
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from bitarray import bitarray
 
-from xnfs.disk.blocktype import BlockType
+from xnfs.disk.blocktype import ZERO, BlockType
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import ROOTS_TYPE, STAMP, Geometry, Seed, check_stamp_untrusted, stamp_block
 from xnfs.disk.records import BLOCK, Extent
@@ -76,6 +76,7 @@ class Walk:
         self.cuts = 0
         self._planes: dict[int, bitarray] = {}  # plain type -> its blocks
         self._meta = _bits(geometry.blocks)
+        self._mine = _bits(geometry.blocks)  # blocks of the root at hand
         self._open = _bits(geometry.blocks)  # ancestors of the block at hand
         self._bad: set[int] = set()
         self._visited = 0
@@ -104,6 +105,8 @@ class Walk:
 
     def _pointer(self, block: int, kind: BlockType, parent: int, part: int) -> None:
         """A pointer to one stamped block."""
+        if self._is_catalogue(parent):
+            self._mine.setall(0)  # the blocks below one root are done before the next begins
         if block in self._bad:
             self._cut(parent, part, "destroyed-block", f"names block {block}, which is destroyed")
         elif self._open[block]:
@@ -111,7 +114,9 @@ class Walk:
         elif self.marked[block] and not self._meta[block]:
             self._versus_plain(block, kind, parent, part)
         elif self.marked[block]:
-            if self._stamped_as(block) == kind.number:
+            if not self._mine[block]:
+                self._cut(parent, part, "two-roots", f"names block {block} of another file system")
+            elif self._stamped_as(block) == kind.number:
                 self.counts[block] = self.counts.get(block, 1) + 1
             else:
                 self._cut(parent, part, "two-types", f"names block {block} as {kind.spec.name}")
@@ -142,14 +147,16 @@ class Walk:
         except CorruptionError as e:
             self._destroyed(block, kind, parent, part, e)
             return
-        self.marked[block] = self._meta[block] = self._open[block] = True
+        self.marked[block] = self._meta[block] = self._open[block] = self._mine[block] = True
         self._visited += 1
         if self._visited % 256 == 0:
             self._progress(self._visited)
         self._push(block, 0, kind.number, 0, 0)
         repeats = 0
         for child in reversed(range(kind.nparts)):  # the first pointer on top: in order
-            repeats += self._partition(block, kind, raw, child, repeats)
+            lo, hi = kind.ranges[child]
+            if raw[lo:hi] != ZERO[lo:hi]:  # zeros own nothing: proved at installation
+                repeats += self._partition(block, kind, raw, child, repeats)
 
     def _destroyed(
         self, block: int, kind: BlockType, parent: int, part: int, why: CorruptionError
@@ -225,11 +232,17 @@ class Walk:
             name = kind.spec.name
             self._cut(parent, part, "two-types", f"names block {wrong}, of another type, as {name}")
             return
+        foreign = (plane[start:end] & ~self._mine[start:end]).find(1)
+        if foreign >= 0:
+            text = f"names block {start + foreign} of another file system"
+            self._cut(parent, part, "two-roots", text)
+            return
         if plane.find(1, start, end) >= 0:
             for block in range(start, end):
                 if plane[block]:
                     self.counts[block] = self.counts.get(block, 1) + 1
         self.marked[start:end] = True
+        self._mine[start:end] = True
         plane[start:end] = True
 
     # -- mending
