@@ -61,6 +61,8 @@ class InodeChecker:
         raw = self._vol.block(ino)
         v = Vnode(ino, f.HEADER.unpack_from(raw, f.HEADER_AT))
         right = self._mode(v, is_dir=is_dir) | self._flags(v, raw)
+        if is_dir:
+            right |= self._no_file(v)
         for name, value in right.items():
             if not self._log.repair:
                 setattr(v, name, value)  # go on as if it were mended
@@ -74,6 +76,17 @@ class InodeChecker:
             if any(raw[lo:hi]) and self._log("inode-reserved", ino):
                 self._zero(v, lo, hi)
         return v
+
+    def _no_file(self, v: Vnode) -> dict[str, int]:
+        """What a directory has not: a size, and a tree of extents."""
+        right = {}
+        if v.depth:
+            self._log("extent-depth", v.ino, got=v.depth, want=0)
+            right["depth"] = 0
+        if v.size:
+            self._log("inode-size", v.ino, got=v.size, want=0)
+            right["size"] = 0
+        return right
 
     def _mode(self, v: Vnode, *, is_dir: bool) -> dict[str, int]:
         kind = v.mode >> 12
@@ -176,6 +189,9 @@ class InodeChecker:
         for slot, (first, count, pointer) in enumerate(f.SLOT.iter_unpack(area)):
             kind, block = pointer >> f.KIND_SHIFT, pointer & f.BLOCK_MASK
             if kind == f.P_NODE if slots.level else (kind in (1, 2) and count):
+                if slots.level and count and self._log("extent-slot", slots.block, slot=slot):
+                    self._edit(v, slots.block, slots.at + 16 * slot + 4, bytes(4))
+                count = 0 if slots.level else count
                 entry = (first, count, kind, block, slot)
                 slots.by_slot[slot] = entry
                 slots.entries.append(entry)

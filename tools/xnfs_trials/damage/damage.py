@@ -8,7 +8,7 @@ which bytes is said in SPEC.md; where it stands in its structure, the declaratio
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -120,29 +120,42 @@ class Sealer:
             return
         for head, entry_at, entry in _log_entries(self._subject):
             if entry.crc == self._seed.crc(entry.block, raw):
-                self._image(block, entry.block, inside=not lo <= 0 < hi)
+                if entry.type and not lo <= 0 < hi:
+                    self._image(block, entry.block)
                 value = self._seed.crc(entry.block, bytes(self.block(block)))
                 k.U32.pack_into(self.block(head), entry_at + _crc_at(k.LogEntryLayout), value)
                 self._whole(head, at)
 
-    def _image(self, block: int, home: int, *, inside: bool) -> None:
+    def _image(self, block: int, home: int) -> None:
         """The stamp in an image is for the place where the image belongs."""
-        if inside:
-            raw, at = self.block(block), _crc_at(k.StampLayout)
-            value = self._seed.crc(home, bytes(raw[:at]), bytes(raw[at + _U32 :]))
-            k.U32.pack_into(raw, at, value)
+        raw, at = self.block(block), _crc_at(k.StampLayout)
+        value = self._seed.crc(home, bytes(raw[:at]), bytes(raw[at + _U32 :]))
+        k.U32.pack_into(raw, at, value)
 
 
 @lru_cache(maxsize=4)
 def _log_entries(subject: Subject) -> tuple[tuple[int, int, Any], ...]:
-    """(descriptor block, offset, entry) of every entry of the sound log."""
+    return tuple(log_entries(subject, subject.contents))
+
+
+def log_entries(subject: Subject, image: Mapping[int, bytes]) -> Iterator[tuple[int, int, Any]]:
+    """(descriptor block, offset, entry) of everything in the log that looks like an entry."""
     g = subject.geometry
     size = k.LogEntryLayout.sizeof()
-    out = []
     for block in range(g.log_start, g.log_start + g.log_blocks):
-        raw = subject.contents.get(block, b"")
+        raw = image.get(block, b"")
         if raw[: len(k.LOG_MAGIC)] == k.LOG_MAGIC:
             first = next(at for name, at, _n in leaves(k.DescriptorLayout, raw) if "[0]" in name)
-            entries = k.DescriptorLayout.parse(raw).entries
-            out += [(block, first + i * size, entry) for i, entry in enumerate(entries)]
-    return tuple(out)
+            for index, entry in enumerate(k.DescriptorLayout.parse(raw).entries):
+                yield block, first + index * size, entry
+
+
+def reach(subject: Subject, image: Mapping[int, bytes]) -> frozenset[int]:
+    """The blocks of a damaged image that are not what they were, or that a damaged log may write
+    to, or fail to."""
+    out = {block for block, raw in image.items() if raw != subject.contents.get(block)}
+    g = subject.geometry
+    if not out.isdisjoint(range(g.log_start, g.log_start + g.log_blocks)):
+        for contents in (subject.contents, image):
+            out |= {entry.block for _head, _at, entry in log_entries(subject, contents)}
+    return frozenset(out)

@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from xnfs_trials.damage.damage import Mutation, damage
+from xnfs_trials.damage.damage import Mutation, damage, reach
 from xnfs_trials.damage.fields import fields
 from xnfs_trials.damage.guided import explore
 from xnfs_trials.damage.judge import OUTCOMES, Verdict, judge
@@ -187,7 +187,7 @@ def _pair(number: int) -> tuple[int, int]:
 def judge_case(base: Subject, mutations: tuple[Mutation, ...], seed: int) -> Verdict | None:
     """The verdict on one image; None if the mutations change nothing."""
     image = damage(base, mutations, seed)
-    damaged = frozenset(b for b, raw in image.items() if raw != base.contents.get(b))
+    damaged = reach(base, image)
     if not damaged:
         return None
     return judge(
