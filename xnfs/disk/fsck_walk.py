@@ -1,9 +1,10 @@
 """The walk of fsck: every block that can be reached from a root, by `owns` alone.
 
 It marks blocks and counts pointers; it knows no format of any libFS. A pointer that can't be right
-(outside the data area, to a destroyed block, to a block of another type or of a file system whose
-root comes before, back to an ancestor) is *cut*: the bytes that its partition reads are zeroed, because an all-zero partition owns nothing,
-and the block gets its stamp anew. What `fsck.py` does with the marks, and the tables, is not here.
+(outside the data area, to a destroyed block, to a block of another type, to one of a file system
+whose root comes before, back to an ancestor) is *cut*: the bytes that its partition reads are
+zeroed, because an all-zero partition owns nothing, and the block gets its stamp anew. What
+`fsck.py` does with the marks, and the tables, is not here.
 
 Guarantees: ends on any bytes (a block is entered once, claims that repeat are bounded), does not
 recurse, keeps bits and not objects per block. What it can't judge (a type without a verified

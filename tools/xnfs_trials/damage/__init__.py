@@ -10,8 +10,6 @@ guided     combinations that reach new lines (coverage) of the reading code
 run        all of it, and the table of docs/damage.md
 """
 
-
-
 from xnfs_trials.damage.run import Report, run
 
 __all__ = ["Report", "run"]

@@ -75,7 +75,7 @@ def _struct(part: Any, stream: io.BytesIO, name: str) -> Iterator[Leaf]:
 
 
 def _array(part: Any, stream: io.BytesIO, name: str, context: dict[str, Any]) -> Iterator[Leaf]:
-    count = c.evaluate(part.count, c.Container(context))
+    count = part.count(c.Container(context)) if callable(part.count) else part.count
     elements = []
     for index in range(count):
         start = stream.tell()

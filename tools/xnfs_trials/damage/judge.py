@@ -20,7 +20,6 @@ line), `silent` (wrong bytes without an error), `lost`, `again` (a second fsck f
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -86,7 +85,9 @@ class Mounted:
     errors: list[str]
 
 
-def judge(subject: Subject, image: dict[int, bytes], damaged: frozenset[int], **how: bool) -> Verdict:
+def judge(
+    subject: Subject, image: dict[int, bytes], damaged: frozenset[int], **how: bool
+) -> Verdict:
     """The verdict on an image; `damaged`: its blocks that are not what they were.
 
     `sealed`: the checksums are right; `forged`: what the kernel believes without a second source
@@ -144,7 +145,9 @@ class _Judge:
         if outcome == VALID and seen.errors and not self._forged:
             raise Wrong("unsound", f"fsck finds nothing, mounted: {seen.errors[0]}")
         if used._contents != self._image and not self._forged:
-            self._mend(used, None)
+            after = self._mend(used, None)
+            if after == REFUSED:
+                raise Wrong("lost", "after a mount as it was the image can't be opened")
         return outcome
 
     # -- fsck
@@ -275,7 +278,10 @@ def one_line(error: Exception) -> str:
 def fsck(disk: MemoryDevice, *, repair: bool) -> Checked:
     """What fsck.xnfs does: the kernel's structures, then, if those are sound, each file system."""
     out = Checked([])
-    said: Callable[[object], None] = lambda finding: out.findings.append(str(finding))
+
+    def said(finding: object) -> None:
+        out.findings.append(str(finding))
+
     try:
         result = check_image(disk, repair=repair, report=said)
     except XnError as error:

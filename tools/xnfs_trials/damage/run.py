@@ -13,9 +13,9 @@ import itertools
 import math
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -230,17 +230,15 @@ class _Runner:
                         return
                     yield from _judge_batch([case], self._seed)
             return
-        running = []
-        for batch in itertools.chain(batches, [None]):
-            if batch is not None and time.monotonic() < until:
-                running.append(self._pool.submit(_judge_batch, batch, self._seed))
-                if len(running) < 2 * self._jobs:
-                    continue
-                yield from running.pop(0).result()
-            else:
-                for future in running:
-                    yield from future.result()
-                return
+        running: deque[Future[list[tuple[Case, Verdict]]]] = deque()
+        for batch in batches:
+            if time.monotonic() > until:
+                break
+            running.append(self._pool.submit(_judge_batch, batch, self._seed))
+            if len(running) == 2 * self._jobs:
+                yield from running.popleft().result()
+        for future in running:
+            yield from future.result()
 
 
 __all__ = ["OUTCOMES", "Failure", "Report", "all_pairs", "all_singles", "judge_case", "run"]

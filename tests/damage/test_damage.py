@@ -1,0 +1,90 @@
+"""Damaged images: an even slice of all of them at every change, all of them as a slow test.
+
+A failure prints what was done to which image; `Case` below, or `judge_case`, shows it again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+from xnfs_trials.damage import Report, run
+from xnfs_trials.damage.damage import Mutation
+from xnfs_trials.damage.fields import fields
+from xnfs_trials.damage.judge import REFUSED, REPAIRED, REPORTED, VALID
+from xnfs_trials.damage.run import judge_case
+from xnfs_trials.damage.subject import subject
+
+
+def sound(report: Report) -> None:
+    """No image was judged wrong."""
+    assert not report.failures, "\n".join(map(str, report.failures))
+
+
+def test_damage_slice() -> None:
+    """Some of every structure, some pairs, and a little of what coverage leads to."""
+    report = run(seconds=7, pairs=100, guided=2)
+    sound(report)
+    assert report.structures > 20
+    assert report.images > 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_damage_complete() -> None:
+    """Every field, every verb, both checksums; pairs and coverage for a while."""
+    report = run(jobs=2, pairs=5000, guided=120)
+    sound(report)
+    assert report.singles.total() > 0.8 * report.cases
+
+
+class Case(NamedTuple):
+    """One thing done to one field, and what must come of it."""
+
+    structure: str
+    field: str
+    verb: str
+    sealed: bool
+    outcome: str
+    which: str = "clean"
+
+
+#: Each was a defect when it was found.
+FOUND = {
+    # One bit in the record of ffs.super, and fsck cleared the slots of all file systems.
+    "type of a root": Case("type record", "name", "first bit", False, REPORTED),
+    # The catalogue of roots was believed to be empty: everything was freed.
+    "catalogue destroyed": Case("root catalogue", "slots[0].block", "zero", False, REPAIRED),
+    # The block beside the root was believed to be a root, the file system was lost.
+    "root slot astray": Case("root catalogue", "slots[1].block", "minus one", False, REPAIRED),
+    "root slot forged": Case("root catalogue", "slots[0].block", "plus one", True, REPAIRED),
+    # Marked as damaged, nothing found: fsck -p left the mark, and every write was refused.
+    "marked damaged": Case("superblock, both", "state", "ones", True, REPAIRED),
+    # An image with unknown read-only features was repaired.
+    "read-only feature": Case("superblock, both", "ro_compat", "first bit", True, REFUSED),
+    # Counters that can't be counted up: struct.error.
+    "generation": Case("superblock, both", "generation", "ones", True, REFUSED),
+    "transaction": Case("superblock, both", "seq", "ones", True, REFUSED),
+    # Headers that only a mount looked at.
+    "depth of a directory": Case("inode header", "depth", "ones", True, REPAIRED),
+    "size of a directory": Case("inode header", "size", "ones", True, REPAIRED),
+    "count of a node": Case("extent slots", "slots[0].count", "first bit", True, REPAIRED),
+    # An assertion about bytes of the disk: the index names itself as a leaf.
+    "two roles": Case("ffs.index", "pointers[128]", "minus one", True, REPAIRED),
+    # A message with a whole name in it.
+    "long message": Case("ffs.dir names", "records[4].length", "last bit", True, REPAIRED),
+    # Nothing is wrong with other bytes behind a right checksum.
+    "another owner": Case("inode header", "uid", "plus one", True, VALID),
+}
+
+
+@pytest.mark.parametrize("case", FOUND.values(), ids=FOUND.keys())
+def test_damage_found(case: Case) -> None:
+    """All fields of that name: none is judged wrong, one at least has the outcome."""
+    base = subject(case.which)
+    these = [f for f in fields(base) if (f.structure, f.name) == (case.structure, case.field)]
+    assert these
+    found = [judge_case(base, (Mutation(f, case.verb, case.sealed),), 0) for f in these]
+    verdicts = [verdict for verdict in found if verdict is not None]
+    assert not [verdict for verdict in verdicts if verdict.wrong]
+    assert case.outcome in {verdict.outcome for verdict in verdicts}
