@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import pytest
 from xnfs_trials.damage import Report, run
+from xnfs_trials.damage.campaign import judge_case
 from xnfs_trials.damage.damage import Mutation
 from xnfs_trials.damage.fields import fields
 from xnfs_trials.damage.judge import REFUSED, REPAIRED, REPORTED, VALID
-from xnfs_trials.damage.run import judge_case
 from xnfs_trials.damage.subject import subject
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from xnfs_trials.damage import judge as judging
+from xnfs_trials.damage.campaign import all_pairs, all_singles, judge_case
 from xnfs_trials.damage.coverage import Lines
 from xnfs_trials.damage.damage import Mutation, Sealer, damage
 from xnfs_trials.damage.fields import Field, fields, leaves
 from xnfs_trials.damage.judge import VALID, judge
 from xnfs_trials.damage.limits import Hang, limits
-from xnfs_trials.damage.run import all_pairs, all_singles, judge_case
 from xnfs_trials.damage.subject import subject
 from xnfs_trials.damage.verbs import VERBS
 

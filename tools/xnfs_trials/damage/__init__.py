@@ -7,9 +7,9 @@ verbs      the eight ways, each with the checksum left wrong or made right again
 judge      one damaged image: an error, a repair, or a sound mount; anything else is a defect
 limits     time and memory that one image may take
 guided     combinations that reach new lines (coverage) of the reading code
-run        all of it, and the table of docs/damage.md
+campaign   all of it;   pages   docs/damage.md
 """
 
-from xnfs_trials.damage.run import Report, run
+from xnfs_trials.damage.campaign import Report, run
 
 __all__ = ["Report", "run"]

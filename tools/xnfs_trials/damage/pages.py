@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from xnfs_trials.damage.campaign import Report, run
 from xnfs_trials.damage.judge import OUTCOMES, REFUSED, REPAIRED, REPORTED, VALID
-from xnfs_trials.damage.run import Report, run
 from xnfs_trials.damage.verbs import VERBS
 
 _LETTER: Final = {REPAIRED: "r", VALID: "v", REPORTED: "s", REFUSED: "e"}

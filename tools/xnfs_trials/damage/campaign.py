@@ -4,7 +4,7 @@ Each image is a pure function of (subject, mutations, seed), so that any process
 failure is shown again by its words. Cases come in an order that takes one of each structure and
 verb first: a short run is an even sample of the complete one.
 
-`run` gives a `Report`; `main` (`python -m xnfs_trials.damage.run`) writes docs/damage.md from one.
+`run` gives a `Report`; `pages` makes docs/damage.md of one.
 """
 
 from __future__ import annotations
