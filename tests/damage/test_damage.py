@@ -5,7 +5,7 @@ A failure prints what was done to which image; `Case` below, or `judge_case`, sh
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 from xnfs_trials.damage import Report, run
@@ -23,17 +23,18 @@ def sound(report: Report) -> None:
 
 def test_damage_slice() -> None:
     """Some of every structure, some pairs, and a little of what coverage leads to."""
-    report = run(seconds=7, pairs=100, guided=2)
+    report = run(singles=200, pairs=40, guided=20)
     sound(report)
     assert report.structures > 20
-    assert report.images > 50
+    assert report.singles.total() > 150
+    assert report.guided.total() == 20
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_damage_complete() -> None:
     """Every field, every verb, both checksums; pairs and coverage for a while."""
-    report = run(jobs=2, pairs=5000, guided=120)
+    report = run(jobs=2, pairs=5000, guided=1000)
     sound(report)
     assert report.singles.total() > 0.8 * report.cases
 
@@ -48,6 +49,8 @@ class Case(NamedTuple):
     outcome: str
     which: str = "clean"
 
+
+FEW: Final = 5
 
 #: Each was a defect when it was found.
 FOUND = {
@@ -80,11 +83,12 @@ FOUND = {
 
 @pytest.mark.parametrize("case", FOUND.values(), ids=FOUND.keys())
 def test_damage_found(case: Case) -> None:
-    """All fields of that name: none is judged wrong, one at least has the outcome."""
+    """The first fields of that name: none is judged wrong, one at least has the outcome."""
     base = subject(case.which)
     these = [f for f in fields(base) if (f.structure, f.name) == (case.structure, case.field)]
     assert these
-    found = [judge_case(base, (Mutation(f, case.verb, case.sealed),), 0) for f in these]
+    mutations = [Mutation(field, case.verb, case.sealed) for field in these[:FEW]]
+    found = [judge_case(base, (mutation,), 0) for mutation in mutations]
     verdicts = [verdict for verdict in found if verdict is not None]
     assert not [verdict for verdict in verdicts if verdict.wrong]
     assert case.outcome in {verdict.outcome for verdict in verdicts}

@@ -3,7 +3,6 @@ right, that the judge sees what it is there to see."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -147,7 +146,7 @@ def test_damage_singles_are_all() -> None:
 
 def test_damage_limits() -> None:
     with pytest.raises(Hang), limits(seconds=0.2):
-        _sleep()
+        _spin()
     with pytest.raises(MemoryError), limits(more=1 << 24):
         bytearray(1 << 28)
     bytearray(1 << 28)  # the bound is gone
@@ -175,9 +174,8 @@ def _no_crc(*_arguments: Any) -> int:
     return 0
 
 
-def _sleep(*_arguments: Any, **_words: Any) -> None:
-    until = time.process_time() + 60
-    while time.process_time() < until:
+def _spin(*_arguments: Any, **_words: Any) -> None:
+    for _turn in range(10**10):
         pass
 
 
@@ -196,7 +194,7 @@ def _verdict(structure: str, name: str, verb: str = "ones", *, sealed: bool = Fa
 
 
 @pytest.mark.parametrize(
-    ("instead", "kind"), [(_sleep, "hang"), (_divide, "traceback"), (_eat, "memory")]
+    ("instead", "kind"), [(_spin, "hang"), (_divide, "traceback"), (_eat, "memory")]
 )
 def test_damage_judge_bounds(
     monkeypatch: pytest.MonkeyPatch, instead: Callable[..., None], kind: str

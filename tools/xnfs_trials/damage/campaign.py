@@ -83,48 +83,48 @@ class Report:
 def run(
     *,
     seed: int = 0,
-    seconds: float = math.inf,
+    singles: int | None = None,
     pairs: int | None = 0,
-    guided: float = 0.0,
+    guided: int = 0,
+    seconds: float = math.inf,
     jobs: int = 1,
     subjects: Sequence[str] = SUBJECTS,
     progress: Progress | None = None,
 ) -> Report:
-    """Judge every single mutation, or an even sample for so many seconds; then `pairs` pairs (None:
-    all, which takes days), within as many seconds again; then follow coverage for `guided` seconds.
+    """Judge so many single mutations (None: all), so many pairs (None: all, which takes months),
+    and so many combinations that follow coverage; each for at most so many seconds.
     """
     report = Report(seed)
-    singles = all_singles(subjects)
-    report.cases = len(singles)
-    found = {field for _name, (mutation,) in singles for field in [mutation.field]}
-    report.fields = len(found)
-    report.structures = len({field.structure for field in found})
+    cases = all_singles(subjects, seed)
+    report.cases, report.possible_pairs = len(cases), math.comb(len(cases), 2)
+    touched = {mutation.field for _name, (mutation,) in cases}
+    report.fields = len(touched)
+    report.structures = len({field.structure for field in touched})
     start = time.monotonic()
     tell = progress or (lambda done, total: None)
-    runner = _Runner(jobs, seed)
-    with runner:
-        for done, (case, verdict) in enumerate(runner.judge(singles, start + seconds)):
+    with _Runner(jobs, seed) as runner:
+        chosen = cases[:singles]
+        for done, (case, verdict) in enumerate(runner.judge(chosen, start + seconds)):
             _name, (mutation,) = case
             key = (mutation.field.structure, mutation.verb, mutation.sealed, verdict.outcome)
             report.singles[key] += 1
             _note(report, case, verdict)
-            tell(done + 1, len(singles))
-        chosen = all_pairs(singles, seed)
-        report.possible_pairs = math.comb(len(singles), 2)
-        until = time.monotonic() + seconds
-        for case, verdict in runner.judge(itertools.islice(chosen, pairs), until):
+            tell(done + 1, len(chosen))
+        some = itertools.islice(all_pairs(cases, seed), pairs)
+        for case, verdict in runner.judge(some, time.monotonic() + seconds):
             report.pairs[verdict.outcome] += 1
             _note(report, case, verdict)
     if guided:
-        _guided(report, subjects, guided)
+        _guided(report, subjects, guided, time.monotonic() + seconds)
     report.seconds = time.monotonic() - start
     return report
 
 
-def _guided(report: Report, subjects: Sequence[str], seconds: float) -> None:
+def _guided(report: Report, subjects: Sequence[str], images: int, until: float) -> None:
     for name in subjects:
-        base = subject(name)
-        found = explore(base, report.seed, seconds / len(subjects), judge_case)
+        found = explore(
+            subject(name), report.seed, images // len(subjects), judge_case, until=until
+        )
         report.lines = (report.lines[0] + found.before, report.lines[1] + found.after)
         report.kept += found.kept
         for mutations, verdict in found.judged:
@@ -140,11 +140,11 @@ def _note(report: Report, case: Case, verdict: Verdict) -> None:
 # -- cases
 
 
-def all_singles(subjects: Sequence[str] = SUBJECTS) -> list[Case]:
+def all_singles(subjects: Sequence[str] = SUBJECTS, seed: int = 0) -> list[Case]:
     """Every field, verb and variant of these subjects, one of each structure and verb first.
 
-    The subjects differ in what the log holds, and in little else: what is the same in both is
-    damaged once.
+    The order of structures and verbs is drawn by the seed. The subjects differ in what the log
+    holds, and in little else: what is the same in both is damaged once.
     """
     groups: dict[tuple[str, str, bool], list[Case]] = {}
     seen: set[tuple[object, bytes]] = set()
@@ -158,7 +158,9 @@ def all_singles(subjects: Sequence[str] = SUBJECTS) -> list[Case]:
             for verb, sealed in itertools.product(VERBS, (False, True)):
                 case = (name, (Mutation(found, verb, sealed),))
                 groups.setdefault((found.structure, verb, sealed), []).append(case)
-    turns = itertools.zip_longest(*groups.values())
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    turns = itertools.zip_longest(*order)
     return [case for turn in turns for case in turn if case is not None]
 
 

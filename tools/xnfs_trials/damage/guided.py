@@ -2,11 +2,12 @@
 
 The corpus begins with what the single mutations of a sample reach. Then one of its members is
 taken, a mutation is added, replaced or dropped, and the image is judged under watch; if it reaches
-new lines it joins the corpus. Deterministic, but for how far the time lets it come.
+new lines it joins the corpus. Deterministic: the same seed gives the same images.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from xnfs_trials.damage.subject import Subject
 from xnfs_trials.damage.verbs import VERBS
 
 MOST: Final = 5  # mutations of one image
-#: Part of the time for the single mutations that the corpus begins with.
+#: Part of the images for the single mutations that the corpus begins with.
 FIRST: Final = 0.3
 
 Mutations = tuple[Mutation, ...]
@@ -38,8 +39,10 @@ class Found:
     judged: list[tuple[Mutations, Verdict]] = field(default_factory=list)
 
 
-def explore(subject: Subject, seed: int, seconds: float, judge: Judge) -> Found:
-    """Follow coverage for so long."""
+def explore(
+    subject: Subject, seed: int, images: int, judge: Judge, *, until: float = math.inf
+) -> Found:
+    """Follow coverage for so many images, or until the time is up."""
     rng = random.Random(f"guided {seed} {subject.name}")
     by_structure: dict[str, list[Field]] = {}
     for found in fields(subject):
@@ -52,9 +55,8 @@ def explore(subject: Subject, seed: int, seconds: float, judge: Judge) -> Found:
 
     lines, out = Lines(), Found()
     corpus: list[Mutations] = [()]
-    start = time.monotonic()
-    while (spent := time.monotonic() - start) < seconds:
-        base: Mutations = () if spent < FIRST * seconds else rng.choice(corpus)
+    while (done := len(out.judged)) < images and time.monotonic() < until:
+        base: Mutations = () if done < FIRST * images else rng.choice(corpus)
         mutations = _vary(rng, base, draw)
         known = len(lines.seen)
         with lines.watch():

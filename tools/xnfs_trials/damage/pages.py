@@ -1,6 +1,6 @@
 """The page docs/damage.md: what came of each structure and verb, from one run.
 
-python -m xnfs_trials.damage.pages [--jobs N] [--seconds S] [--pairs N] [--guided S] > page
+python -m xnfs_trials.damage.pages [--jobs N] [--singles N] [--pairs N] [--guided N] > page
 """
 
 from __future__ import annotations
@@ -114,20 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run, print the page, and the failures on standard error."""
     parser = argparse.ArgumentParser(description="Damage images and print docs/damage.md.")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="for singles, for pairs"
-    )
+    parser.add_argument("--singles", type=int, help="so many of the single mutations")
     parser.add_argument("--pairs", type=int, default=2000)
-    parser.add_argument("--guided", type=float, default=60.0, help="seconds")
+    parser.add_argument("--guided", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    report = run(
-        seed=args.seed,
-        seconds=args.seconds,
-        pairs=args.pairs,
-        guided=args.guided,
-        jobs=args.jobs,
-    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="at most, for each part")
+    report = run(**vars(parser.parse_args(argv)))
     print(page(report), end="")
     for failure in report.failures:
         print(failure, file=sys.stderr)
