@@ -179,12 +179,14 @@ class RootsCheck:
     def _lost(self) -> dict[int, int]:
         """Root blocks on the disk that no slot names."""
         if self._found is None:
-            tables = Tables.load(self._device, self._g, self._seed, set())
-            named = {slot.first for slot in self._slots}
-            tops = self._tops()
-            used = range(self._g.data_start, self._g.data_end)
-            found = {b: self._kind(b) for b in used if b not in named and tables.total(b)}
-            self._found = {block: kind for block, kind in found.items() if kind in tops}
+            self._found = {}
+            used = Tables.load(self._device, self._g, self._seed, set()).snapshot()
+            named, tops = {slot.first for slot in self._slots}, self._tops()
+            block = used.find(1, self._g.data_start, self._g.data_end)
+            while block >= 0:
+                if block not in named and (kind := self._kind(block)) in tops:
+                    self._found[block] = kind
+                block = used.find(1, block + 1, self._g.data_end)
         return self._found
 
     def _lost_of(self, number: int) -> int | None:

@@ -6,6 +6,7 @@ python -m xnfs_trials.damage.pages [--jobs N] [--singles N] [--pairs N] [--guide
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
