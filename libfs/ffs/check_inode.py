@@ -116,6 +116,8 @@ class InodeChecker:
     def _extents(self, v: Vnode) -> int:
         """Check the extent tree; how many blocks it owns with its nodes."""
         raw = self._vol.block(v.ino)
+        if self._false_nodes(v, raw):
+            raw = self._vol.block(v.ino)
         self._depth(v, raw)
         if v.flags & f.I_INLINE:
             self._inline(v, raw)
@@ -132,11 +134,13 @@ class InodeChecker:
                 count, floor, last = self._leaf(v, slots, floor, last)
                 owned += count
                 continue
-            for _first, _count, _kind, block, slot in reversed(slots.entries):
-                if block not in nodes:
-                    nodes.add(block)
-                    self._vol.set_home(block, slots.block, slot)
-                    todo.append(self._node(v, block, slots.level - 1))
+            for _first, _count, kind, block, slot in reversed(list(slots.entries)):
+                if block in nodes or self._elsewhere(v, block, slots.block, slot):
+                    if self._log("block-twice", slots.block, slot=slot, other=block):
+                        self._give_back(v, slots, slot, kind, block, 0)
+                    continue
+                nodes.add(block)
+                todo.append(self._node(v, block, slots.level - 1))
         self._size(v, last)
         return owned + len(nodes) - self._cut_after_end(v)
 
@@ -148,6 +152,25 @@ class InodeChecker:
         lo, hi = f.INLINE_AT + v.size, f.INLINE_AT + f.INLINE_MAX
         if any(raw[lo:hi]) and self._log("inode-tail", v.ino):
             self._zero(v, lo, hi)
+
+    def _false_nodes(self, v: Vnode, raw: bytes) -> bool:
+        """Give back nodes that belong to another inode, before they say how deep this one is."""
+        found = False
+        for slot in range(f.INODE_SLOTS):
+            pointer = f.SLOT.unpack_from(raw, f.INODE_SLOTS_AT + 16 * slot)[2]
+            block = pointer & f.BLOCK_MASK
+            if pointer >> f.KIND_SHIFT == f.P_NODE and self._elsewhere(v, block, v.ino, slot):
+                root = Slots(v.ino, 1, f.INODE_SLOTS_AT, f.INODE_SLOTS)
+                if self._log("block-twice", v.ino, slot=slot, other=block):
+                    self._give_back(v, root, slot, f.P_NODE, block, 0)
+                    found = True
+        return found
+
+    def _elsewhere(self, v: Vnode, block: int, parent: int, slot: int) -> bool:
+        """Whether a node has another owner, and says that it belongs there."""
+        self._vol.set_home(block, parent, slot)
+        ino = f.NODE_HEAD.unpack_from(self._vol.block(block), f.NODE_AT)[2]
+        return ino != v.ino and self._vol.xn.refs(block) > 1
 
     def _depth(self, v: Vnode, raw: bytes) -> None:
         """The depth follows from the level of the nodes that the inode names."""
@@ -215,8 +238,15 @@ class InodeChecker:
         batch.edit(slots.block, slots.at + 16 * slot, bytes(16))
         if kind in (f.P_DATA, f.P_UNWRITTEN) and count:
             batch.free.append((self._vol.type[kind], block, count))
+        elif kind == f.P_NODE:
+            batch.free.append((self._vol.type[kind], block, 1))
         batch.commit()
-        slots.free.append(slot)
+        at = next((i for i, entry in enumerate(slots.entries) if entry[4] == slot), None)
+        if at is None:
+            slots.free.append(slot)
+        else:
+            slots.remove(at)
+            slots.dirty.clear()
         v.last = (0, 0, 0, 0, 0, 0)
 
     def _leaf(self, v: Vnode, slots: Slots, floor: int, last: int) -> tuple[int, int, int]:
@@ -229,10 +259,6 @@ class InodeChecker:
             elif first + count > f.MAX_FILE_BLOCKS:
                 code = "extent-range"
             if code and self._log(code, slots.block, first=first):
-                at = next(i for i, e in enumerate(slots.entries) if e[4] == slot)
-                slots.remove(at)
-                slots.dirty.clear()
-                slots.free.remove(slot)
                 self._give_back(v, slots, slot, kind, block, count)
                 continue
             owned += count
@@ -291,6 +317,13 @@ class InodeChecker:
         self._vol.set_home(block, v.ino, 64 if v.is_dir else f.INODE_SLOTS)
         raw = self._vol.block(block)
         (ino,) = f.POINTER.unpack_from(raw, f.XATTR_INO_AT)
+        if ino != v.ino and self._vol.xn.refs(block) > 1:
+            if self._log("block-twice", v.ino, slot=f.INODE_SLOTS, other=block):
+                batch = Batch(self._vol, self._vol.who)
+                batch.edit(v.ino, f.XATTR_POINTER, bytes(8))
+                batch.free.append((self._vol.type[f.P_XATTR], block, 1))
+                batch.commit()
+            return 0
         if ino != v.ino and self._log("xattr-head", block, got=ino):
             self._edit(v, block, f.XATTR_INO_AT, f.POINTER.pack(v.ino))
         self._records(v, block, raw, f.XATTR_BLOCK_AT, found)

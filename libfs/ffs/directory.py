@@ -114,7 +114,7 @@ class Directories:
             raw = self._vol.block(block)
             table = decode_index_untrusted(block, raw, v.ino, parent.lo_of(slot), parent.shift)
             self._vol.decoded[block] = table
-        if not isinstance(table, Table):
+        if not isinstance(table, Table) or table.lo != parent.lo_of(slot):
             raise _two_roles(block)
         return table
 
@@ -125,8 +125,10 @@ class Directories:
         if nb is None:
             self._vol.set_home(block, table.block, slot)
             nb = decode_leaf_untrusted(block, self._vol.block(block), v.ino, v.hash_key)
+            if nb.hi >= (most := table.gap_end(table.lo_of(slot))):
+                raise CorruptionError(block, "highest hash", nb.hi, f"below {most}")
             self._vol.decoded[block] = nb
-        if not isinstance(nb, NameBlock):
+        if not isinstance(nb, NameBlock) or nb.lo != table.lo_of(slot):
             raise _two_roles(block)
         return nb
 

@@ -11,7 +11,7 @@ import pytest
 from xnfs_trials.damage import Report, run
 from xnfs_trials.damage.campaign import judge_case
 from xnfs_trials.damage.damage import Mutation, Sealer
-from xnfs_trials.damage.fields import fields
+from xnfs_trials.damage.fields import Field, fields
 from xnfs_trials.damage.judge import REFUSED, REPAIRED, REPORTED, VALID, judge
 from xnfs_trials.damage.subject import BLOCKS, subject
 
@@ -98,20 +98,81 @@ def test_damage_found(case: Case) -> None:
     assert case.outcome in {verdict.outcome for verdict in verdicts}
 
 
+def forged(edits: list[tuple[Field, bytes]]) -> tuple[dict[int, bytes], frozenset[int]]:
+    """The clean image with these bytes at the end of these fields, with right checksums."""
+    base = subject()
+    blocks: dict[int, bytearray] = {}
+    sealer = Sealer(base, blocks)
+    for field, data in edits:
+        raw, end = sealer.block(field.blocks[0]), field.offset + field.size
+        raw[end - len(data) : end] = data
+        sealer.seal(field.blocks[0], end - len(data), end)
+    image = base.contents | {block: bytes(raw) for block, raw in blocks.items()}
+    return image, frozenset(blocks)
+
+
+def owner(kind: str, name: str) -> Field:
+    """The field of that name that names a block of this type."""
+    base = subject()
+    for found in (field for field in fields(base) if field.name == name):
+        raw = base.contents[found.blocks[0]][found.offset : found.offset + found.size]
+        if base.kinds.get(int.from_bytes(raw[:7], "little")) == kind:
+            return found
+    raise ValueError(kind)
+
+
+NODE = ("ffs.node", "slots[0].pointer")
+XATTR = ("ffs.xattr", "pointer")
+INDEX = ("ffs.index", "pointers[0]")
+LEAF = ("ffs.leaf", "pointers[32]")
+
+
+@pytest.mark.parametrize(
+    ("what", "where", "same"),
+    [
+        (NODE, "slots[0].pointer", False),
+        (NODE, "slots[11].pointer", True),
+        (XATTR, "pointer", False),
+        (INDEX, "pointers[63]", True),
+        (INDEX, "pointers[32]", True),
+        (LEAF, "pointers[63]", True),
+    ],
+    ids=str,
+)
+def test_damage_second_pointer(what: tuple[str, str], where: str, same: bool) -> None:
+    """A block that can belong to one inode only is named twice. (Before, the checker gave it to
+    one and then to the other, for ever; a directory listed the same names without end.)"""
+    first = owner(*what)
+    there = [f for f in fields(subject()) if f.name == where]
+    second = next(f for f in there if (f.blocks == first.blocks) is same)
+    raw = subject().contents[first.blocks[0]]
+    size = 16 if "slots" in where else 8
+    end = first.offset + first.size
+    image, damaged = forged([(second, raw[end - size : end])])
+    verdict = judge(subject(), image, damaged, sealed=True)
+    assert verdict.outcome == REPAIRED, verdict
+
+
+def test_damage_reserved_over_data() -> None:
+    """Reserved blocks of one file cover the data of another, which comes later: data win."""
+    base = subject()
+    reserved = owner("ffs.unwritten", "slots[1].pointer")
+    late = max(b for b, kind in base.kinds.items() if kind == "ffs.data" and b not in base.witness)
+    pointer = (1).to_bytes(4, "little") + ffs.POINTER.pack(ffs.pointer(ffs.P_UNWRITTEN, late))
+    image, damaged = forged([(reserved, pointer)])
+    verdict = judge(base, image, damaged, sealed=True)
+    assert verdict.outcome == REPAIRED, verdict
+
+
 def test_damage_two_roots() -> None:
     """A file of one file system names a block of another: it stays with the one that comes first.
     (Before, both counted as its owners, and neither could read it while the other had.)"""
     base = subject()
     theirs = next(b for b in base.witness if base.kinds[b] == "ffs.data")
-    slot = next(f for f in fields(base) if f.name == "slots[0].pointer")
-    blocks: dict[int, bytearray] = {}
-    sealer = Sealer(base, blocks)
-    raw = sealer.block(slot.blocks[0])
-    raw[slot.offset : slot.offset + 8] = ffs.POINTER.pack(ffs.pointer(ffs.P_DATA, theirs))
-    raw[slot.offset - 4 : slot.offset] = (1).to_bytes(4, "little")
-    sealer.seal(slot.blocks[0], slot.offset, slot.offset + 8)
-    image = base.contents | {block: bytes(raw) for block, raw in blocks.items()}
-    verdict = judge(base, image, frozenset(blocks), sealed=True)
+    slot = owner("ffs.data", "slots[0].pointer")
+    pointer = (1).to_bytes(4, "little") + ffs.POINTER.pack(ffs.pointer(ffs.P_DATA, theirs))
+    image, damaged = forged([(slot, pointer)])
+    verdict = judge(base, image, damaged, sealed=True)
     assert verdict.outcome == REPAIRED, verdict
     found: list[str] = []
     check_image(MemoryDevice(BLOCKS, image), repair=True, report=lambda f: found.append(f.code))

@@ -205,6 +205,7 @@ class _Fsck:
     def _walk(self) -> Walk:
         """Until nothing had to be cut."""
         proven = bitarray(self._g.blocks, endian="little")
+        solid = bitarray(self._g.blocks, endian="little")
         for _turn in range(MAX_PASSES):
             walk = Walk(
                 self._device,
@@ -214,6 +215,7 @@ class _Fsck:
                 self._report,
                 lambda done: self._progress("blocks of metadata", done, 0),
                 proven,
+                solid,
             )
             walk.run(range(self._g.roots_start, self._g.data_start))
             # Cut pointers are gone for good before the tables are lowered.

@@ -67,10 +67,13 @@ class Walk:
         report: Callable[[Finding], None],
         progress: Callable[[int], None],
         proven: bitarray,
+        solid: bitarray,
     ) -> None:
         self._device, self._g, self._seed, self._types = device, geometry, seed, types
         self._report, self._progress = report, progress
-        self._proven = proven  # blocks whose own stamp says that they are metadata
+        # What earlier passes have learned: blocks whose own stamp says that they are metadata, and
+        # blocks of data that somebody else has as reserved only.
+        self._proven, self._solid = proven, solid
         self.marked = _bits(geometry.blocks)
         self.counts: dict[int, int] = {}  # of blocks with more than one pointer
         self.incomplete = False
@@ -226,9 +229,10 @@ class Walk:
         plane = self._planes.setdefault(kind.number, _bits(self._g.blocks))
         end = start + count
         wrong = self._proven.find(1, start, end)
+        if wrong < 0 and kind.unreadable:
+            wrong = self._solid.find(1, start, end)
         if wrong < 0:
-            at = (self.marked[start:end] & ~plane[start:end]).find(1)
-            wrong = start + at if at >= 0 else -1
+            wrong = self._contested(start, end, kind, plane)
         if wrong >= 0:
             name = kind.spec.name
             self._cut(parent, part, "two-types", f"names block {wrong}, of another type, as {name}")
@@ -245,6 +249,20 @@ class Walk:
         self.marked[start:end] = True
         self._mine[start:end] = True
         plane[start:end] = True
+
+    def _contested(self, start: int, end: int, kind: BlockType, plane: bitarray) -> int:
+        """The first block that is another type's already; -1 if there is none. Reserved blocks hold
+        nothing, so that data win: the other pointer is cut in the next pass."""
+        others = self.marked[start:end] & ~plane[start:end]
+        if kind.unreadable or not others.any():
+            return start + others.find(1) if others.any() else -1
+        for number, other in self._planes.items():
+            if self._types[number].unreadable:
+                reserved = others & other[start:end]
+                self._solid[start:end] |= reserved
+                self.cuts += reserved.any()
+                others &= ~reserved
+        return start + others.find(1) if others.any() else -1
 
     # -- mending
 

@@ -34,7 +34,7 @@ from xnfs.disk.superblock import read_superblock_untrusted
 from xnfs.disk.tables import Tables
 from xnfs_trials.damage.limits import Hang, limits
 from xnfs_trials.damage.subject import FRAMES, ROOT, Subject, clock
-from xnfs_trials.damage.survey import Look, survey
+from xnfs_trials.damage.survey import MOST_NAMES, Look, survey
 
 REFUSED, REPORTED, REPAIRED, VALID = OUTCOMES = ("refused", "reported", "repaired", "valid")
 LONGEST_LINE: Final = 400
@@ -221,6 +221,8 @@ class _Judge:
                 seen = survey(fs)
                 out.looks |= seen.looks
                 out.errors += seen.errors
+                if seen.names > MOST_NAMES:
+                    raise Wrong("hang", "there is no end of names")
                 if not (untouched or xn.readonly):
                     _use(fs)
                 fs.close()
