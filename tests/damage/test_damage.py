@@ -75,6 +75,8 @@ FOUND = {
     # Headers that only a mount looked at.
     "depth of a directory": Case("inode header", "depth", "ones", True, REPAIRED),
     "size of a directory": Case("inode header", "size", "ones", True, REPAIRED),
+    "entries": Case("inode header", "entries", "ones", True, REPAIRED),
+    "blocks": Case("inode header", "blocks", "ones", True, REPAIRED),
     "count of a node": Case("extent slots", "slots[0].count", "first bit", True, REPAIRED),
     # An assertion about bytes of the disk: the index names itself as a leaf.
     "two roles": Case("ffs.index", "pointers[128]", "minus one", True, REPAIRED),
