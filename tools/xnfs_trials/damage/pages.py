@@ -46,7 +46,8 @@ that is no answer above all, counts as wrong.
 
 What nobody can tell: a free map, or the record of a type, that lies with a right checksum is
 believed until fsck looks. Of those only clean errors are asked. A log that lies with a right
-checksum may write where it says.
+checksum may write where it says. What lies below a destroyed directory has no other way to it: it
+is lost with the directory, and with the root directory that is the whole file system.
 """
 
 
