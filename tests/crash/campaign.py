@@ -121,9 +121,7 @@ def table() -> Iterator[str]:
 
 
 def _reasons(stats: Stats) -> Iterator[str]:
-    for line in stats.failures[0].splitlines():
-        if "wrong: " in line:
-            yield line.split("wrong: ")[1]
+    yield from stats.failures[0].wrong
 
 
 def _mutated(mutant: Mutant, seed: int) -> Trial:

@@ -11,7 +11,7 @@ import random
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from xnfs import MemoryDevice
@@ -43,32 +43,75 @@ class Trial(Protocol):
 
 
 @dataclass
-class Stats:
-    """What a run has looked at."""
+class Failure:
+    """A disk that a power cut may leave, and what is wrong with it."""
 
-    generated: int = 0
-    unique: int = 0
-    promises: int = 0
-    mounted: int = 0
-    seconds: float = 0.0
-    failures: list[str] = field(default_factory=list)
+    seed: int
+    workload: str
+    ops: list[str]  # all of them, one line each
+    event: int  # the cut is after so many events
+    version: int  # in the middle of this operation
+    label: str
+    wrong: list[str]
+    events: list[Event]  # all of them: what was written and flushed
+    lost: tuple[int, ...]  # indices of the unflushed writes that did not reach the disk
+    torn: tuple[int, int] | None  # (index of a write, mask of its sectors that did)
+    image: dict[int, bytes]
+    before: Failure | None = None  # for a cut during recovery: the cut that recovery followed
 
     def __str__(self) -> str:
-        rate = self.unique / self.seconds if self.seconds else 0
+        recent = self.events[max(0, self.event - 24) : self.event]
+        lines = [
+            f"seed {self.seed}, {self.workload or 'workload'}: cut after event {self.event} in"
+            f" operation {self.version}: {self.label}",
+            *(f"  wrong: {text[:400]}" for text in self.wrong[:6]),
+            "  last events: "
+            + " ".join("flush" if isinstance(e, Flush) else str(e.block) for e in recent),
+            *(f"  op {op[:120]}" for op in self.ops[max(0, self.version - 12) : self.version + 1]),
+        ]
+        return "\n".join(lines)
+
+
+@dataclass
+class Stats:
+    """What a run has looked at. Only `checked` counts: different disks that recovery and the
+    oracles have seen, each once."""
+
+    generated: int = 0  # states made
+    pruned: int = 0  # of these: proved to be like one that was checked
+    checked: int = 0  # of these: looked at
+    left_out: int = 0  # legal states of the plan that a limit kept from being made
+    promises: int = 0
+    mounted: int = 0
+    recovered: int = 0  # recovery ran on the real code, or its reads were those of a run before
+    audited: int = 0  # pruned ones that were checked all the same
+    deeper: int = 0  # of the checked: cuts during a recovery
+    seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def unique(self) -> int:
+        """The same as `checked`."""
+        return self.checked
+
+    @property
+    def rate(self) -> float:
+        """States checked in a second."""
+        return self.checked / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
         return (
-            f"{self.generated} states, {self.unique} unique, {self.promises} promises asked,"
-            f" {self.mounted} mounted, {self.seconds:.1f} s ({rate:.0f} unique/s),"
-            f" {len(self.failures)} failures"
+            f"{self.generated} states, {self.pruned} pruned, {self.checked} checked"
+            f" ({self.deeper} deeper), {self.left_out} left out, {self.promises} promises asked,"
+            f" {self.mounted} mounted, {self.audited} audited, {self.seconds:.1f} s"
+            f" ({self.rate:.0f} checked/s), {len(self.failures)} failures"
         )
 
     def add(self, other: Stats) -> None:
         """Sum up several runs."""
-        self.generated += other.generated
-        self.unique += other.unique
-        self.promises += other.promises
-        self.mounted += other.mounted
-        self.seconds += other.seconds
-        self.failures += other.failures
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            setattr(self, each.name, mine + theirs)
 
 
 def recorded(device: RecordingDevice) -> list[Event]:
@@ -91,6 +134,7 @@ def explore(
     exhaustive: int = EXHAUSTIVE,
     stop_at: int = 1,
     limit: int | None = None,
+    workload: str = "",
 ) -> Stats:
     """Look at the states of a trial. Stops after `stop_at` failures or `limit` unique states."""
     rng = random.Random(seed)
@@ -106,7 +150,7 @@ def explore(
         cut = _cut(trial, state)
         wrong = list(_look(trial, state, cut, seen, asked, stats, mount_every))
         if wrong:
-            stats.failures.append(_story(trial, seed, state, cut, wrong))
+            stats.failures.append(_failure(trial, seed, workload, state, cut, wrong))
             if len(stats.failures) >= stop_at:
                 break
         if limit is not None and stats.unique >= limit:
@@ -130,13 +174,15 @@ def _look(
     mount_every: int,
 ) -> Iterator[str]:
     if state.key not in seen:
-        stats.unique += 1
+        stats.checked += 1
         broken, shown = trial.inspect(state.image)
         seen[state.key] = shown
         yield from broken
         if not broken and stats.unique % mount_every == 0:
             stats.mounted += 1
             yield from trial.mount(dict(state.image), shown)
+    else:
+        stats.pruned += 1
     last_ask = max((a for a in trial.asks if a <= cut.event), default=0)
     question = state.key, Cut(last_ask, cut.version)
     if question not in asked:
@@ -145,17 +191,19 @@ def _look(
         yield from trial.promise(seen[state.key], cut)
 
 
-def _story(trial: Trial, seed: int, state: State, cut: Cut, wrong: list[str]) -> str:
-    """A failure for people."""
-    ops = trial.describe()[max(0, cut.version - 12) : cut.version + 1]
-    recent = []
-    for number in range(max(0, state.event - 24), state.event):
-        event = trial.events[number]
-        recent.append("flush" if isinstance(event, Flush) else str(event.block))
-    lines = [
-        f"seed {seed}, cut after event {state.event} in operation {cut.version}: {state.label}",
-        *(f"  wrong: {text[:400]}" for text in wrong[:6]),
-        "  last events: " + " ".join(recent),
-        *(f"  op {text[:120]}" for text in ops),
-    ]
-    return "\n".join(lines)
+def _failure(
+    trial: Trial, seed: int, workload: str, state: State, cut: Cut, wrong: list[str]
+) -> Failure:
+    return Failure(
+        seed=seed,
+        workload=workload,
+        ops=list(trial.describe()),
+        event=state.event,
+        version=cut.version,
+        label=state.label,
+        wrong=wrong,
+        events=list(trial.events),
+        lost=(),
+        torn=state.torn,
+        image=dict(state.image),
+    )

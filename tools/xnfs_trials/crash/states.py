@@ -17,20 +17,44 @@ from functools import lru_cache
 BLOCK = 4096
 SECTOR = 512
 ZERO = bytes(BLOCK)
+ZERO_SECTOR = bytes(SECTOR)
 EXHAUSTIVE = 6
 
 
-@dataclass(frozen=True)
+#: `overlap` of what never completed: a failed write or flush, one under way at the end
+NEVER = 1 << 60
+#: flag of a write: metadata, as far as its bytes and its place tell
+METADATA = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Write:
-    """One block that reached the device."""
+    """One block handed to the device. What decides is the order of events and `overlap`; the times
+    are for people."""
 
     block: int
     data: bytes
+    sequence: int = 0  # number among all that the device was asked
+    submitted: int = 0  # ticks of the device's clock
+    completed: int | None = 0
+    durable: int | None = None  # when the first flush that covers it had completed
+    overlap: int = 0  # how many of the events after it were submitted before it completed
+    flags: int = 0
+
+    @property
+    def sectors(self) -> tuple[int, ...]:
+        """A digest of each sector: equal for equal bytes at the same place."""
+        return digests(self.block, self.data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Flush:
-    """A flush that completed: everything before it is durable."""
+    """A flush: every write that had completed before it is durable once it has completed."""
+
+    sequence: int = 0
+    submitted: int = 0
+    completed: int | None = 0
+    overlap: int = 0
 
 
 Event = Write | Flush
@@ -44,6 +68,25 @@ class State:
     image: dict[int, bytes]
     key: int  # equal for equal images
     label: str
+    kept: tuple[int, ...] = ()  # indices of the unflushed writes that reached the disk
+    torn: tuple[int, int] | None = None  # of these, the one that tore: (index, mask of sectors)
+
+
+@lru_cache(maxsize=1 << 13)
+def digests(block: int, data: bytes) -> tuple[int, ...]:
+    """A digest of each sector of a block; 0 for one of zeros. XOR them for the whole block."""
+    salt = block.to_bytes(8, "little")
+    return tuple(
+        int.from_bytes(
+            hashlib.blake2b(
+                data[at : at + SECTOR], digest_size=16, salt=salt, person=at.to_bytes(2, "little")
+            ).digest(),
+            "little",
+        )
+        if data[at : at + SECTOR] != ZERO_SECTOR
+        else 0
+        for at in range(0, BLOCK, SECTOR)
+    )
 
 
 @lru_cache(maxsize=1 << 15)
