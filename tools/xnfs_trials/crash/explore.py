@@ -22,7 +22,7 @@ from xnfs_trials.crash.memo import Memo, Sharing, Verdict
 from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.prune import View
 from xnfs_trials.crash.rawdisk import RawDisk, read_super
-from xnfs_trials.crash.recovery import Recovery, after, collecting, recover
+from xnfs_trials.crash.recovery import Recovery, collecting, recover
 from xnfs_trials.crash.states import (
     NEVER,
     Cutter,
@@ -30,7 +30,7 @@ from xnfs_trials.crash.states import (
     Flush,
     State,
     Write,
-    image_digests,
+    digest,
     image_key,
 )
 
@@ -268,8 +268,9 @@ class _Run:
         """A second recovery must find nothing to do."""
         if not recovery.events or recovery.wrong:
             return []
-        image = after(state.image, recovery)
-        again = self._recover(image, image_digests(image))
+        written = {e.block: e.data for e in recovery.events if isinstance(e, Write)}
+        digests = state.digest | {b: digest(b, data) for b, data in written.items()}
+        again = self._recover(state.image | written, digests)
         return ["a second recovery wrote again"] if again.events else list(again.wrong)
 
     def _answer(self, verdict: Verdict, cut: Cut) -> list[str]:

@@ -82,11 +82,6 @@ def recover(image: Mapping[int, bytes], blocks: int) -> Recovery:
     return Recovery(tuple(device.events), tuple(wrong), view.reads)
 
 
-def after(image: Mapping[int, bytes], recovery: Recovery) -> dict[int, bytes]:
-    """The image with all that its recovery wrote."""
-    return {**image, **{e.block: e.data for e in recovery.events if isinstance(e, Write)}}
-
-
 def _compare(view: View, blocks: int) -> list[str]:
     """Below the roots there must be what the independent recovery leaves."""
     written = list(view.written)
