@@ -25,6 +25,7 @@ from xnfs_trials.crash.rawdisk import RawDisk, read_super
 from xnfs_trials.crash.recovery import Recovery, collecting, recover
 from xnfs_trials.crash.states import (
     NEVER,
+    ZERO,
     Cutter,
     Event,
     Flush,
@@ -265,13 +266,18 @@ class _Run:
         return recovery
 
     def _recover_again(self, state: State, recovery: Recovery) -> list[str]:
-        """A second recovery must find nothing to do."""
+        """A second recovery must change nothing."""
         if not recovery.events or recovery.wrong:
             return []
         written = {e.block: e.data for e in recovery.events if isinstance(e, Write)}
         digests = state.digest | {b: digest(b, data) for b, data in written.items()}
-        again = self._recover(state.image | written, digests)
-        return ["a second recovery wrote again"] if again.events else list(again.wrong)
+        image = state.image | written
+        again = self._recover(image, digests)
+        return list(again.wrong) + [
+            f"a second recovery left other bytes in block {e.block}"
+            for e in again.events
+            if isinstance(e, Write) and e.data != image.get(e.block, ZERO)
+        ]
 
     def _answer(self, verdict: Verdict, cut: Cut) -> list[str]:
         """What is wrong with a disk after this cut, where it has not been told yet."""
