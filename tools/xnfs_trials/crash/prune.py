@@ -142,32 +142,35 @@ class ReadTree(Generic[T]):
         """Remember a verdict, reached by reading these blocks in this order. Raises Impure."""
         leaf = _Leaf([(block, digest.get(block, NOTHING)) for block in reads], verdict)
         self.size += 1
-        node, above = self._root, None
-        while isinstance(node, _Fork) and _apart(node.reads[: node.at], leaf.reads) is None:
+        node, above, seen = self._root, None, 0
+        while isinstance(node, _Fork) and _apart(node.reads, leaf.reads, seen, node.at) is None:
             if len(leaf.reads) <= node.at or leaf.reads[node.at][0] != node.block:
                 raise Impure(f"block {node.block} is not read where it was, before")
-            above, node = node, node.edges.get(leaf.reads[node.at][1])
-        joined = leaf if node is None else _fork(node, leaf)
+            above, seen = node, node.at
+            node = node.edges.get(leaf.reads[node.at][1])
+        joined = leaf if node is None else _fork(node, leaf, seen)
         if above is None:
             self._root = joined
         else:
             above.edges[leaf.reads[above.at][1]] = joined
 
 
-def _fork(old: _Fork[T] | _Leaf[T], new: _Leaf[T]) -> _Fork[T]:
+def _fork(old: _Fork[T] | _Leaf[T], new: _Leaf[T], seen: int) -> _Fork[T]:
     """The fork at the first block that gave another digest."""
-    at = _apart(old.reads, new.reads)
+    at = _apart(old.reads, new.reads, seen, max(len(old.reads), len(new.reads)))
     if at is None:
         raise Impure("the same was read, and the verdict is asked for again")
     return _Fork(new.reads[at][0], at, new.reads, {old.reads[at][1]: old, new.reads[at][1]: new})
 
 
-def _apart(old: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]]) -> int | None:
-    """The number of the first read that gave another digest, if any. Raises Impure."""
-    for at, (before, now) in enumerate(zip(old, new, strict=False)):
-        if before[0] != now[0]:
-            raise Impure(f"block {now[0]} is read where block {before[0]} was, before")
-        if before[1] != now[1]:
+def _apart(
+    old: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]], first: int, end: int
+) -> int | None:
+    """The number of the first read, in a range, that gave another digest. Raises Impure."""
+    for at in range(first, min(end, len(old), len(new))):
+        if old[at] != new[at]:
+            if old[at][0] != new[at][0]:
+                raise Impure(f"block {new[at][0]} is read where block {old[at][0]} was, before")
             return at
     return None
 
