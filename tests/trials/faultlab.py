@@ -33,7 +33,10 @@ BIT = 8 * 200 + 3  # inside the fields of every target
 SURVIVED, DETECTED, FSCK, UNNOTICED = "survived", "detected", "found by fsck", "out of scope"
 #: `metadata`: an inode that the newest transaction wrote in place; `older`: the same, and the log
 #: has been written over since
-TARGETS = ("metadata", "older", "data", "log", "tables", "superblock")
+OLDER = {"metadata, older": "metadata", "tables, older": "tables"}
+TARGETS = ("metadata", "metadata, older", "data", "log", "tables", "tables, older", "superblock")
+#: transactions that write over the log
+ROUNDS = 24
 
 Device = Any  # a BlockDevice; FFS's helpers want to know which
 
@@ -93,7 +96,6 @@ def places() -> Places:
     writes = [event for event in device.events if isinstance(event, Write)]
     target = {
         "metadata": tree[b"/a"].ino,
-        "older": tree[b"/a"].ino,
         "data": next(w.block for w in writes if w.data.startswith(b"new!")),
         "log": next(w.block for w in writes if low.log[0] <= w.block < sum(low.log)),
         "tables": next(w.block for w in writes if low.map[0] <= w.block < sum(low.map)),
@@ -139,7 +141,7 @@ def sound(disk: MemoryDevice) -> bool:
 def plant(op: str, kind: str, target: str, **how: Any) -> Fault:
     """A fault at a target."""
     where = places()
-    block = None if op == "flush" else where.target[target]
+    block = None if op == "flush" else where.target[OLDER.get(target, target)]
     return Fault(op, kind, block=block, other=where.victim, bit=BIT, **how)  # type: ignore[arg-type]
 
 
@@ -150,7 +152,7 @@ def written(fault: Fault, target: str) -> str:
     try:
         act(
             FaultingDevice(ModelDevice(disk), fault),
-            later=24 if target == "older" else 0,
+            later=ROUNDS if target in OLDER else 0,
             retry=fault.errno == errno.ENOSPC,
         )
     except (XnError, FsError):
@@ -177,7 +179,7 @@ def read(fault: Fault, target: str) -> str:
     disk = base().fork()
     after, fault.after = fault.after, 1 << 60
     device = FaultingDevice(ModelDevice(disk), fault)  # sees the writes: for stale reads
-    act(device, later=24 if target == "older" else 0)
+    act(device, later=ROUNDS if target in OLDER else 0)
     fault.after = after
     seen = look(device)
     assert fault.struck
@@ -226,7 +228,7 @@ def torn(target: str) -> str:
     """The outcome of a power cut that tears the target: every prefix, and some sets of sectors."""
     disk = ModelDevice(base().fork())
     act(disk)
-    events, block = disk.events, places().target[target]
+    events, block = disk.events, places().target[OLDER.get(target, target)]
     rng = random.Random(1)
     cutter = Cutter(base()._contents, events, rng, Plan(near=0, exhaustive=0, samples=0))
     worst = SURVIVED

@@ -169,18 +169,19 @@ def test_explore_prunes_nothing_that_differs(make: Any, broken: bool) -> None:
         assert not [f for f in stats.failures if f.wrong[0].startswith("audit")]
         # Of states that look the same the first one tells.
         assert (min(e for e, _ in slow) in fast) if broken else not stats.failures
-        assert stats.pruned > stats.checked // 2
+        assert stats.pruned
+        assert stats.generated == stats.pruned + stats.checked
     finally:
         subject.events = events
 
 
 def test_explore_counts_add_up() -> None:
-    stats = explore(trial(), 1, plan=replace(FULL, again=20), mount_every=1 << 30)
+    stats = explore(trial(), 1, plan=replace(FULL, depth=1), mount_every=1 << 30)
     assert not stats.failures, stats.failures[0]
     assert stats.generated == stats.pruned + stats.checked
-    assert stats.pruned >= 10 * stats.checked
+    assert stats.pruned > 5 * stats.checked
     assert 0.005 * stats.pruned < stats.audited < 0.02 * stats.pruned
-    assert 0 < stats.deeper < stats.checked
+    assert not stats.left_out
     some = explore(trial(), 1, plan=replace(MIDDLE, states=100), mount_every=1 << 30)
     assert some.left_out
     assert some.generated <= 100
@@ -249,7 +250,7 @@ def erasing_first(p: pytest.MonkeyPatch) -> None:
             before.write(number, [bytes(page)])
         aside = before.fork()
         swapped, log._device = log._device, aside
-        _, *result = real(aside, *rest)
+        result: Any = real(aside, *rest)
         log._device = swapped
         changed = [b for b in range(device.blocks) if aside._contents[b] != before._contents[b]]
         if changed:
@@ -260,7 +261,9 @@ def erasing_first(p: pytest.MonkeyPatch) -> None:
                 if number > 16:
                     device.write(number, [aside._contents[number]])
             device.flush()
-        return device, *result
+        return (
+            (device, *result[1:]) if isinstance(result, tuple) else replace(result, device=device)
+        )
 
     p.setattr(xn, "recover", recover)
 

@@ -35,22 +35,22 @@ class Row(NamedTuple):
 
 
 FOREVER = {"sticky": True}
-#: outcomes: metadata of the newest transaction, older metadata, data, log, tables, superblock
+#: outcomes in the order of TARGETS
 ROWS = (
-    Row("read-eio-once", "read", "eio", {}, (DET,) * 6),
-    Row("read-eio-sticky", "read", "eio", FOREVER, (DET,) * 6),
-    Row("read-short", "read", "short", {}, (DET,) * 6),
-    Row("read-flip", "read", "flip", FOREVER, (DET, DET, OUT, OK, DET, OK)),
-    Row("read-misdirected", "read", "misdirected", FOREVER, (DET, DET, OUT, OK, DET, OK)),
-    Row("read-stale", "read", "stale", FOREVER, (OK, OUT, OUT, OK, DET, OK)),
-    Row("write-eio-once", "write", "eio", {}, (DET,) * 6),
-    Row("write-eio-sticky", "write", "eio", FOREVER, (DET,) * 6),
-    Row("write-enospc", "write", "eio", {"errno": errno.ENOSPC}, (DET, DET, OK, OK, OK, DET)),
-    Row("write-short", "write", "short", {}, (DET,) * 6),
-    Row("write-flip", "write", "flip", {}, (OK, DET, OUT, OK, DET, OK)),
-    Row("write-lost", "write", "lost", {}, (OK, OUT, OUT, OK, DET, OK)),
-    Row("write-misdirected", "write", "misdirected", {}, (OK, OUT, OUT, OK, DET, DET)),
-    Row("torn", "torn", "", {}, (OK,) * 6),
+    Row("read-eio-once", "read", "eio", {}, (DET,) * 7),
+    Row("read-eio-sticky", "read", "eio", FOREVER, (DET,) * 7),
+    Row("read-short", "read", "short", {}, (DET,) * 7),
+    Row("read-flip", "read", "flip", FOREVER, (DET, DET, OUT, OK, DET, DET, OK)),
+    Row("read-misdirected", "read", "misdirected", FOREVER, (DET, DET, OUT, OK, DET, DET, OK)),
+    Row("read-stale", "read", "stale", FOREVER, (OK, OUT, OUT, OK, DET, DET, OK)),
+    Row("write-eio-once", "write", "eio", {}, (DET,) * 7),
+    Row("write-eio-sticky", "write", "eio", FOREVER, (DET,) * 7),
+    Row("write-enospc", "write", "eio", {"errno": errno.ENOSPC}, (DET, DET, OK, OK, OK, OK, DET)),
+    Row("write-short", "write", "short", {}, (DET,) * 7),
+    Row("write-flip", "write", "flip", {}, (OK, DET, OUT, OK, DET, DET, OK)),
+    Row("write-lost", "write", "lost", {}, (OK, OUT, OUT, OK, DET, DET, OK)),
+    Row("write-misdirected", "write", "misdirected", {}, (OK, OUT, OUT, OK, DET, DET, DET)),
+    Row("torn", "torn", "", {}, (OK,) * 7),
 )
 #: faults of the disk as a whole
 WHOLE = {"flush-eio-once": DET, "flush-eio-sticky": DET, "flush-lies": OUT, "cache-eio": DET}
@@ -92,7 +92,7 @@ def test_faults_without_a_fault() -> None:
     """The lab finds nothing wrong with a sound disk, and sees damage that is there."""
     disk = faultlab.base().fork()
     assert faultlab.look(disk.fork()) == "old"
-    faultlab.act(disk)
+    faultlab.act(disk, later=faultlab.ROUNDS)
     assert faultlab.judge(disk, told=False) == OK
     disk.write(faultlab.places().target["data"], [b"x" * 4096])
     assert faultlab.judge(disk, told=False) == OUT
