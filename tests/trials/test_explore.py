@@ -227,6 +227,19 @@ def test_explore_shares_between_workloads() -> None:
     assert not after.failures
 
 
+def test_explore_memory_is_bounded() -> None:
+    """Little is remembered: more is looked at, and nothing else is found."""
+    memo = Memo(most=10)
+    stats = explore(trial(), 1, plan=replace(MIDDLE, states=400), mount_every=1 << 30, memo=memo)
+    free = explore(trial(), 1, plan=replace(MIDDLE, states=400), mount_every=1 << 30)
+    assert not stats.failures
+    assert stats.generated == free.generated
+    assert stats.checked > free.checked
+    (known,) = memo.families.values()
+    assert known._tree.size <= 11
+    assert len({id(v) for part in (known.keys._young, known.keys._old) for v in part.values()}) < 30
+
+
 def test_explore_shared_verdicts_still_fail() -> None:
     """A finding is told to each workload that shows it."""
     memo = Memo()

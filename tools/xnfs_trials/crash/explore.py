@@ -260,11 +260,10 @@ class _Run:
 
     def _recover(self, image: Mapping[int, bytes], digests: Mapping[int, int]) -> Recovery:
         """What the real code does to a disk when it opens it."""
-        recovery = self.memo.recoveries.find(digests)
+        recovery = self.memo.recovery(digests)
         if recovery is None:
             recovery = recover(image, self.blocks)
-            if recovery.reads is not None:
-                self.memo.recoveries.add(recovery.reads, digests, recovery)
+            self.memo.recovered(digests, recovery)
             self.stats.recovered += 1
         return recovery
 
