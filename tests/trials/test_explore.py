@@ -305,10 +305,28 @@ def test_explore_third_cuts_and_collections() -> None:
     assert two.deeper < collected.deeper
 
 
-def test_explore_inspection_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FfsTrial, "inspect", lambda self, image: 1 / 0)
+def test_explore_inspection_that_remembers_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it reads depends on what it was asked before."""
+    real, turns = FfsTrial.inspect, iter(range(1, 1 << 20))
+
+    def inspect(self: FfsTrial, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+        image.get(20 + next(turns) // 4, b"")
+        return real(self, image)
+
+    monkeypatch.setattr(FfsTrial, "inspect", inspect)
+    failure = explore(trial(), 1, mount_every=1 << 30).failures[0]
+    assert failure.wrong[0].startswith("the inspection depends on more than the image: block ")
+
+
+@pytest.mark.parametrize(
+    ("method", "what"), [("inspect", "inspection"), ("promise", "asking"), ("mount", "mount")]
+)
+def test_explore_look_that_fails_is_a_finding(
+    method: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FfsTrial, method, lambda *args: 1 / 0)
     failure = explore(trial(), 1).failures[0]
-    assert failure.wrong == ["can't be inspected: ZeroDivisionError: division by zero"]
+    assert failure.wrong == [f"{what} failed: ZeroDivisionError: division by zero"]
 
 
 def test_explore_failure_tells_a_story() -> None:

@@ -13,14 +13,14 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from xnfs import MemoryDevice
 from xnfs.disk.recording import RecordingDevice
 from xnfs_trials.crash.choices import QUICK, Plan
 from xnfs_trials.crash.memo import Memo, Sharing, Verdict
 from xnfs_trials.crash.model import Cut
-from xnfs_trials.crash.prune import View
+from xnfs_trials.crash.prune import Impure, View
 from xnfs_trials.crash.rawdisk import RawDisk, read_super
 from xnfs_trials.crash.recovery import Recovery, collecting, recover
 from xnfs_trials.crash.states import (
@@ -34,6 +34,8 @@ from xnfs_trials.crash.states import (
     digest,
     image_key,
 )
+
+T = TypeVar("T")
 
 #: of the states that were pruned, so many are looked at all the same
 AUDIT = 0.01
@@ -236,18 +238,29 @@ class _Run:
             first = self._failure(state, cut, [], events, before)
             yield from self._deeper(state, verdict, cut, first, depth)
 
+    # -- asking the trial
+
+    def _judge(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+        return _guarded("inspection", lambda: self.trial.inspect(image), lambda t: (t, None))
+
+    def _promise(self, shown: object, cut: Cut) -> list[str]:
+        return _guarded("asking", lambda: self.trial.promise(shown, cut), list)
+
+    def _mount(self, image: dict[int, bytes], shown: object) -> list[str]:
+        return _guarded("mount", lambda: self.trial.mount(image, shown), list)
+
     # -- one disk
 
     def _inspect(self, state: State, wrong: list[str]) -> Verdict:
         """Recover and inspect a disk, now and then mount it too, and remember."""
         view = View(state.image)
-        broken, shown = _guarded(self.trial, view)
+        broken, shown = self._judge(view)
         reads = view.reads
         recovery = self._recover(state.image, state.digest)
         wrong += self._recover_again(state, recovery)
         if not broken and not recovery.wrong and self.stats.checked % self.mount_every == 0:
             self.stats.mounted += 1
-            wrong += self.trial.mount(dict(state.image), shown)
+            wrong += self._mount(dict(state.image), shown)
         view.detach()
         self.known.count += 1
         verdict = Verdict(self.known.count, [*broken, *recovery.wrong], shown, recovery)
@@ -255,7 +268,10 @@ class _Run:
             reads = tuple(dict.fromkeys((*reads, *recovery.reads)))
         else:
             reads = None
-        self.known.add(state, reads, verdict)
+        try:
+            self.known.add(state, reads, verdict)
+        except Impure as error:
+            wrong.append(f"the inspection depends on more than the image: {error}")
         return verdict
 
     def _recover(self, image: Mapping[int, bytes], digests: Mapping[int, int]) -> Recovery:
@@ -289,7 +305,7 @@ class _Run:
         answer = verdict.broken or self.known.answers.get(question)
         if answer is None:
             self.stats.promises += 1
-            answer = self.trial.promise(verdict.shown, cut)
+            answer = self._promise(verdict.shown, cut)
             self.known.answers.put(question, answer)
         if answer and question not in self._told:
             self._told.add(question)
@@ -317,17 +333,17 @@ class _Run:
         if image_key(state.image) != state.key:
             out.append("the key of the image is not that of its bytes")
         image = dict(state.image)
-        broken, shown = _guarded(self.trial, image)
+        broken, shown = self._judge(image)
         recovery = recover(image, self.blocks) if alike else verdict.recovery
         if [*broken, *recovery.wrong] != verdict.broken:
             out.append(f"{[*broken, *recovery.wrong]} are broken, not {verdict.broken}")
         elif recovery.events != verdict.recovery.events:
             out.append("recovery wrote something else")
         elif not verdict.broken:
-            if self.trial.promise(shown, cut) != self.trial.promise(verdict.shown, cut):
+            if self._promise(shown, cut) != self._promise(verdict.shown, cut):
                 out.append("it shows something else")
             if self.stats.audited % self.mount_every == 0:
-                out += self.trial.mount(image, shown)
+                out += self._mount(image, shown)
         return [f"audit: pruned, but {text}" for text in out]
 
     # -- cuts in a row
@@ -340,7 +356,7 @@ class _Run:
             return
         runs = [verdict.recovery.events]
         if depth == 1 and self.stats.checked % self.mount_every == 0:
-            runs.append(collecting(state.image, self.blocks).events)
+            runs.append(collecting(state.image, self.blocks))
         plan = replace(self.plan, states=self.plan.again)
         for events in runs:
             if not events:
@@ -383,12 +399,12 @@ class _Run:
         )
 
 
-def _guarded(trial: Trial, image: Mapping[int, bytes]) -> tuple[list[str], object]:
-    """An inspection that fails says so."""
+def _guarded(what: str, look: Callable[[], T], failed: Callable[[list[str]], T]) -> T:
+    """The result of a look; one that fails has found something."""
     try:
-        return trial.inspect(image)
+        return look()
     except Exception as error:
-        return [f"can't be inspected: {type(error).__name__}: {error}"], None
+        return failed([f"{what} failed: {type(error).__name__}: {error}"])
 
 
 def _metadata(base: Mapping[int, bytes], blocks: int) -> Callable[[Write], bool]:
