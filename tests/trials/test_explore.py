@@ -19,6 +19,7 @@ from xnfs_trials.crash.ffstrial import FfsTrial
 from xnfs_trials.crash.memo import Known, Memo
 from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.prune import Bounded, Impure, ReadTree, View
+from xnfs_trials.crash.recovery import Recovery
 from xnfs_trials.crash.states import NEVER, Cutter, Event, Flush, State, Write
 from xnfs_trials.crash.workload import Op
 
@@ -291,6 +292,42 @@ def test_explore_cuts_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failure.before.events == subject.events
     assert all(isinstance(e, Write) and e.block <= 16 for e in failure.events[:16])
     assert "wrong: " in str(failure)
+
+
+class Promising:
+    """A disk whose recovery writes block 101; from the sync on, nobody may see that."""
+
+    def __init__(self) -> None:
+        self.base = trial().base
+        self.events: list[Event] = [Write(100, b"a" * 4096), Flush(), Write(102, b"c" * 4096)]
+        self.marks, self.asks = [0], [2]
+
+    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+        return [], image.get(101, b"")[:1]
+
+    def promise(self, shown: object, cut: Cut) -> list[str]:
+        return ["seen"] if shown == b"b" and cut.event >= 2 else []
+
+    def mount(self, image: dict[int, bytes], shown: object) -> list[str]:
+        return []
+
+    def describe(self) -> list[str]:
+        return []
+
+
+def test_explore_asks_again_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was looked at, and its recovery cut, before the sync returned."""
+    after = (Write(101, b"b" * 4096), Flush(), Write(101, b"d" * 4096))
+
+    def recover(image: Mapping[int, bytes], blocks: int) -> Recovery:
+        due = image.get(100) == b"a" * 4096 and image.get(101) != b"d" * 4096
+        return Recovery(after if due else (), (), (100, 101))
+
+    monkeypatch.setattr(exploring, "recover", recover)
+    plan = replace(QUICK, torn=0, depth=2)
+    assert not explore(Promising(), 1, plan=replace(plan, depth=1), mount_every=1 << 30).failures
+    failure = explore(Promising(), 1, plan=plan, mount_every=1 << 30).failures[0]
+    assert (failure.event, failure.wrong) == (2, ["if recovery is cut: seen"])
 
 
 def test_explore_third_cuts_and_collections() -> None:

@@ -7,7 +7,7 @@ are the same for everybody: they depend on the disk and the kernel alone.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from xnfs_trials.crash.model import Cut
@@ -28,12 +28,13 @@ class Sharing(Protocol):
 
 @dataclass(slots=True)
 class Verdict:
-    """What one look at a disk has shown."""
+    """What one look at a disk has shown. `below`: verdicts on what its recovery leaves if cut."""
 
     number: int
     broken: list[str]
     shown: object
     recovery: Recovery
+    below: dict[int, Verdict] = field(default_factory=dict)
 
 
 class Memo:
