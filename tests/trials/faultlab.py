@@ -193,7 +193,12 @@ def lying() -> str:
     """The outcome of a disk whose flushes do nothing, and a power cut after the act."""
     disk = ModelDevice(base().fork())
     act(FaultingDevice(disk, Fault("flush", "lost", sticky=True)))
-    cutter = Cutter(base()._contents, disk.events, random.Random(1), Plan(samples=40, torn=0))
+    cutter = Cutter(
+        base()._contents,
+        disk.events,
+        random.Random(1),
+        Plan(exhaustive=0, near=1, samples=20, torn=0),
+    )
     seen = set()
     for state in cutter.states():
         if state.event == len(disk.events):
