@@ -30,6 +30,8 @@ ROOTS = 1  # type number of the root catalogue
 SLOTS = 31
 UNREADABLE = 1
 
+_RECORD = struct.Struct("<I4sIHHI")  # crc, magic, number, part, parts, bytes of payload
+
 Extents = tuple[tuple[str, int, int], ...]  # (name of the type, start, count)
 
 
@@ -47,6 +49,7 @@ class BlockType:
     parts: tuple[tuple[int, int], ...]
     refs: tuple[str, ...]
     owns: str
+    unreadable: bool = False
 
     def owned(self, data: bytes) -> Extents:
         """What a block of this type points at. Raises BadType."""
@@ -175,11 +178,11 @@ def _owned(kind: BlockType, data: bytes) -> Extents:
 # -- the type catalogue
 
 
-@lru_cache(maxsize=64)
 def _parse_type(payload: bytes, number: int) -> BlockType:
     """A record's payload (SPEC.md, type catalogue). Raises BadType."""
     try:
         name_size, refs, groups, _ = struct.unpack_from("<4H", payload, 0)
+        (flags,) = struct.unpack_from("<I", payload, 8)
         (stamp,) = struct.unpack_from("<I", payload, 16)
         lengths = struct.unpack_from("<3I", payload, 20)
         at = 32
@@ -201,9 +204,35 @@ def _parse_type(payload: bytes, number: int) -> BlockType:
         owns = payload[at : at + lengths[0]].decode()
     except (struct.error, UnicodeDecodeError) as error:
         raise BadType(f"the record of type {number} is cut short: {error}") from None
-    return BlockType(
-        number, name, None if stamp == NO_STAMP else stamp, tuple(parts), tuple(names), owns
-    )
+    at_stamp = None if stamp == NO_STAMP else stamp
+    unreadable = bool(flags & UNREADABLE)
+    return BlockType(number, name, at_stamp, tuple(parts), tuple(names), owns, unreadable)
+
+
+@lru_cache(maxsize=64)
+def read_types(
+    uuid: bytes, start: int, blocks: tuple[bytes, ...]
+) -> tuple[tuple[BlockType, ...], tuple[str, ...]]:
+    """(the types of a catalogue, what is wrong with it). It ends where a record is not whole."""
+    found: list[BlockType] = []
+    wrong: list[str] = []
+    seed, at = zlib.crc32(uuid), 0
+    while at < len(blocks):
+        _, magic, number, part, parts, _ = _RECORD.unpack_from(blocks[at], 0)
+        if magic != TYPE_MAGIC or part or not 0 < parts <= 16:
+            break
+        payload = b""
+        for i, raw in enumerate(blocks[at : at + parts], start + at):
+            crc, _, _, _, _, size = _RECORD.unpack_from(raw, 0)
+            if crc != zlib.crc32(raw[4:], zlib.crc32(i.to_bytes(8, "little"), seed)):
+                return tuple(found), tuple(wrong)
+            payload += raw[32 : 32 + size]
+        try:
+            found.append(_parse_type(payload, number))
+        except BadType as error:
+            wrong.append(str(error))
+        at += parts
+    return tuple(found), tuple(wrong)
 
 
 class KernelWalk:
@@ -213,8 +242,13 @@ class KernelWalk:
         self.disk = disk
         self.owners: dict[int, int] = {}  # block -> pointers seen
         self.type_of: dict[int, BlockType] = {}
-        self.types: dict[str, BlockType] = {}
-        self._read_types()
+        start, count = disk.super.types
+        catalogue = tuple(disk.block(at) for at in range(start, start + count))
+        kinds, wrong = read_types(disk.super.uuid, start, catalogue)
+        self.types = {kind.name: kind for kind in kinds}
+        self.numbers = {kind.number: kind for kind in kinds}
+        for text in wrong:
+            disk.find("types", start, text)
 
     def run(self) -> None:
         """Walk everything, then compare with the free map and the counts. What is wrong goes to
@@ -242,46 +276,26 @@ class KernelWalk:
         return [b for b in data if b not in self.owners and self.disk.in_use(b)]
 
     def plain(self) -> list[int]:
-        """Blocks without a stamp that are reached: bytes of files."""
-        return [b for b, kind in self.type_of.items() if kind.stamp is None]
+        """Blocks without a stamp that are reached and may be read: bytes of files."""
+        plain = (kind for kind in self.types.values() if kind.stamp is None)
+        readable = {kind.name for kind in plain if not kind.unreadable}
+        return [b for b, kind in self.type_of.items() if kind.name in readable]
 
     # -- reading
-
-    def _read_types(self) -> None:
-        at, end = self.disk.super.types[0], sum(self.disk.super.types)
-        while at < end:
-            payload = b""
-            raw = self.disk.block(at)
-            _, magic, number, part, parts, _ = struct.unpack_from("<I4sIHHI", raw, 0)
-            if magic != TYPE_MAGIC or part or not 0 < parts <= 16:
-                return
-            for i in range(parts):
-                raw = self.disk.block(at + i)
-                crc, _, _, _, _, size = struct.unpack_from("<I4sIHHI", raw, 0)
-                if crc != self.disk.crc(at + i, raw[4:]):
-                    return  # a record that was never finished: the catalogue ends here
-                payload += raw[32 : 32 + size]
-            try:
-                kind = _parse_type(payload, number)
-                self.types[kind.name] = kind
-            except BadType as error:
-                self.disk.find("types", at, str(error))
-            at += parts
 
     def _roots(self, at: int, todo: list[tuple[int, BlockType]]) -> None:
         raw = self.disk.block(at)
         if not self.disk.stamp_ok(at, raw) or self.disk.stamp(raw)[1] != ROOTS:
             self.disk.find("R2", at, "the stamp of the root catalogue is wrong")
             return
-        by_number = {kind.number: kind for kind in self.types.values()}
         for i in range(SLOTS):
             block, number = struct.unpack_from("<QI", raw, 128 + 128 * i + 64)
             if not block:
                 continue
-            if number not in by_number:
+            if number not in self.numbers:
                 self.disk.find("types", at, f"a root has type {number}, which there is not")
                 continue
-            self._extent(at, by_number[number].name, block, 1, todo)
+            self._extent(at, self.numbers[number].name, block, 1, todo)
 
     def _extent(
         self, owner: int, name: str, first: int, n: int, todo: list[tuple[int, BlockType]]

@@ -5,7 +5,7 @@
     O3  what a sync acknowledged is there, and no older                  model.py
     O4  the tree is one that the model allows, and well formed           model.py, the raw walk
     O5  recovery ends and repeats itself; a mount shows what the bytes
-        show; deleted and collected, nothing is left                     mounting.py
+        show; deleted and collected, nothing is left                     afterwards.py
     O6  other file systems on the image are untouched                    neighbour.py
 
 What they find are texts that begin with the id. O1 to O4 and O6 share no code with XN, except that
@@ -14,23 +14,23 @@ the tree of a file system without a raw reader is read through a mount.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from libfs.posix import FsError, Posix
-from xnfs import Caller, MemoryDevice, Xn, XnError
+from libfs.posix import FsError
+from xnfs import MemoryDevice, XnError
+from xnfs_trials.crash.afterwards import afterwards
 from xnfs_trials.crash.base import Base, Shape, open_subject
 from xnfs_trials.crash.kernelwalk import KernelWalk
-from xnfs_trials.crash.model import TAG_XATTR, Cut, Model, tagged
-from xnfs_trials.crash.mounting import CANARY, mount_checks
+from xnfs_trials.crash.model import TAG_XATTR, Cut, Model
+from xnfs_trials.crash.mounting import CANARY
 from xnfs_trials.crash.neighbour import OWNER
 from xnfs_trials.crash.rawdisk import RawDisk, Unreadable
 from xnfs_trials.crash.rawwalk import TAG
 from xnfs_trials.crash.subject import Subject
-from xnfs_trials.crash.trees import ROOT, Tree, differences, read_tree, remove_all
+from xnfs_trials.crash.trees import Tree, read_tree
 
 ORACLES: Mapping[str, str] = {
     "O1": "rules R1-R5 on the raw bytes",
@@ -40,8 +40,6 @@ ORACLES: Mapping[str, str] = {
     "O5": "recovery ends, repeats itself, and leaves nothing behind",
     "O6": "other file systems are untouched",
 }
-USED = 2 * 4096  # bytes that are written after a cut
-TURNS = 1000  # calls of the collector, at most
 #: What the reader of a format finds that is a rule of the kernel, and O1's.
 _KERNEL = frozenset("R1 R2 R4 R5 map refs roots types log".split())
 
@@ -162,49 +160,13 @@ class Oracles:
             return []
         disk = MemoryDevice(self.shape.blocks, image)
         try:
-            out = [f"O5: {text}" for text in self._live(disk, shown, shown.tree)]
+            wrong = afterwards(
+                self.subject, self.shape, self.base, disk, shown.tree, shown.recovered
+            )
+            out = [f"O5: {text}" for text in wrong]
         except (FsError, XnError) as error:
             return [f"O5: mounted and used: {type(error).__name__}: {error}"]
         if self._on("O6"):
             harmed = self.base.neighbour.harmed(disk._contents)
             out += [f"O6: mounted and used: block {b} of the neighbour changed" for b in harmed]
         return out
-
-    def _live(self, disk: MemoryDevice, shown: Shown, tree: Tree) -> Iterator[str]:
-        blocks = self.shape.blocks
-        yield from mount_checks(dict(disk._contents), blocks, shown.recovered)
-        for turn in ("mounted", "mounted again"):
-            xn, posix = open_subject(self.subject, disk, self.shape.frames)
-            yield from (f"{turn}, {text}" for text in differences(read_tree(posix), tree))
-        yield from self._use(xn, posix)
-        raw = RawDisk(disk._contents, blocks)
-        walk = KernelWalk(raw)
-        walk.run()
-        yield from (f"emptied: {f.rule} block {f.block}: {f.text}" for f in raw.findings)
-        if walk.leaks:
-            yield f"emptied, blocks {walk.leaks[:8]} are in use and nothing reaches them"
-        area = range(raw.super.data_start, raw.super.blocks - 1)
-        extra = sum(map(raw.in_use, area)) - self.base.used
-        if self.subject.spare is not None and extra > self.subject.spare:
-            yield f"emptied, {extra} blocks more are in use than when it was new"
-
-    def _use(self, xn: Xn, posix: Posix) -> Iterator[str]:
-        """Write, read back, delete everything, collect, close."""
-        data = tagged(OWNER - 1, 0, USED, 0)
-        attr, fh = posix.create(ROOT, posix.root, b"afterwards", 0o644, os.O_RDWR)
-        posix.write(fh, 0, data)
-        posix.fsync(fh)
-        if posix.read(fh, 0, USED) != data:
-            yield f"the new file {attr.ino} does not hold what was written"
-        posix.release(fh)
-        remove_all(posix)
-        if read_tree(posix).inodes.keys() != {int(posix.root)}:
-            yield "not everything could be deleted"
-        posix.close()
-        who = Caller(xn.admin)
-        for _ in range(TURNS):
-            if xn.collect(who, 1000).done:
-                break
-        else:
-            yield "the collector does not end"
-        xn.close()
