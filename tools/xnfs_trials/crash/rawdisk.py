@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -103,7 +104,7 @@ class RawDisk:
     not raised."""
 
     def __init__(self, image: Mapping[int, bytes], blocks: int) -> None:
-        self.image = dict(image)
+        self.image = copy(image) if isinstance(image, MutableMapping) else dict(image)
         self.findings: list[Finding] = []
         self.super = read_super(self.image, blocks)
         self._seed = zlib.crc32(self.super.uuid)
