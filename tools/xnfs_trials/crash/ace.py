@@ -8,7 +8,7 @@ persistence point. What an operation needs (`prepare.py`) is set up before.
     one()    every step
     two()    every pair; of two first steps that are each other's mirror image (`foo` and `bar`, or
              A and B, change places everywhere) only one is in it, as the second steps are complete
-    three()  sampled by a seed, with more of rename, link and unlink
+    three()  drawn, with more of rename, link and unlink
 
 Each family can be counted, indexed and sliced without being made; a workload's name is its text, so
 it means the same operations for ever.
@@ -178,16 +178,12 @@ def two() -> Family:
 FOCUS = {"rename": 3, "replace": 3, "link": 3, "unlink": 8, "exchange": 2, "create": 2}
 
 
-def three(seed: int, count: int | None = None) -> Iterator[Workload]:
-    """Three-operation workloads drawn by the seed, without end if no count is given."""
-    rng = random.Random(seed)
+def three(rng: random.Random) -> list[Op]:
+    """A three-operation workload, drawn."""
     first, last = first_steps(), last_steps()
     weights = [[FOCUS.get(step[0].kind, 1) for step in part] for part in (first, last)]
-    while count is None or count > 0:
-        steps = [*rng.choices(first, weights[0], k=2), *rng.choices(last, weights[1])]
-        ops = [op for step in steps for op in step]
-        yield name_of(ops), ops
-        count = None if count is None else count - 1
+    steps = [*rng.choices(first, weights[0], k=2), *rng.choices(last, weights[1])]
+    return [op for step in steps for op in step]
 
 
 def workload(name: str) -> list[Op]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from libfs.posix import Posix
 from xnfs import Caller, FramePool, MemoryDevice, Xn
 from xnfs.disk.fsck import check_image
-from xnfs_trials.crash.base import NAME, Base, Shape, clock, contents, open_subject
+from xnfs_trials.crash.base import NAME, Base, Shape, clock, open_subject
+from xnfs_trials.crash.explore import contents
 from xnfs_trials.crash.kernelwalk import KernelWalk
 from xnfs_trials.crash.model import tagged
 from xnfs_trials.crash.rawdisk import ZERO, RawDisk

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from libfs.posix import FsError, Posix
 from xnfs import BlockDevice, FramePool, MemoryDevice, Xn, format_image
+from xnfs_trials.crash.explore import contents
 from xnfs_trials.crash.model import Model
 from xnfs_trials.crash.mounting import fill_canary
 from xnfs_trials.crash.neighbour import Neighbour, move_in
@@ -61,11 +62,6 @@ def open_subject(
     """Mount. Raises XnError, FsError."""
     xn = Xn(device, frames=FramePool(frames), clock=clock(), readonly=readonly)
     return xn, quiet(subject.mount(xn, xn.admin, NAME, readonly=readonly), readonly=readonly)
-
-
-def contents(disk: MemoryDevice) -> dict[int, bytes]:
-    """The blocks of a disk in memory."""
-    return dict(disk._contents)
 
 
 @lru_cache(maxsize=16)

@@ -20,6 +20,7 @@ durable in any order, and none of them without a sync. A file system may promise
 
 from __future__ import annotations
 
+import pickle
 import stat
 import struct
 from bisect import bisect_right
@@ -126,6 +127,7 @@ class Model:
         self.version = 0
         self.promises = promises
         self.name_acks: History[int] = History()  # event -> version whose names are all durable
+        self.last = 0  # number of the newest node; no number is used twice
         self.nodes: dict[int, Node] = {}
         self.by_ino: dict[int, list[Node]] = {}
         self.add(root_ino, Record(mode, nlink=2))
@@ -134,7 +136,8 @@ class Model:
 
     def add(self, ino: int, record: Record) -> Node:
         """A new inode."""
-        node = Node(max(self.nodes, default=0) + 1, ino, self.version, record)
+        self.last += 1
+        node = Node(self.last, ino, self.version, record)
         self.nodes[node.number] = node
         self.by_ino.setdefault(ino, []).append(node)
         node.records.put(self.version, record)
@@ -208,6 +211,37 @@ class Model:
             node.bindings = {name: History([0], [n]) for name, n in bound.items() if n}
             node.acks, node.data_acks = History([0], [0]), History()
         self.name_acks = History([0], [0]) if ORDER in self.promises else History()
+
+    def newest(self) -> Model:
+        """A model in which only what is now was ever, and is durable."""
+        twin: Model = pickle.loads(pickle.dumps(self))
+        twin.settle()
+        return twin
+
+    def rebased(self, tree: Shown, cut: Cut) -> Model:
+        """The model of what a cut has left, as version 0: what the tree shows, by the numbers that
+        its inodes had. What `explain` does not allow is left out."""
+        model = Model.__new__(Model)
+        model.version, model.promises, model.name_acks = 0, self.promises, History()
+        model.nodes, model.by_ino = {}, {}
+        numbers: dict[int, int] = {}
+        for inode in tree.inodes.values():
+            known = [n for n in self.by_ino.get(inode.ino, []) if n.born <= cut.version]
+            node, _ = self._match(known, inode, cut, synced=True)
+            if node is None:
+                continue
+            numbers[inode.ino] = node.number
+            data = inode.content() if stat.S_ISREG(inode.mode) else b""
+            now = self._record(node, inode)
+            model.nodes[node.number] = Node(node.number, inode.ino, 0, now, data)
+        for inode in tree.inodes.values():
+            if inode.ino in numbers:
+                bound = {n: numbers[c] for n, c in inode.entries.items() if c in numbers}
+                histories = {name: History([0], [number]) for name, number in bound.items()}
+                model.nodes[numbers[inode.ino]].bindings = histories
+        model.last = self.last
+        model.settle()
+        return model
 
     # -- the promise
 

@@ -46,6 +46,8 @@ KINDS = {
     "fsync": "p",
     "fdatasync": "p",
     "sync": "",
+    "hold": "p",  # open it and keep it open, also without a name
+    "release": "",  # close all that is held
     "writeback": "n",  # some dirty pages, chosen by n: written, not durable
     "evict": "n",  # some clean pages
     "idle": "",
@@ -122,6 +124,7 @@ class Runner:
         self.marks: list[int] = []  # marks[v]: events before version v+1 began
         self.log: list[str] = []
         self.trouble: list[str] = []  # answers that no file system should give
+        self._held: dict[int, Fh] = {}  # number of a node -> an open handle
         self._writeback, self._evict = writeback, evict
         named = {"writeback": self._write_back, "evict": self._give_up}
         self._calls: dict[str, Callable[[Op], bool]] = {
@@ -194,7 +197,7 @@ class Runner:
             return False
         parent, name, _ = place
         target = b""
-        number = max(self.model.nodes) + 1
+        number = self.model.last + 1
         if stat.S_ISDIR(mode):
             attr = self.posix.mkdir(ROOT, Ino(parent.ino), name, mode & 0o777)
         elif stat.S_ISLNK(mode):
@@ -227,7 +230,7 @@ class Runner:
 
     def _drop(self, parent: Node, name: bytes, child: Node) -> None:
         self.model.unbind(parent, name, child)
-        if not child.now.names:
+        if not child.now.names and child.number not in self._held:
             self.model.bury(child)
 
     def _unlink(self, op: Op) -> bool:
@@ -260,7 +263,10 @@ class Runner:
         if source is None or target is None or (child := source[2]) is None:
             return False
         (src, name, _), (dst, new, old) = source, target
-        if old is child or (child.is_dir and self._inside(child, dst)):
+        if old is child:
+            self.posix.rename(ROOT, Ino(src.ino), name, Ino(dst.ino), new)
+            return True  # two names of one file: nothing happens
+        if child.is_dir and self._inside(child, dst):
             return False
         if old is not None and (old.is_dir != child.is_dir or self.model.entries(old)):
             return False
@@ -278,7 +284,10 @@ class Runner:
         if one is None or two is None or one[2] is None or two[2] is None:
             return False
         (d, n, _), (e, m, _), x, y = one, two, one[2], two[2]
-        if x is y or (x.is_dir and self._inside(x, e)) or (y.is_dir and self._inside(y, d)):
+        if x is y:
+            self.posix.rename(ROOT, Ino(d.ino), n, Ino(e.ino), m, RENAME_EXCHANGE)
+            return True
+        if (x.is_dir and self._inside(x, e)) or (y.is_dir and self._inside(y, d)):
             return False
         self.posix.rename(ROOT, Ino(d.ino), n, Ino(e.ino), m, RENAME_EXCHANGE)
         self.model.unbind(d, n, x)
@@ -286,6 +295,21 @@ class Runner:
         self.model.bind(d, n, y)
         self.model.bind(e, m, x)
         return True
+
+    def _hold(self, op: Op) -> bool:
+        node = self._file(op.path)
+        if node is None or node.number in self._held:
+            return False
+        self._held[node.number] = self.posix.open(ROOT, Ino(node.ino), os.O_RDWR)
+        return True
+
+    def _release(self, op: Op) -> bool:
+        held, self._held = self._held, {}
+        for number, fh in held.items():
+            self.posix.release(fh)
+            if not self.model.nodes[number].now.names:
+                self.model.bury(self.model.nodes[number])
+        return bool(held)
 
     # -- bytes
 

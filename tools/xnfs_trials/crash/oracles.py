@@ -81,7 +81,7 @@ class Oracles:
 
     # -- what does not depend on the cut
 
-    def inspect(self, image: dict[int, bytes]) -> tuple[list[str], Shown]:
+    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], Shown]:
         """(what is wrong with the bytes, what they show)."""
         try:
             disk = RawDisk(image, self.shape.blocks)
@@ -132,25 +132,34 @@ class Oracles:
                 yield f"O2: block {block} holds bytes of the neighbour"
 
     def _confidential(self, tree: Tree) -> Iterator[str]:
-        """O2: every file shows its own bytes."""
+        """O2: each file shows the bytes of one file, and no two show those of the same."""
+        shown_by: dict[int, int] = {}
         for inode in tree.inodes.values():
-            mine = {n.number for n in self.model.by_ino.get(inode.ino, [])}
-            found = [cell for data in inode.data.values() for cell in cells(data)]
-            owners = {fid for tag, fid in found if tag == TAG}
-            if any(tag != TAG for tag, _ in found) or not owners <= mine or len(owners) > 1:
-                yield f"O2: file {inode.ino} shows bytes {sorted(set(found))[:4]} that it never had"
-            values = [v for name, v in inode.xattrs.items() if name.startswith(b"user.x")]
-            for value in values:
-                if any(tag != TAG_XATTR or fid not in mine for tag, fid in cells(value)):
-                    yield f"O2: an attribute of {inode.ino} shows bytes of another"
+            found = {cell for data in inode.data.values() for cell in cells(data)}
+            owners = {fid for _, fid in found}
+            strange = any(tag != TAG for tag, _ in found) or len(owners) > 1
+            if strange or any(shown_by.setdefault(fid, inode.ino) != inode.ino for fid in owners):
+                yield f"O2: file {inode.ino} shows bytes {sorted(found)[:4]} of another"
+            for name, value in inode.xattrs.items():
+                if name.startswith(b"user.x") and any(tag != TAG_XATTR for tag, _ in cells(value)):
+                    yield f"O2: the attribute {name!r} of {inode.ino} shows other bytes"
 
     # -- what does
 
     def promise(self, shown: Shown, cut: Cut) -> list[str]:
-        """O3 and O4."""
+        """O3 and O4; and O2 again: whose bytes are they?"""
         if shown.tree is None:
             return []
-        return list(self.model.explain(shown.tree, cut, self.without))
+        out = list(self.model.explain(shown.tree, cut, self.without))
+        if self._on("O2"):
+            out += self._owned(shown.tree)
+        return out
+
+    def _owned(self, tree: Tree) -> Iterator[str]:
+        for inode in tree.inodes.values():
+            owners = {f for data in inode.data.values() for _, f in cells(data)}
+            if not owners <= {n.number for n in self.model.by_ino.get(inode.ino, [])}:
+                yield f"O2: file {inode.ino} shows bytes of {sorted(owners)}, which it never was"
 
     # -- with the real code
 
