@@ -441,9 +441,20 @@ class Runner:
 
     def _learn(self) -> None:
         """A call failed for want of room: how much of it was done is asked of the file system."""
-        for node in self.model.live():
-            attr = self.posix.getattr(ROOT, Ino(node.ino))
-            if stat.S_ISREG(node.now.mode):
-                data = read_file(self.posix, Ino(node.ino), attr.size)
-                if data != node.data:
-                    self.model.set_data(node, data)
+        todo = [self.model.nodes[1]]
+        seen: set[int] = set()
+        while todo:
+            directory = todo.pop()
+            for name, node in self.model.entries(directory).items():
+                self._look_up(directory, name, node)
+                if node.is_dir:
+                    todo.append(node)
+                elif stat.S_ISREG(node.now.mode) and node.number not in seen:
+                    seen.add(node.number)
+                    self._learn_file(node)
+
+    def _learn_file(self, node: Node) -> None:
+        size = self.posix.getattr(ROOT, Ino(node.ino)).size
+        data = read_file(self.posix, Ino(node.ino), size)
+        if data != node.data:
+            self.model.set_data(node, data)

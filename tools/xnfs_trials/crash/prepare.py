@@ -110,6 +110,8 @@ class _Sketch:
     def _require(self, op: Op) -> None:
         if op.kind in ("create", "mkdir", "symlink"):
             self.absent(op.path)
+        elif op.kind == "hold":
+            self.file(op.path)
         elif op.kind in ("unlink", "chmod", "fsync", "fdatasync", "setxattr", "removexattr"):
             self._require_one(op)
         elif op.kind == "rmdir":

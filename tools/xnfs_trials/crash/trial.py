@@ -14,10 +14,11 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 
 from libfs.posix import FsError
-from xnfs import Caller, MemoryDevice, XnError
+from xnfs import Caller, DeviceError, MemoryDevice, XnError
 from xnfs.disk.recording import RecordingDevice
 from xnfs_trials.crash.base import Base, Shape, base_for, open_subject
 from xnfs_trials.crash.explore import contents, recorded
@@ -78,7 +79,8 @@ class Session:
         return [b for b in range(*self.xn.data_area) if rng.random() < 0.5]
 
     def _writeback(self, n: int) -> None:
-        self.xn.writeback(Caller(self.xn.admin), self._some(n))
+        with suppress(DeviceError):  # after a failed flush nothing is written any more
+            self.xn.writeback(Caller(self.xn.admin), self._some(n))
 
     def _evict(self, n: int) -> None:
         self.xn.evict(Caller(self.xn.admin), self._some(n))
