@@ -68,12 +68,13 @@ class _Sketch:
         self.need(Op("mkdir", path))
 
     def file(self, path: str, size: int = 0) -> None:
-        """There must be a file of at least `size` bytes."""
-        if not self._is(path, "f"):
+        """There must be a file; of `size` bytes, unless an earlier operation left it smaller."""
+        made = not self._is(path, "f")
+        if made:
             self.absent(path)
             self.need(Op("create", path))
-        if self.things[path].size < size:
-            self.need(Op("write", path, size=FILLED))
+        if self.things[path].size < size and (made or not self._near(path)):
+            self.need(Op("write", path, size=size))
 
     def there(self, path: str) -> None:
         """There must be something, a file if it must be made."""

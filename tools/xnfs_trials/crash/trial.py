@@ -95,17 +95,19 @@ class Session:
         acks = {e for n in self.model.nodes.values() for h in (n.acks, n.data_acks) for e in h.at}
         self.asks = sorted(acks | set(self.model.name_acks.at))
         # After a failed flush a file system may stop, and refuse whatever it is asked.
-        self.trouble = [] if self.lossy.struck else self.runner.trouble + self._alive()
+        trouble = [] if self.lossy.struck else self.runner.trouble + self._alive()
+        self.trouble = [text for text in trouble if text[:2] not in self.oracles.without]
 
     def _alive(self) -> list[str]:
         """Without any cut the file system shows the newest version of everything."""
         try:
             tree = read_tree(self.posix)
         except (FsError, XnError) as error:
-            return [f"O4: the tree can't be read: {error}"]
+            return [f"O4: the tree can't be read: {error} (before any cut)"]
         now = Cut(len(self.events), self.model.version)
         newest = self.model.newest()
-        return [f"O4: before any cut: {text}" for text in newest.explain(tree, now)]
+        without = self.oracles.without | {"O3"}  # nothing has been cut
+        return [f"{text} (before any cut)" for text in newest.explain(tree, now, without)]
 
     # -- as a Trial
 
