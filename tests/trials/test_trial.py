@@ -15,7 +15,7 @@ from xnfs_trials.crash.memo import Memo
 from xnfs_trials.crash.ops import name_of, parse_name
 from xnfs_trials.crash.shrink import Setting, failures, kind_of, shrink
 from xnfs_trials.crash.subject import load
-from xnfs_trials.crash.trial import PosixTrial
+from xnfs_trials.crash.trial import PosixTrial, second_life
 
 from tests.trials import liars
 from tests.trials.liars import PLAIN, lying
@@ -54,6 +54,18 @@ def test_trial_same_twice() -> None:
     assert one.events == two.events
     assert one.marks == two.marks
     assert one.base == two.base
+
+
+def test_second_life() -> None:
+    """A cut, a mount, other operations with the collector at work, and every cut of those."""
+    collected = 0
+    for seed in range(6):
+        rng = random.Random(seed)
+        life = second_life("ffs", soak.short(rng), soak.short(rng), SMALL, seed=seed)
+        collected += not life.xn.leaky
+        stats = explore(life, seed, plan=SMALL, mount_every=8, limit=30)
+        assert not stats.failures, stats.failures[0]
+    assert collected
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -15,7 +15,7 @@ from libfs.posix import FsError, Posix
 from xnfs import BlockDevice, FramePool, MemoryDevice, Xn, format_image
 from xnfs_trials.crash.explore import contents
 from xnfs_trials.crash.model import Model
-from xnfs_trials.crash.mounting import fill_canary
+from xnfs_trials.crash.mounting import CANARY, fill_canary
 from xnfs_trials.crash.neighbour import Neighbour, move_in
 from xnfs_trials.crash.ops import Op, Runner
 from xnfs_trials.crash.subject import UUID, Subject
@@ -56,11 +56,20 @@ class Base:
     used: int
 
 
+def used_frames(count: int) -> FramePool:
+    """Memory in which others have been: every frame holds the canary."""
+    pool = FramePool(count)
+    frames = pool.alloc("others", count)
+    pool.view_run(0, count)[:] = CANARY * (count * 4096 // len(CANARY))
+    pool.free(frames, "others")
+    return pool
+
+
 def open_subject(
     subject: Subject, device: BlockDevice, frames: int, *, readonly: bool = False
 ) -> tuple[Xn, Posix]:
     """Mount. Raises XnError, FsError."""
-    xn = Xn(device, frames=FramePool(frames), clock=clock(), readonly=readonly)
+    xn = Xn(device, frames=used_frames(frames), clock=clock(), readonly=readonly)
     return xn, quiet(subject.mount(xn, xn.admin, NAME, readonly=readonly), readonly=readonly)
 
 

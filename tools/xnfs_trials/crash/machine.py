@@ -19,11 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from xnfs_trials.crash.base import Shape, base_for
 from xnfs_trials.crash.choices import Plan
 from xnfs_trials.crash.explore import explore
-from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.ops import KINDS, Op
-from xnfs_trials.crash.oracles import Shown
 from xnfs_trials.crash.soak import one
-from xnfs_trials.crash.states import Cutter
 from xnfs_trials.crash.subject import Subject, load
 from xnfs_trials.crash.trial import Session
 
@@ -33,7 +30,7 @@ SHAPE = Shape()
 #: What is looked at when the power goes.
 PLAN = Plan(exhaustive=3, near=1, samples=2, torn=1, depth=1, states=40)
 
-_kinds = st.sampled_from([k for k in KINDS if k not in ("sync", "evict", "writeback")])
+_kinds = st.sampled_from([k for k in KINDS if k not in ("sync", "evict", "writeback", "collect")])
 _seeds = st.integers(0, (1 << 16) - 1)
 
 
@@ -70,6 +67,11 @@ class CrashMachine(RuleBasedStateMachine):
         """Some dirty pages are written, in whatever order, and nothing is flushed."""
         self.session.runner.apply(Op("writeback", size=n))
 
+    @rule(n=_seeds)
+    def collect(self, n: int) -> None:
+        """A few steps of the collector, if a cut may have left leaks."""
+        self.session.runner.apply(Op("collect", size=n))
+
     @rule(flushes=st.integers(0, 2))
     def fault(self, flushes: int) -> None:
         """One of the next flushes fails, and forgets what it was for."""
@@ -96,19 +98,7 @@ class CrashMachine(RuleBasedStateMachine):
         session.stop()
         stats = explore(session, 1, plan=PLAN, mount_every=16, workload="machine")
         assert not stats.failures, str(stats.failures[0])
-        image, event = dict(session.base), 0
-        cutter = Cutter(session.base, session.events, rng, PLAN)
-        number = rng.randrange(40)
-        for i, state in enumerate(cutter.states(session.asks)):
-            image, event = dict(state.image), state.event
-            if i == number and not last:
-                break
-        _, shown = session.inspect(image)
-        assert isinstance(shown, Shown)
-        assert shown.tree is not None
-        version = sum(mark < event for mark in session.marks)
-        model = session.model.rebased(shown.tree, Cut(event, version))
-        self.session = Session(self.subject, SHAPE, self.base, image=image, model=model)
+        self.session = session.after_cut(rng, PLAN, last=last)
 
     def teardown(self) -> None:
         """What has happened since the last cut is looked at, too."""

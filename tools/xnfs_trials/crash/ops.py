@@ -50,6 +50,7 @@ KINDS = {
     "release": "",  # close all that is held
     "writeback": "n",  # some dirty pages, chosen by n: written, not durable
     "evict": "n",  # some clean pages
+    "collect": "n",  # a few steps of the kernel's collector, if there may be leaks
     "idle": "",
 }
 SYNCS = frozenset({"fsync", "fdatasync", "sync"})
@@ -109,7 +110,7 @@ def parse_name(name: str) -> list[Op]:
 
 class Runner:
     """Makes operations on a file system and on the model. `events` says how many writes and flushes
-    the device has seen; `writeback` and `evict` do to cached pages what their number says."""
+    the device has seen; `writeback`, `evict` and `collect` make the calls of the kernel."""
 
     def __init__(
         self,
@@ -119,16 +120,17 @@ class Runner:
         *,
         writeback: Callable[[int], None] = lambda n: None,
         evict: Callable[[int], None] = lambda n: None,
+        collect: Callable[[int], None] = lambda n: None,
     ) -> None:
         self.posix, self.model, self.events = posix, model, events
         self.marks: list[int] = []  # marks[v]: events before version v+1 began
         self.log: list[str] = []
         self.trouble: list[str] = []  # answers that no file system should give
         self._held: dict[int, Fh] = {}  # number of a node -> an open handle
-        self._writeback, self._evict = writeback, evict
-        named = {"writeback": self._write_back, "evict": self._give_up}
+        self._kernel = {"writeback": writeback, "evict": evict, "collect": collect}
         self._calls: dict[str, Callable[[Op], bool]] = {
-            kind: named.get(kind) or getattr(self, "_" + kind) for kind in KINDS
+            kind: self._to_kernel if kind in self._kernel else getattr(self, "_" + kind)
+            for kind in KINDS
         }
 
     def run(self, ops: Sequence[Op]) -> None:
@@ -339,7 +341,7 @@ class Runner:
 
     def _mwrite(self, op: Op) -> bool:
         done = self._write(op)
-        self._writeback(op.at + op.size)
+        self._kernel["writeback"](op.at + op.size)
         return done
 
     def _truncate(self, op: Op) -> bool:
@@ -425,12 +427,8 @@ class Runner:
         self.model.ack(self.model.live(), self.events())
         return True
 
-    def _write_back(self, op: Op) -> bool:
-        self._writeback(op.size)
-        return True
-
-    def _give_up(self, op: Op) -> bool:
-        self._evict(op.size)
+    def _to_kernel(self, op: Op) -> bool:
+        self._kernel[op.kind](op.size)
         return True
 
     def _idle(self, op: Op) -> bool:

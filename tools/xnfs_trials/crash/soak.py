@@ -103,7 +103,7 @@ def one(rng: random.Random, kind: str, dirs: tuple[str, ...], names: tuple[str, 
         return Op(kind, path(), at=rng.randrange(3))
     if kind == "truncate":
         return Op(kind, path(), size=rng.choice((0, at, MAX_SIZE)))
-    if kind in ("chmod", "writeback", "evict"):
+    if kind in ("chmod", "writeback", "evict", "collect"):
         return Op(kind, path() if kind == "chmod" else "", size=rng.randrange(256))
     letters = KINDS[kind]
     first, second = rng.sample(_paths(dirs, names), 2)

@@ -21,13 +21,14 @@ from libfs.posix import FsError
 from xnfs import Caller, DeviceError, MemoryDevice, XnError
 from xnfs.disk.recording import RecordingDevice
 from xnfs_trials.crash.base import Base, Shape, base_for, open_subject
+from xnfs_trials.crash.choices import Plan
 from xnfs_trials.crash.explore import contents, recorded
 from xnfs_trials.crash.lossy import LossyDevice
 from xnfs_trials.crash.model import Cut, Model
 from xnfs_trials.crash.ops import Op, Runner
 from xnfs_trials.crash.oracles import Oracles, Shown
 from xnfs_trials.crash.prepare import prepare
-from xnfs_trials.crash.states import Event
+from xnfs_trials.crash.states import Cutter, Event
 from xnfs_trials.crash.subject import Subject, load
 from xnfs_trials.crash.trees import read_tree
 
@@ -64,7 +65,12 @@ class Session:
         self.base = contents(disk)
         self._seed = seed
         self.runner = Runner(
-            self.posix, self.model, self._now, writeback=self._writeback, evict=self._evict
+            self.posix,
+            self.model,
+            self._now,
+            writeback=self._writeback,
+            evict=self._evict,
+            collect=self._collect,
         )
         self.marks = self.runner.marks
         self.events: list[Event] = []
@@ -84,6 +90,11 @@ class Session:
 
     def _evict(self, n: int) -> None:
         self.xn.evict(Caller(self.xn.admin), self._some(n))
+
+    def _collect(self, n: int) -> None:
+        if self.xn.leaky:
+            with suppress(DeviceError):
+                self.xn.collect(Caller(self.xn.admin), 1 + n % 4)
 
     def lose(self, flushes: int) -> None:
         """Let so many flushes pass; the next one fails, and its writes are lost."""
@@ -108,6 +119,26 @@ class Session:
         newest = self.model.newest()
         without = self.oracles.without | {"O3"}  # nothing has been cut
         return [f"{text} (before any cut)" for text in newest.explain(tree, now, without)]
+
+    def after_cut(self, rng: random.Random, plan: Plan, *, last: bool = False) -> Session:
+        """A second life: mounted on one of the disks that a cut of the first could have left (with
+        `last`, on the one where everything is durable), with a model of what is there."""
+        image, event = dict(self.base), 0
+        cutter = Cutter(self.base, self.events, rng, plan)
+        number = rng.randrange(64)
+        for i, state in enumerate(cutter.states(self.asks)):
+            image, event = dict(state.image), state.event
+            if i == number and not last:
+                break
+        _, shown = self.inspect(image)
+        if not isinstance(shown, Shown) or shown.tree is None:
+            raise ValueError("nothing can be read after this cut")
+        cut = Cut(event, sum(mark < event for mark in self.marks))
+        model = self.model.rebased(shown.tree, cut)
+        without = self.oracles.without
+        return Session(
+            self.subject, self.shape, self.oracles.base, image=image, model=model, without=without
+        )
 
     # -- as a Trial
 
@@ -167,3 +198,23 @@ class PosixTrial(Session):
             self.lose(lose)
         self.runner.run(self.ops)
         self.stop()
+
+
+def second_life(
+    subject: Subject | str,
+    first: Sequence[Op],
+    second: Sequence[Op],
+    plan: Plan,
+    *,
+    seed: int = 0,
+    without: Collection[str] = (),
+) -> Session:
+    """A cut in the first workload, and the second on what is left, stopped. What of it does not fit
+    the tree that is left is skipped; the collector is at work in between."""
+    trial = PosixTrial(subject, first, seed=seed, without=without)
+    session = trial.after_cut(random.Random(seed), plan)
+    for number, op in enumerate(second):
+        session.runner.apply(op)
+        session.runner.apply(Op("collect", size=number))
+    session.stop()
+    return session
