@@ -22,15 +22,16 @@ from xnfs_trials.crash.memo import Memo, Sharing, Verdict
 from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.prune import View
 from xnfs_trials.crash.rawdisk import RawDisk, read_super
-from xnfs_trials.crash.recovery import Recovery, after, collecting, recover
+from xnfs_trials.crash.recovery import Recovery, collecting, recover
 from xnfs_trials.crash.states import (
     NEVER,
+    ZERO,
     Cutter,
     Event,
     Flush,
     State,
     Write,
-    image_digests,
+    digest,
     image_key,
 )
 
@@ -215,7 +216,10 @@ class _Run:
         depth: int = 1,
     ) -> Iterator[Failure | None]:
         self.stats.generated += 1
-        verdict = self.known.find(state)
+        verdict = self.known.same(state)
+        alike = verdict is None
+        if verdict is None:
+            verdict = self.known.alike(state)
         wrong: list[str] = []
         fresh = verdict is None
         if verdict is None:
@@ -226,7 +230,7 @@ class _Run:
             self.stats.pruned += 1
         wrong += self._answer(verdict, cut)
         if not fresh and self.audits.random() < AUDIT:
-            wrong += self._audit(state, verdict, cut)
+            wrong += self._audit(state, verdict, cut, alike=alike)
         yield self._failure(state, cut, wrong, events, before) if wrong else None
         if fresh and not wrong:
             first = self._failure(state, cut, [], events, before)
@@ -265,12 +269,18 @@ class _Run:
         return recovery
 
     def _recover_again(self, state: State, recovery: Recovery) -> list[str]:
-        """A second recovery must find nothing to do."""
+        """A second recovery must change nothing."""
         if not recovery.events or recovery.wrong:
             return []
-        image = after(state.image, recovery)
-        again = self._recover(image, image_digests(image))
-        return ["a second recovery wrote again"] if again.events else list(again.wrong)
+        written = {e.block: e.data for e in recovery.events if isinstance(e, Write)}
+        digests = state.digest | {b: digest(b, data) for b, data in written.items()}
+        image = state.image | written
+        again = self._recover(image, digests)
+        return list(again.wrong) + [
+            f"a second recovery left other bytes in block {e.block}"
+            for e in again.events
+            if isinstance(e, Write) and e.data != image.get(e.block, ZERO)
+        ]
 
     def _answer(self, verdict: Verdict, cut: Cut) -> list[str]:
         """What is wrong with a disk after this cut, where it has not been told yet."""
@@ -300,15 +310,16 @@ class _Run:
         at = bisect_right(self.asks, cut.event)
         return id(self.trial), self.asks[at - 1] if at else 0, cut.version
 
-    def _audit(self, state: State, verdict: Verdict, cut: Cut) -> list[str]:
-        """Look at a pruned disk all the same: is it what it was taken for?"""
+    def _audit(self, state: State, verdict: Verdict, cut: Cut, *, alike: bool) -> list[str]:
+        """Look at a pruned disk all the same: is it what it was taken for? `alike`: it was not the
+        same image, so that recovery is asked, too."""
         self.stats.audited += 1
         out = []
         if image_key(state.image) != state.key:
             out.append("the key of the image is not that of its bytes")
         image = dict(state.image)
         broken, shown = _guarded(self.trial, image)
-        recovery = recover(image, self.blocks)
+        recovery = recover(image, self.blocks) if alike else verdict.recovery
         if [*broken, *recovery.wrong] != verdict.broken:
             out.append(f"{[*broken, *recovery.wrong]} are broken, not {verdict.broken}")
         elif recovery.events != verdict.recovery.events:

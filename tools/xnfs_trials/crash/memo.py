@@ -61,10 +61,14 @@ class Known:
         self.answers: Bounded[tuple[int, Hashable], list[str]] = Bounded(8 * most)
         self.count = 0
 
-    def find(self, state: State) -> Verdict | None:
-        """The verdict that a state shares with one before it."""
-        verdict = self.keys.get(state.key)
-        if verdict is None and (verdict := self.tree.find(state.digest)) is not None:
+    def same(self, state: State) -> Verdict | None:
+        """The verdict on this very image, or on one that was found to be alike."""
+        return self.keys.get(state.key)
+
+    def alike(self, state: State) -> Verdict | None:
+        """The verdict on an image that agrees with this one on all that was read."""
+        verdict = self.tree.find(state.digest)
+        if verdict is not None:
             self.keys.put(state.key, verdict)
         return verdict
 

@@ -8,6 +8,7 @@ trials that say that they inspect alike (`Memo`). What is remembered is bounded:
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -117,44 +118,80 @@ class ReadTree(Generic[T]):
     """Verdicts by what was read to reach them.
 
     An inspection that is a function of the image reads its next block because of the blocks that it
-    has read. So inspections form a tree: at each node a block, on each edge its digest. Following
+    has read. So inspections form a tree: at each fork a block, on each edge its digest. Following
     an image's digests from the root leads to a verdict, or to where the image is new.
     """
 
     def __init__(self) -> None:
-        self._root: _Node[T] = _Node()
+        self._root: _Fork[T] | _Leaf[T] | None = None
         self.size = 0
 
     def find(self, digest: Mapping[int, int]) -> T | None:
         """The verdict of an inspection that would read what one before it has read."""
-        node: _Node[T] | None = self._root
-        while node is not None and node.block is not None:
-            node = node.edges.get(digest.get(node.block, NOTHING))
-        return None if node is None else node.verdict
+        node, get = self._root, digest.get
+        while isinstance(node, _Fork):
+            node = node.edges.get(get(node.block, NOTHING))
+        if node is None:
+            return None
+        for block, value in node.reads:
+            if get(block, NOTHING) != value:
+                return None
+        return node.verdict
 
     def add(self, reads: Sequence[int], digest: Mapping[int, int], verdict: T) -> None:
         """Remember a verdict, reached by reading these blocks in this order. Raises Impure."""
-        node = self._root
-        for block in reads:
-            if node.verdict is not None or node.block not in (None, block):
-                raise Impure(f"block {block} was read where block {node.block} was, before")
-            node.block = block
-            node = node.edges.setdefault(digest.get(block, NOTHING), _Node())
-        if node.block is not None:
-            raise Impure(f"block {node.block} was read before, and is not now")
-        node.verdict = verdict
+        leaf = _Leaf([(block, digest.get(block, NOTHING)) for block in reads], verdict)
         self.size += 1
+        node, above, seen = self._root, None, 0
+        while isinstance(node, _Fork) and _apart(node.reads, leaf.reads, seen, node.at) is None:
+            if len(leaf.reads) <= node.at or leaf.reads[node.at][0] != node.block:
+                raise Impure(f"block {node.block} is not read where it was, before")
+            above, seen = node, node.at
+            node = node.edges.get(leaf.reads[node.at][1])
+        joined = leaf if node is None else _fork(node, leaf, seen)
+        if above is None:
+            self._root = joined
+        else:
+            above.edges[leaf.reads[above.at][1]] = joined
 
 
-class _Node(Generic[T]):
-    """Where an inspection has come to: the block that it reads next, or its verdict."""
+def _fork(old: _Fork[T] | _Leaf[T], new: _Leaf[T], seen: int) -> _Fork[T]:
+    """The fork at the first block that gave another digest."""
+    at = _apart(old.reads, new.reads, seen, max(len(old.reads), len(new.reads)))
+    if at is None:
+        raise Impure("the same was read, and the verdict is asked for again")
+    return _Fork(new.reads[at][0], at, new.reads, {old.reads[at][1]: old, new.reads[at][1]: new})
 
-    __slots__ = ("block", "edges", "verdict")
 
-    def __init__(self) -> None:
-        self.block: int | None = None
-        self.edges: dict[int, _Node[T]] = {}
-        self.verdict: T | None = None
+def _apart(
+    old: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]], first: int, end: int
+) -> int | None:
+    """The number of the first read, in a range, that gave another digest. Raises Impure."""
+    for at in range(first, min(end, len(old), len(new))):
+        if old[at] != new[at]:
+            if old[at][0] != new[at][0]:
+                raise Impure(f"block {new[at][0]} is read where block {old[at][0]} was, before")
+            return at
+    return None
+
+
+@dataclass(slots=True)
+class _Fork(Generic[T]):
+    """Where inspections went apart: after the same reads up to number `at`, which gave the digests
+    of `edges`. `reads`: those of any one of them."""
+
+    block: int
+    at: int
+    reads: list[tuple[int, int]]
+    edges: dict[int, _Fork[T] | _Leaf[T]]
+
+
+@dataclass(slots=True)
+class _Leaf(Generic[T]):
+    """One inspection: all that it read, in order, with digests; and its verdict."""
+
+    reads: list[tuple[int, int]]
+    verdict: T
 
 
 class Bounded(Generic[K, T]):

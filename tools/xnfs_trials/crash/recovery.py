@@ -82,18 +82,13 @@ def recover(image: Mapping[int, bytes], blocks: int) -> Recovery:
     return Recovery(tuple(device.events), tuple(wrong), view.reads)
 
 
-def after(image: Mapping[int, bytes], recovery: Recovery) -> dict[int, bytes]:
-    """The image with all that its recovery wrote."""
-    return {**image, **{e.block: e.data for e in recovery.events if isinstance(e, Write)}}
-
-
 def _compare(view: View, blocks: int) -> list[str]:
-    """Below the roots there must be what the independent recovery leaves."""
+    """From the tables on there must be what the independent recovery leaves."""
     written = list(view.written)
     bare = view.copy()
     bare.written.clear()
     raw = RawDisk(bare, blocks)
-    low = raw.super.roots[0]
+    low = raw.super.map[0]
     touched = {b for b in (*written, *raw.recover()) if low <= b < blocks - 1}
     return [
         f"recovery left other bytes in block {block}"

@@ -191,7 +191,7 @@ class Cutter:
         self._pending: tuple[int, ...] = ()
         self._mask = 0  # which of the pending writes are on the image now
         self._under: dict[int, bytes] = {}  # block of a pending write -> its durable bytes
-        self._halves = ZERO, ZERO  # old and new bytes of the block that tears
+        self._halves = -1, ZERO, ZERO  # the block that tears, its old and new bytes
         self._differ: list[int] = []  # by how much the digests of its sectors differ
         self._torn: tuple[int, int] | None = None  # (block, sectors) that wait to be asked for
 
@@ -306,7 +306,7 @@ class Cutter:
         yield State(self, cut.number, cut.acked, key, self._pending, choice)
         if block is not None:
             if self._torn is None:
-                now = self._halves[1]
+                now = self._halves[2]
                 self._put(block, now, digest(block, now))
             self._torn = None
 
@@ -317,10 +317,11 @@ class Cutter:
         if self.image[write.block] is not write.data:
             return None
         old = self._content(write.block, choice.mask ^ 1 << choice.torn)
-        if self._halves[0] is not old or self._halves[1] is not write.data:
-            self._halves = old, write.data
+        known, before, after = self._halves
+        if known != write.block or before is not old or after is not write.data:
+            self._halves = write.block, old, write.data
             both = zip(digests(write.block, old), digests(write.block, write.data), strict=True)
-            self._differ = [before ^ after for before, after in both]
+            self._differ = [one ^ other for one, other in both]
         return write.block
 
     def _missing(self, sectors: int) -> int:
@@ -335,7 +336,7 @@ class Cutter:
         """Put the torn block of the state on the image, if it has one and it isn't there yet."""
         if self._torn is not None:
             (block, sectors), self._torn = self._torn, None
-            old, new = self._halves
+            _, old, new = self._halves
             self._put(block, tear(old, new, sectors), self.digest[block] ^ self._missing(sectors))
 
 
