@@ -115,15 +115,18 @@ def _of_root(subject: Subject, disk: MemoryDevice) -> int:
 
 
 def _use(posix: Posix) -> Iterator[str]:
-    """Write, delete everything, write again, delete that."""
+    """Write, and delete everything. If the cut left a full disk, write when it is empty."""
+    full = False
     try:
         yield from _write(posix)
     except FsError as error:
-        if error.errno != errno.ENOSPC:  # the cut may have left a full disk
+        if error.errno != errno.ENOSPC:
             raise
+        full = True
     remove_all(posix)
-    yield from _write(posix)
-    remove_all(posix)
+    if full:
+        yield from _write(posix)
+        remove_all(posix)
     if read_tree(posix).inodes.keys() != {int(posix.root)}:
         yield "not everything could be deleted"
 
