@@ -72,6 +72,8 @@ def test_ops_text_is_read_back() -> None:
         for _ in range(20):
             op = soak.one(rng, kind, ("", "A/"), ("foo", "bar"))
             assert parse(str(op)) == op
+    assert parse("rename /foo A/bar/") == Op("rename", "foo", "A/bar")
+    assert parse("fsync /") == Op("fsync", "/")
     assert parse("allocate foo 0 4096 keep") == Op("allocate", "foo", at=0, size=4096, keep=True)
 
 

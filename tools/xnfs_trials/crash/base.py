@@ -17,7 +17,8 @@ from xnfs_trials.crash.explore import contents
 from xnfs_trials.crash.model import Model
 from xnfs_trials.crash.mounting import CANARY, fill_canary
 from xnfs_trials.crash.neighbour import Neighbour, move_in
-from xnfs_trials.crash.ops import Op, Runner
+from xnfs_trials.crash.ops import Op
+from xnfs_trials.crash.runner import Runner
 from xnfs_trials.crash.subject import UUID, Subject
 from xnfs_trials.crash.trees import ROOT, quiet
 

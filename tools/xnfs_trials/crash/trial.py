@@ -2,8 +2,8 @@
 
 `PosixTrial` is a `Trial` (`explore.py`) for any `Subject`: the image is tiny, with a canary in all
 free blocks and a second file system among the first one's blocks (`base.py`); the operations run
-through the POSIX layer, on the model alike (`ops.py`); and what a cut leaves is judged by the raw
-bytes, by the promise, and by a mount (`oracles.py`).
+through the POSIX layer, and on the model alike (`runner.py`); and what a cut leaves is judged by
+the raw bytes, by the promise, and by a mount (`oracles.py`).
 
 `Session` is the same while it is under way, for who wants to choose the next operation when he has
 seen the last one (`machine.py`).
@@ -25,9 +25,10 @@ from xnfs_trials.crash.choices import Plan
 from xnfs_trials.crash.explore import contents, recorded
 from xnfs_trials.crash.lossy import LossyDevice
 from xnfs_trials.crash.model import Cut, Model
-from xnfs_trials.crash.ops import Op, Runner
+from xnfs_trials.crash.ops import Op
 from xnfs_trials.crash.oracles import Oracles, Shown
 from xnfs_trials.crash.prepare import prepare
+from xnfs_trials.crash.runner import Runner
 from xnfs_trials.crash.states import Cutter, Event
 from xnfs_trials.crash.subject import Subject, load
 from xnfs_trials.crash.trees import read_tree
