@@ -101,9 +101,15 @@ def two_owners(doctor: Doctor) -> None:
     doctor.stamp(block)
 
 
+def stale_superblock(doctor: Doctor) -> None:
+    doctor.put(0, 216, struct.pack("<Q", doctor.disk.super.generation + 1))
+    doctor.put(0, 508, struct.pack("<I", doctor.disk.crc(0, doctor.image[0][:508])))
+
+
 @pytest.mark.parametrize(
     ("spoil", "rule"),
     [
+        (stale_superblock, "super"),
         (free_in_the_map, "R4"),
         (counted_too_low, "R5"),
         (bad_checksum, "R2"),

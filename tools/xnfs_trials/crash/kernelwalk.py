@@ -10,6 +10,7 @@ As the rules show in bytes (DESIGN.md, sections 3 to 6):
   R2  a block of metadata that is reached has a right checksum and the stamp of its type
   R4  every block that is reached is marked in the free map
   R5  no block is reached more often than it is counted
+and both copies of the superblock are whole, the second no older than the first.
 R3 needs to know what a name is: `model.py`.
 """
 
@@ -24,11 +25,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from xnfs_trials.crash.rawdisk import BLOCK, NO_STAMP, TYPE_MAGIC, RawDisk
+from xnfs_trials.crash.rawdisk import BLOCK, MAGIC, NO_STAMP, SECTOR, TYPE_MAGIC, RawDisk
 
 ROOTS = 1  # type number of the root catalogue
 SLOTS = 31
 UNREADABLE = 1
+GENERATION = 216  # offset in the superblock
 
 _RECORD = struct.Struct("<I4sIHHI")  # crc, magic, number, part, parts, bytes of payload
 
@@ -253,6 +255,7 @@ class KernelWalk:
     def run(self) -> None:
         """Walk everything, then compare with the free map and the counts. What is wrong goes to
         `disk.find`."""
+        self._supers()
         todo: list[tuple[int, BlockType]] = []
         start, count = self.disk.super.roots
         for at in range(start, start + count):
@@ -282,6 +285,20 @@ class KernelWalk:
         return [b for b, kind in self.type_of.items() if kind.name in readable]
 
     # -- reading
+
+    def _supers(self) -> None:
+        """The second copy is written first: it is never older than the first."""
+        last = self.disk.super.blocks - 1
+        generations = []
+        for at in (0, last):
+            raw = self.disk.block(at)[:SECTOR]
+            (crc,) = struct.unpack_from("<I", raw, SECTOR - 4)
+            if raw[:8] != MAGIC or crc != self.disk.crc(0, raw[: SECTOR - 4]):
+                self.disk.find("super", at, "this copy of the superblock is damaged")
+                return
+            generations.append(struct.unpack_from("<Q", raw, GENERATION)[0])
+        if generations[1] < generations[0]:
+            self.disk.find("super", last, f"generations {generations}: the second is stale")
 
     def _roots(self, at: int, todo: list[tuple[int, BlockType]]) -> None:
         raw = self.disk.block(at)

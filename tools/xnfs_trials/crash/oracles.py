@@ -41,7 +41,7 @@ ORACLES: Mapping[str, str] = {
     "O6": "other file systems are untouched",
 }
 #: What the reader of a format finds that is a rule of the kernel, and O1's.
-_KERNEL = frozenset("R1 R2 R4 R5 map refs roots types log".split())
+_KERNEL = frozenset("R1 R2 R4 R5 super map refs roots types log".split())
 
 
 @dataclass
