@@ -19,6 +19,7 @@ from xnfs_trials.crash.ffstrial import FfsTrial
 from xnfs_trials.crash.memo import Known, Memo
 from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.prune import Bounded, Impure, ReadTree, View
+from xnfs_trials.crash.recovery import Recovery
 from xnfs_trials.crash.states import NEVER, Cutter, Event, Flush, State, Write
 from xnfs_trials.crash.workload import Op
 
@@ -227,6 +228,19 @@ def test_explore_shares_between_workloads() -> None:
     assert not after.failures
 
 
+def test_explore_memory_is_bounded() -> None:
+    """Little is remembered: more is looked at, and nothing else is found."""
+    memo = Memo(most=10)
+    stats = explore(trial(), 1, plan=replace(MIDDLE, states=400), mount_every=1 << 30, memo=memo)
+    free = explore(trial(), 1, plan=replace(MIDDLE, states=400), mount_every=1 << 30)
+    assert not stats.failures
+    assert stats.generated == free.generated
+    assert stats.checked > free.checked
+    (known,) = memo.families.values()
+    assert known._tree.size <= 11
+    assert len({id(v) for part in (known.keys._young, known.keys._old) for v in part.values()}) < 30
+
+
 def test_explore_shared_verdicts_still_fail() -> None:
     """A finding is told to each workload that shows it."""
     memo = Memo()
@@ -280,6 +294,42 @@ def test_explore_cuts_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "wrong: " in str(failure)
 
 
+class Promising:
+    """A disk whose recovery writes block 101; from the sync on, nobody may see that."""
+
+    def __init__(self) -> None:
+        self.base = trial().base
+        self.events: list[Event] = [Write(100, b"a" * 4096), Flush(), Write(102, b"c" * 4096)]
+        self.marks, self.asks = [0], [2]
+
+    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+        return [], image.get(101, b"")[:1]
+
+    def promise(self, shown: object, cut: Cut) -> list[str]:
+        return ["seen"] if shown == b"b" and cut.event >= 2 else []
+
+    def mount(self, image: dict[int, bytes], shown: object) -> list[str]:
+        return []
+
+    def describe(self) -> list[str]:
+        return []
+
+
+def test_explore_asks_again_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was looked at, and its recovery cut, before the sync returned."""
+    after = (Write(101, b"b" * 4096), Flush(), Write(101, b"d" * 4096))
+
+    def recover(image: Mapping[int, bytes], blocks: int) -> Recovery:
+        due = image.get(100) == b"a" * 4096 and image.get(101) != b"d" * 4096
+        return Recovery(after if due else (), (), (100, 101))
+
+    monkeypatch.setattr(exploring, "recover", recover)
+    plan = replace(QUICK, torn=0, depth=2)
+    assert not explore(Promising(), 1, plan=replace(plan, depth=1), mount_every=1 << 30).failures
+    failure = explore(Promising(), 1, plan=plan, mount_every=1 << 30).failures[0]
+    assert (failure.event, failure.wrong) == (2, ["if recovery is cut: seen"])
+
+
 def test_explore_third_cuts_and_collections() -> None:
     plan = replace(QUICK, depth=2, third=0.0)
     two = explore(trial(), 1, plan=plan, mount_every=1 << 30)
@@ -292,10 +342,28 @@ def test_explore_third_cuts_and_collections() -> None:
     assert two.deeper < collected.deeper
 
 
-def test_explore_inspection_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FfsTrial, "inspect", lambda self, image: 1 / 0)
+def test_explore_inspection_that_remembers_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it reads depends on what it was asked before."""
+    real, turns = FfsTrial.inspect, iter(range(1, 1 << 20))
+
+    def inspect(self: FfsTrial, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+        image.get(20 + next(turns) // 4, b"")
+        return real(self, image)
+
+    monkeypatch.setattr(FfsTrial, "inspect", inspect)
+    failure = explore(trial(), 1, mount_every=1 << 30).failures[0]
+    assert failure.wrong[0].startswith("the inspection depends on more than the image: block ")
+
+
+@pytest.mark.parametrize(
+    ("method", "what"), [("inspect", "inspection"), ("promise", "asking"), ("mount", "mount")]
+)
+def test_explore_look_that_fails_is_a_finding(
+    method: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FfsTrial, method, lambda *args: 1 / 0)
     failure = explore(trial(), 1).failures[0]
-    assert failure.wrong == ["can't be inspected: ZeroDivisionError: division by zero"]
+    assert failure.wrong == [f"{what} failed: ZeroDivisionError: division by zero"]
 
 
 def test_explore_failure_tells_a_story() -> None:

@@ -12,15 +12,16 @@ import random
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
 from xnfs import MemoryDevice
 from xnfs.disk.recording import RecordingDevice
 from xnfs_trials.crash.choices import QUICK, Plan
+from xnfs_trials.crash.findings import Failure, Stats
 from xnfs_trials.crash.memo import Memo, Sharing, Verdict
 from xnfs_trials.crash.model import Cut
-from xnfs_trials.crash.prune import View
+from xnfs_trials.crash.prune import Impure, View
 from xnfs_trials.crash.rawdisk import RawDisk, read_super
 from xnfs_trials.crash.recovery import Recovery, collecting, recover
 from xnfs_trials.crash.states import (
@@ -34,6 +35,10 @@ from xnfs_trials.crash.states import (
     digest,
     image_key,
 )
+
+__all__ = ["Failure", "Stats", "Trial", "contents", "explore", "recorded"]
+
+T = TypeVar("T")
 
 #: of the states that were pruned, so many are looked at all the same
 AUDIT = 0.01
@@ -59,78 +64,6 @@ class Trial(Protocol):
 
     def describe(self) -> list[str]:
         """The operations, for a failure."""
-
-
-@dataclass
-class Failure:
-    """A disk that a power cut may leave, and what is wrong with it."""
-
-    seed: int
-    workload: str
-    ops: list[str]  # all of them, one line each
-    event: int  # the cut is after so many events
-    version: int  # in the middle of this operation
-    label: str
-    wrong: list[str]
-    events: Sequence[Event]  # all of them: what was written and flushed
-    lost: tuple[int, ...]  # indices of the unflushed writes that did not reach the disk
-    torn: tuple[int, int] | None  # (index of a write, mask of its sectors that did)
-    image: dict[int, bytes]
-    before: Failure | None = None  # for a cut during recovery: the cut that recovery followed
-
-    def __str__(self) -> str:
-        recent = self.events[max(0, self.event - 24) : self.event]
-        lines = [
-            f"seed {self.seed}, {self.workload or 'workload'}: cut after event {self.event} in"
-            f" operation {self.version}: {self.label}",
-            *(f"  wrong: {text[:400]}" for text in self.wrong[:6]),
-            "  last events: "
-            + " ".join("flush" if isinstance(e, Flush) else str(e.block) for e in recent),
-            *(f"  op {op[:120]}" for op in self.ops[max(0, self.version - 12) : self.version + 1]),
-        ]
-        return "\n".join(lines)
-
-
-@dataclass
-class Stats:
-    """What a run has looked at. Only `checked` counts: different disks that recovery and the
-    oracles have seen, each once."""
-
-    generated: int = 0  # states made
-    pruned: int = 0  # of these: proved to be like one that was checked
-    checked: int = 0  # of these: looked at
-    left_out: int = 0  # legal states of the plan that a limit kept from being made
-    promises: int = 0
-    mounted: int = 0
-    recovered: int = 0  # recovery ran on the real code, or its reads were those of a run before
-    audited: int = 0  # pruned ones that were checked all the same
-    deeper: int = 0  # of the checked: cuts during a recovery
-    seconds: float = 0.0
-    failures: list[Failure] = field(default_factory=list)
-
-    @property
-    def unique(self) -> int:
-        """The same as `checked`."""
-        return self.checked
-
-    @property
-    def rate(self) -> float:
-        """States checked in a second."""
-        return self.checked / self.seconds if self.seconds else 0.0
-
-    def __str__(self) -> str:
-        return (
-            f"{self.generated} states, {self.pruned} pruned, {self.checked} checked"
-            f" ({self.deeper} deeper), {self.left_out} left out, {self.promises} promises asked,"
-            f" {self.mounted} mounted, {self.audited} audited, {self.seconds:.1f} s"
-            f" ({self.rate:.0f} checked/s), {len(self.failures)} failures"
-        )
-
-    def add(self, other: Stats) -> None:
-        """Sum up several runs."""
-        for each in fields(self):
-            mine, theirs = getattr(self, each.name), getattr(other, each.name)
-            setattr(self, each.name, mine + theirs)
 
 
 def recorded(device: RecordingDevice) -> list[Event]:
@@ -213,8 +146,10 @@ class _Run:
         cut: Cut,
         events: Sequence[Event],
         before: Failure | None,
+        above: Verdict | None = None,
         depth: int = 1,
     ) -> Iterator[Failure | None]:
+        """`before`, `above`: what led to the recovery that was cut, if this is a second cut."""
         self.stats.generated += 1
         verdict = self.known.same(state)
         alike = verdict is None
@@ -228,26 +163,38 @@ class _Run:
             verdict = self._inspect(state, wrong)
         else:
             self.stats.pruned += 1
+        if above is not None:
+            above.below[verdict.number] = verdict
         wrong += self._answer(verdict, cut)
         if not fresh and self.audits.random() < AUDIT:
             wrong += self._audit(state, verdict, cut, alike=alike)
         yield self._failure(state, cut, wrong, events, before) if wrong else None
-        if fresh and not wrong:
-            first = self._failure(state, cut, [], events, before)
-            yield from self._deeper(state, verdict, cut, first, depth)
+        if fresh and not wrong and self._goes_on(depth):
+            yield from self._deeper(state, verdict, cut, events, before, depth)
+
+    # -- asking the trial
+
+    def _judge(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+        return _guarded("inspection", lambda: self.trial.inspect(image), lambda t: (t, None))
+
+    def _promise(self, shown: object, cut: Cut) -> list[str]:
+        return _guarded("asking", lambda: self.trial.promise(shown, cut), list)
+
+    def _mount(self, image: dict[int, bytes], shown: object) -> list[str]:
+        return _guarded("mount", lambda: self.trial.mount(image, shown), list)
 
     # -- one disk
 
     def _inspect(self, state: State, wrong: list[str]) -> Verdict:
         """Recover and inspect a disk, now and then mount it too, and remember."""
         view = View(state.image)
-        broken, shown = _guarded(self.trial, view)
+        broken, shown = self._judge(view)
         reads = view.reads
         recovery = self._recover(state.image, state.digest)
         wrong += self._recover_again(state, recovery)
         if not broken and not recovery.wrong and self.stats.checked % self.mount_every == 0:
             self.stats.mounted += 1
-            wrong += self.trial.mount(dict(state.image), shown)
+            wrong += self._mount(dict(state.image), shown)
         view.detach()
         self.known.count += 1
         verdict = Verdict(self.known.count, [*broken, *recovery.wrong], shown, recovery)
@@ -255,16 +202,18 @@ class _Run:
             reads = tuple(dict.fromkeys((*reads, *recovery.reads)))
         else:
             reads = None
-        self.known.add(state, reads, verdict)
+        try:
+            self.known.add(state, reads, verdict)
+        except Impure as error:
+            wrong.append(f"the inspection depends on more than the image: {error}")
         return verdict
 
     def _recover(self, image: Mapping[int, bytes], digests: Mapping[int, int]) -> Recovery:
         """What the real code does to a disk when it opens it."""
-        recovery = self.memo.recoveries.find(digests)
+        recovery = self.memo.recovery(digests)
         if recovery is None:
             recovery = recover(image, self.blocks)
-            if recovery.reads is not None:
-                self.memo.recoveries.add(recovery.reads, digests, recovery)
+            self.memo.recovered(digests, recovery)
             self.stats.recovered += 1
         return recovery
 
@@ -283,15 +232,18 @@ class _Run:
         ]
 
     def _answer(self, verdict: Verdict, cut: Cut) -> list[str]:
-        """What is wrong with a disk after this cut, where it has not been told yet."""
+        """What is wrong with a disk after this cut, where it has not been told yet; and with what
+        is left if its recovery is cut."""
         out: list[str] = []
         # Of a broken disk nothing can be promised.
         question = verdict.number, None if verdict.broken else self._question(cut)
         answer = verdict.broken or self.known.answers.get(question)
         if answer is None:
             self.stats.promises += 1
-            answer = self.trial.promise(verdict.shown, cut)
+            answer = self._promise(verdict.shown, cut)
             self.known.answers.put(question, answer)
+            for below in list(verdict.below.values()):
+                out += [f"if recovery is cut: {text}" for text in self._answer(below, cut)]
         if answer and question not in self._told:
             self._told.add(question)
             out += answer
@@ -318,44 +270,52 @@ class _Run:
         if image_key(state.image) != state.key:
             out.append("the key of the image is not that of its bytes")
         image = dict(state.image)
-        broken, shown = _guarded(self.trial, image)
+        broken, shown = self._judge(image)
         recovery = recover(image, self.blocks) if alike else verdict.recovery
         if [*broken, *recovery.wrong] != verdict.broken:
             out.append(f"{[*broken, *recovery.wrong]} are broken, not {verdict.broken}")
         elif recovery.events != verdict.recovery.events:
             out.append("recovery wrote something else")
         elif not verdict.broken:
-            if self.trial.promise(shown, cut) != self.trial.promise(verdict.shown, cut):
+            if self._promise(shown, cut) != self._promise(verdict.shown, cut):
                 out.append("it shows something else")
             if self.stats.audited % self.mount_every == 0:
-                out += self.trial.mount(image, shown)
+                out += self._mount(image, shown)
         return [f"audit: pruned, but {text}" for text in out]
 
     # -- cuts in a row
 
+    def _goes_on(self, depth: int) -> bool:
+        """Is the recovery of a disk after so many cuts cut, too?"""
+        third = depth == 2 and self.thirds.random() < self.plan.third
+        return depth < self.plan.depth or third
+
     def _deeper(
-        self, state: State, verdict: Verdict, cut: Cut, first: Failure, depth: int
+        self,
+        state: State,
+        verdict: Verdict,
+        cut: Cut,
+        events: Sequence[Event],
+        before: Failure | None,
+        depth: int,
     ) -> Iterator[Failure | None]:
         """Cut the recovery that follows, and of every so many-th disk the collection, too."""
-        if depth >= self.plan.depth + (self.thirds.random() < self.plan.third and depth == 2):
-            return
         runs = [verdict.recovery.events]
         if depth == 1 and self.stats.checked % self.mount_every == 0:
-            runs.append(collecting(state.image, self.blocks).events)
+            runs.append(collecting(state.image, self.blocks))
         plan = replace(self.plan, states=self.plan.again)
-        for events in runs:
-            if not events:
-                continue
+        for run in filter(None, runs):
+            first = self._failure(state, cut, [], events, before)
             cutter = Cutter(
                 first.image,
-                events,
+                run,
                 random.Random(f"{self.seed} {state.key}"),
                 plan,
                 metadata=self._metadata,
                 known=state.digest,
             )
             for second in cutter.states():
-                yield from self._look(second, cut, events, first, depth + 1)
+                yield from self._look(second, cut, run, first, verdict, depth + 1)
             self.stats.left_out += cutter.left_out
 
     # -- for people
@@ -384,12 +344,12 @@ class _Run:
         )
 
 
-def _guarded(trial: Trial, image: Mapping[int, bytes]) -> tuple[list[str], object]:
-    """An inspection that fails says so."""
+def _guarded(what: str, look: Callable[[], T], failed: Callable[[list[str]], T]) -> T:
+    """The result of a look; one that fails has found something."""
     try:
-        return trial.inspect(image)
+        return look()
     except Exception as error:
-        return [f"can't be inspected: {type(error).__name__}: {error}"], None
+        return failed([f"{what} failed: {type(error).__name__}: {error}"])
 
 
 def _metadata(base: Mapping[int, bytes], blocks: int) -> Callable[[Write], bool]:

@@ -124,74 +124,75 @@ class ReadTree(Generic[T]):
 
     def __init__(self) -> None:
         self._root: _Fork[T] | _Leaf[T] | None = None
+        self._paths: dict[tuple[int, ...], tuple[int, ...]] = {}  # most inspections read alike
         self.size = 0
 
     def find(self, digest: Mapping[int, int]) -> T | None:
         """The verdict of an inspection that would read what one before it has read."""
         node, get = self._root, digest.get
         while isinstance(node, _Fork):
-            node = node.edges.get(get(node.block, NOTHING))
+            node = node.edges.get(get(node.blocks[node.at], NOTHING))
         if node is None:
             return None
-        for block, value in node.reads:
+        for block, value in zip(node.blocks, node.values, strict=True):
             if get(block, NOTHING) != value:
                 return None
         return node.verdict
 
     def add(self, reads: Sequence[int], digest: Mapping[int, int], verdict: T) -> None:
         """Remember a verdict, reached by reading these blocks in this order. Raises Impure."""
-        leaf = _Leaf([(block, digest.get(block, NOTHING)) for block in reads], verdict)
+        blocks = self._paths.setdefault(tuple(reads), tuple(reads))
+        leaf = _Leaf(blocks, tuple(digest.get(block, NOTHING) for block in blocks), verdict)
         self.size += 1
         node, above, seen = self._root, None, 0
-        while isinstance(node, _Fork) and _apart(node.reads, leaf.reads, seen, node.at) is None:
-            if len(leaf.reads) <= node.at or leaf.reads[node.at][0] != node.block:
-                raise Impure(f"block {node.block} is not read where it was, before")
+        while isinstance(node, _Fork) and _apart(node, leaf, seen, node.at) is None:
+            if blocks[node.at : node.at + 1] != node.blocks[node.at : node.at + 1]:
+                raise Impure(f"block {node.blocks[node.at]} is not read where it was, before")
             above, seen = node, node.at
-            node = node.edges.get(leaf.reads[node.at][1])
+            node = node.edges.get(leaf.values[node.at])
         joined = leaf if node is None else _fork(node, leaf, seen)
         if above is None:
             self._root = joined
         else:
-            above.edges[leaf.reads[above.at][1]] = joined
-
-
-def _fork(old: _Fork[T] | _Leaf[T], new: _Leaf[T], seen: int) -> _Fork[T]:
-    """The fork at the first block that gave another digest."""
-    at = _apart(old.reads, new.reads, seen, max(len(old.reads), len(new.reads)))
-    if at is None:
-        raise Impure("the same was read, and the verdict is asked for again")
-    return _Fork(new.reads[at][0], at, new.reads, {old.reads[at][1]: old, new.reads[at][1]: new})
-
-
-def _apart(
-    old: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]], first: int, end: int
-) -> int | None:
-    """The number of the first read, in a range, that gave another digest. Raises Impure."""
-    for at in range(first, min(end, len(old), len(new))):
-        if old[at] != new[at]:
-            if old[at][0] != new[at][0]:
-                raise Impure(f"block {new[at][0]} is read where block {old[at][0]} was, before")
-            return at
-    return None
-
-
-@dataclass(slots=True)
-class _Fork(Generic[T]):
-    """Where inspections went apart: after the same reads up to number `at`, which gave the digests
-    of `edges`. `reads`: those of any one of them."""
-
-    block: int
-    at: int
-    reads: list[tuple[int, int]]
-    edges: dict[int, _Fork[T] | _Leaf[T]]
+            above.edges[leaf.values[above.at]] = joined
 
 
 @dataclass(slots=True)
 class _Leaf(Generic[T]):
-    """One inspection: all that it read, in order, with digests; and its verdict."""
+    """One inspection: the blocks that it read, in order, their digests, and its verdict."""
 
-    reads: list[tuple[int, int]]
+    blocks: tuple[int, ...]
+    values: tuple[int, ...]
     verdict: T
+
+
+@dataclass(slots=True)
+class _Fork(Generic[T]):
+    """Where inspections went apart: at read number `at`, after they had all read the same.
+    `blocks`, `values`: of any one of them."""
+
+    at: int
+    blocks: tuple[int, ...]
+    values: tuple[int, ...]
+    edges: dict[int, _Fork[T] | _Leaf[T]]
+
+
+def _fork(old: _Fork[T] | _Leaf[T], new: _Leaf[T], seen: int) -> _Fork[T]:
+    """The fork at the first block that gave another digest."""
+    at = _apart(old, new, seen, max(len(old.blocks), len(new.blocks)))
+    if at is None:
+        raise Impure("the same was read, and the verdict is asked for again")
+    return _Fork(at, new.blocks, new.values, {old.values[at]: old, new.values[at]: new})
+
+
+def _apart(old: _Fork[T] | _Leaf[T], new: _Leaf[T], first: int, end: int) -> int | None:
+    """The number of the first read, in a range, that gave another digest. Raises Impure."""
+    for at in range(first, min(end, len(old.blocks), len(new.blocks))):
+        if old.blocks[at] != new.blocks[at]:
+            raise Impure(f"block {new.blocks[at]} is read where {old.blocks[at]} was, before")
+        if old.values[at] != new.values[at]:
+            return at
+    return None
 
 
 class Bounded(Generic[K, T]):
