@@ -81,6 +81,14 @@ def test_prepare_sets_up_what_is_needed() -> None:
     setting, ops = prepare(parse_name("replace A/foo bar; unlink bar; unlink bar; rmdir A"))
     assert name_of(setting) == "mkdir A; create A/foo; create bar"
     assert name_of(ops) == "replace A/foo bar; unlink bar; create bar; unlink bar; rmdir A"
+    setting, ops = prepare(parse_name("removexattr / 1; chmod / 7; fsync /"))
+    assert name_of(setting) == "setxattr / 1 64"
+
+
+@pytest.mark.parametrize("text", ["rename A A/B", "link foo foo", "exchange A/foo A", "unlink /"])
+def test_prepare_what_can_not_fit(text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        prepare([parse(text)])
 
 
 def test_prepare_leaves_nothing_to_skip() -> None:

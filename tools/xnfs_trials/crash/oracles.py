@@ -27,8 +27,10 @@ from xnfs_trials.crash.kernelwalk import KernelWalk
 from xnfs_trials.crash.model import TAG_XATTR, Cut, Model
 from xnfs_trials.crash.mounting import CANARY
 from xnfs_trials.crash.neighbour import OWNER
+from xnfs_trials.crash.prune import View
 from xnfs_trials.crash.rawdisk import RawDisk, Unreadable
 from xnfs_trials.crash.rawwalk import TAG
+from xnfs_trials.crash.recovery import Bench
 from xnfs_trials.crash.subject import Subject
 from xnfs_trials.crash.trees import Tree, read_tree
 
@@ -55,6 +57,7 @@ class Shown:
 @lru_cache(maxsize=1 << 13)
 def cells(data: bytes) -> frozenset[tuple[int, int]]:
     """Whose bytes lie in a block: (what for, owner) of its cells of 16 bytes, without zeros."""
+    data += bytes(-len(data) % 16)
     words = struct.unpack(f"<{len(data) // 4}I", data)
     return frozenset(zip(words[::4], words[1::4], strict=True)) - {(0, 0)}
 
@@ -113,7 +116,7 @@ class Oracles:
         if self.subject.raw_walk is not None:
             tree = self.subject.raw_walk(disk)
             return tree, list(self._of_disk(disk, raw=True))
-        device = MemoryDevice(self.shape.blocks, dict(disk.image))
+        device = Bench(View(disk.image), self.shape.blocks)  # so that what is read is noted
         try:
             _, posix = open_subject(self.subject, device, self.shape.frames, readonly=True)
             return read_tree(posix), []

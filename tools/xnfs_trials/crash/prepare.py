@@ -16,6 +16,7 @@ from xnfs_trials.crash.ops import Op
 #: What a file holds that is made because an operation needs bytes in it: more than FFS keeps
 #: inline, and no whole number of blocks.
 FILLED = 9 * 1024
+_ON_ROOT = frozenset("chmod setxattr removexattr fsync fdatasync".split())
 _ON_FILES = frozenset("write overwrite append mwrite truncate allocate punch zero".split())
 
 
@@ -36,7 +37,8 @@ class _Sketch:
     """The tree as it will be."""
 
     def __init__(self) -> None:
-        self.things: dict[str, _Thing] = {"": _Thing("d")}
+        root = _Thing("d")
+        self.things: dict[str, _Thing] = {"": root, "/": root}
         self.touched: set[str] = set()
         self.setting: list[Op] = []
         self.ops: list[Op] = []
@@ -78,7 +80,7 @@ class _Sketch:
 
     def there(self, path: str) -> None:
         """There must be something, a file if it must be made."""
-        if path.strip("/") and path not in self.things:
+        if path not in self.things:
             self.file(path)
 
     def absent(self, path: str) -> None:
@@ -102,7 +104,13 @@ class _Sketch:
     # -- operations
 
     def add(self, op: Op) -> None:
-        """An operation of the sequence, after all that it needs."""
+        """An operation of the sequence, after all that it needs. Raises ValueError."""
+        if "/" in op.paths and op.kind not in _ON_ROOT:
+            raise ValueError(f"{op}: not of the root")
+        if op.to and (
+            f"{op.to}/".startswith(f"{op.path}/") or f"{op.path}/".startswith(f"{op.to}/")
+        ):
+            raise ValueError(f"{op}: one is the other, or lies below it")
         self._require(op)
         self._apply(op)
         self.ops.append(op)
@@ -192,13 +200,20 @@ class _Sketch:
             things.update({op.path + p[len(op.to) :]: t for p, t in dst.items()})
 
 
+def _within(path: str, directory: str) -> bool:
+    return f"{path}/".startswith(f"{directory}/")
+
+
 def _looks_like_directory(path: str) -> bool:
     """Directories of the workloads have names in capitals."""
     return path.rpartition("/")[2].isupper()
 
 
 def prepare(ops: Sequence[Op]) -> tuple[list[Op], list[Op]]:
-    """(what must be there before, the operations with what they need in between)."""
+    """(what must be there before, the operations with what they need in between).
+
+    Raises ValueError for an operation that nothing can make fit.
+    """
     sketch = _Sketch()
     for op in ops:
         sketch.add(op)
