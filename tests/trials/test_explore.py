@@ -284,11 +284,12 @@ def erasing_first(p: pytest.MonkeyPatch) -> None:
 
 def test_explore_cuts_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = trial()
-    plan = replace(QUICK, torn=0)
+    plan = replace(QUICK, torn=0, third=0.0)
     erasing_first(monkeypatch)
     assert not explore(subject, 1, plan=plan, mount_every=1 << 30).failures
     failure = explore(subject, 1, plan=replace(plan, depth=2), mount_every=1 << 30).failures[0]
     assert failure.before is not None
+    assert failure.before.before is None
     assert failure.before.events == subject.events
     assert all(isinstance(e, Write) and e.block <= 16 for e in failure.events[:16])
     assert "wrong: " in str(failure)

@@ -15,8 +15,8 @@ from xnfs_trials.crash.device import CACHED, COMPLETED, DURABLE, SUBMITTED, Mode
 
 from tests.trials import faultlab
 from tests.trials.faultlab import DETECTED as DET
+from tests.trials.faultlab import FSCK, TARGETS
 from tests.trials.faultlab import SURVIVED as OK
-from tests.trials.faultlab import TARGETS
 from tests.trials.faultlab import UNNOTICED as OUT
 from xnfs import DeviceError, MemoryDevice
 from xnfs.disk.stacked import Fault, FaultingDevice
@@ -47,7 +47,7 @@ ROWS = (
     Row("write-eio-sticky", "write", "eio", FOREVER, (DET,) * 7),
     Row("write-enospc", "write", "eio", {"errno": errno.ENOSPC}, (DET, DET, OK, OK, OK, OK, DET)),
     Row("write-short", "write", "short", {}, (DET,) * 7),
-    Row("write-flip", "write", "flip", {}, (OK, DET, OUT, OK, DET, DET, OK)),
+    Row("write-flip", "write", "flip", {}, (OK, DET, OUT, OK, DET, DET, FSCK)),
     Row("write-lost", "write", "lost", {}, (OK, OUT, OUT, OK, DET, DET, OK)),
     Row("write-misdirected", "write", "misdirected", {}, (OK, OUT, OUT, OK, DET, DET, DET)),
     Row("torn", "torn", "", {}, (OK,) * 7),
