@@ -105,7 +105,7 @@ def test_ace_every_one_operation_workload() -> None:
     for number, (name, ops) in enumerate(ace.one()):
         trial = PosixTrial("ffs", ops)
         often = 1 if number % 10 == 0 else 1000
-        total.add(explore(trial, 1, plan=BUDGET, mount_every=often, memo=memo, workload=name))
+        total.add(explore(trial, number, plan=BUDGET, mount_every=often, memo=memo, workload=name))
         assert not total.failures, total.failures[0]
     print(total)
     assert total.checked > 1000
