@@ -338,6 +338,12 @@ class Batch:
         if witness:
             self.witnesses[block] = witness
 
+    def fill(self, block: int, data: bytes) -> None:
+        """First bytes of a data block that this change allocates. Where losing them would lose what
+        was durable or show half a call, they must come with it: a sync may run between two calls.
+        """
+        self.inits[block] = [(0, data)]
+
     def home(self, block: int, parent: int, part: int) -> None:
         """After the commit the pointer to `block` lies there."""
         self._homes.append((block, parent, part))
