@@ -252,7 +252,7 @@ class FileData:
             self._bind(Piece(*piece), lo, hi, at, at + len(data))
             vol.xn.write_raw(vol.who, block, at, data)
         vol.cache.wrote(block + lo, hi - lo)
-        v.wrote(block + lo, block + hi)
+        v.wrote(block + lo, block + hi, vol.epoch)
 
     def _bind(self, piece: Piece, lo: int, hi: int, start: int, end: int) -> None:
         """Have blocks [lo, hi) of an extent bound; read the ends if they are written in part."""
