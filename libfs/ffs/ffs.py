@@ -21,9 +21,10 @@ from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
 from libfs.ffs.names import LINK_MAX, Names
 from libfs.ffs.place import Placer
 from libfs.ffs.superblock import decode_super_untrusted, make
+from libfs.ffs.syncing import Sync
 from libfs.ffs.volume import Batch, Volume
 from libfs.ffs.xattrs import Xattrs
-from libfs.posix.interface import Attr, Change, Dirent, FsError, Ino, New, StatFs, User
+from libfs.posix.interface import Attr, Change, Dirent, FsError, Ino, New, StatFs, Syncing, User
 from xnfs import (
     AclRefused,
     Caller,
@@ -61,7 +62,7 @@ def answers(method: F) -> F:
     """The boundary of a request: errors of the kernel leave as `FsError`."""
 
     @wraps(method)
-    def request(self: Ffs, *args: Any, **kwargs: Any) -> Any:
+    def request(self: Ffs | _Syncing, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except XnError as error:
@@ -394,26 +395,23 @@ class Ffs:
     # -- the whole
 
     @answers
-    def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
-        """On return all of it survives any power cut, and so does every earlier change of a name:
-        programs sync a file and trust that what they renamed before is there too, as on ext4.
-        """
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
+        """Every earlier change of a name goes with it. Raises: EROFS if what is dirty can't become
+        durable any more, because corruption was seen."""
         vol = self.volume
-        if inos is None:
-            vol.sync_all()
-            return
-        vnodes = [vol.vnode(ino) for ino in inos]
-        blocks = list(vol.renamed)
-        for v in vnodes:
-            if not (data_only and vol.only_times(v)):
-                vol.flush(v)
-                blocks.append(v.ino)
-            blocks += [b for lo, hi in v.written for b in range(lo, hi)]
-        vol.xn.sync(vol.who, blocks)
-        vol.renamed.clear()
-        for v in vnodes:
-            v.written.clear()
-            v.tail = 0
+        if vol.readonly:
+            if any(vol.xn.dirty_count()) and not self._closed:
+                raise FsError(errno.EROFS)
+            return None
+        vnodes = None if inos is None else [vol.vnode(ino) for ino in inos]
+        return _Syncing(self, Sync(vol, vnodes, data_only=data_only))
+
+    def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
+        """The three steps of it, one after the other."""
+        syncing = self.begin_sync(inos, data_only=data_only)
+        if syncing is not None:
+            syncing.wait()
+            syncing.done()
 
     @answers
     def statfs(self) -> StatFs:
@@ -423,18 +421,19 @@ class Ffs:
         return StatFs(hi - lo, free, free, hi - lo, free)
 
     @answers
-    def idle(self) -> None:
+    def idle(self) -> Syncing | None:
         """Every 5 s what is dirty becomes durable; in between leaks are collected."""
         vol = self.volume
         if vol.readonly:
-            return
+            return None
         now = vol.now()
         if not 0 <= now - self._synced < SYNC_EVERY:
             self._synced = now
             if vol.dirty or any(vol.xn.dirty_count()):
-                vol.sync_all()
+                return self.begin_sync(None)
         elif vol.xn.leaky:
             vol.xn.collect(vol.who, COLLECT_STEP)
+        return None
 
     @answers
     def close(self) -> None:
@@ -445,6 +444,20 @@ class Ffs:
         vol.sync_all()
         self._closed = vol.readonly = True
         vol.xn.unpin(vol.who, vol.super)
+
+
+class _Syncing:
+    """A sync under way, whose errors are answers too."""
+
+    def __init__(self, fs: Ffs, sync: Sync) -> None:
+        self._answer = fs._answer
+        self._sync = sync
+        self.done = sync.done
+
+    @answers
+    def wait(self) -> None:
+        """Until it is durable."""
+        self._sync.wait()
 
 
 def _without_set_id(mode: int) -> int:

@@ -24,6 +24,7 @@ from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
+from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User
 from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn
 
@@ -70,8 +71,10 @@ class Volume:
         self.home: dict[int, int] = {}
         self.vnodes: OrderedDict[int, Vnode] = OrderedDict()
         self.dirty: set[Vnode] = set()
-        #: directories whose names have changed since the last sync
-        self.renamed: set[int] = set()
+        #: number of the next sync to begin (`syncing`)
+        self.epoch = 1
+        #: directories whose names have changed and may not be durable: epoch of the last change
+        self.renamed: dict[int, int] = {}
         self.homeless: set[int] = set()
         self.type = {kind: self._type_number(name) for kind, name in KIND_TYPES.items()}
         self._callers: dict[tuple[int, int, tuple[int, ...]], Caller] = {}
@@ -261,16 +264,10 @@ class Volume:
 
     def sync_all(self) -> None:
         """Everything durable."""
-        if self.readonly:
-            return
-        self.flush_all()
-        self.xn.sync(self.who)
-        self.renamed.clear()
-        self.cache.synced()
-        for v in self.vnodes.values():
-            if v.written:
-                v.written.clear()
-            v.tail = 0
+        if not self.readonly:
+            sync = Sync(self, None, data_only=False)
+            sync.wait()
+            sync.done()
 
     def now(self) -> int:
         """The clock that the acls see."""
@@ -338,6 +335,12 @@ class Batch:
         if witness:
             self.witnesses[block] = witness
 
+    def fill(self, block: int, data: bytes) -> None:
+        """First bytes of a data block that this change allocates. Where losing them would lose what
+        was durable or show half a call, they must come with it: a sync may run between two calls.
+        """
+        self.inits[block] = [(0, data)]
+
     def home(self, block: int, parent: int, part: int) -> None:
         """After the commit the pointer to `block` lies there."""
         self._homes.append((block, parent, part))
@@ -348,7 +351,9 @@ class Batch:
         """Do it. Raises XnError, with memory as before."""
         vol = self._vol
         edits = self._edits
-        vol.renamed.update(v.ino for v in self._heads if v.is_dir)
+        for v in self._heads:
+            if v.is_dir:
+                vol.renamed[v.ino] = vol.epoch
         for container in self._containers:
             if diffs := container.diffs():
                 edits.setdefault(container.block, []).extend(diffs)

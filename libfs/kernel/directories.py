@@ -12,7 +12,7 @@ from typing import Final
 
 from libfs.kernel import abi
 from libfs.kernel.nodes import SUPERUSER, Nodes
-from libfs.kernel.replies import Durable, Reply
+from libfs.kernel.replies import Durable
 from libfs.posix import Dirent, FsError, Posix, User
 
 _pack = abi.DIRENT.pack
@@ -62,14 +62,13 @@ class Directories:
     def _entries(self, node: int, cookie: int, count: int) -> list[Dirent]:
         return self._posix.readdir(self._nodes.directory(self._nodes.ino(node)), cookie, count)
 
-    def fsyncdir(self, node: int, user: User, fh: int, flags: int) -> Reply:
+    def fsyncdir(self, node: int, user: User, fh: int, flags: int) -> Durable:
         """fsync(2) of a directory. Of the root it makes everything durable: sync(2) and syncfs(2)
         do not reach a FUSE server on a plain mount, so `sync DIR` is the way to ask."""
         ino = self._nodes.ino(node)
-        if ino != self._nodes.root:
-            return Durable(ino, bool(flags & abi.FSYNC_DATA))
-        self._posix.sync()
-        return b""
+        if ino == self._nodes.root:
+            return Durable(None)
+        return Durable(ino, bool(flags & abi.FSYNC_DATA))
 
 
 def _record(entry: Dirent) -> bytes:
