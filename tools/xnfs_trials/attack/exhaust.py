@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
-from xnfs_trials.attack.ground import OPEN, ROOT_UNCOUNTED, Ground
+from xnfs_trials.attack.ground import Ground, unsearched
 from xnfs_trials.attack.memento import Memento
 from xnfs_trials.attack.spec import (
     DATA,
@@ -86,10 +86,8 @@ def calls(state: State, names: range) -> Iterator[Call]:
         for name in ("read", "write", "hold", "pin", "evict"):
             yield name, "a", (block,)
         yield "change", "a", ([(block, [(0, None)])],)
-    for name in ("sync", "writeback"):
+    for name in ("sync", "writeback", "collect"):
         yield name, "a", ()
-    if ROOT_UNCOUNTED not in OPEN or state.owners(0) == state.owners(1) == 1:
-        yield "collect", "a", ()
 
 
 def _page_calls(who: str, block: int, kind: str) -> Iterator[Call]:
@@ -263,7 +261,7 @@ class Search:
             self.ground.call(call)
         here = Memento(self.ground)
         state = place.state
-        answers = [(call, state.apply(call)) for call in calls(state, self.ground.names)]
+        answers = [(call, state.apply(call)) for call in self._calls(state)]
         idle = [(call, after) for call, after in answers if after is None or after == state]
         place.stays = len(idle)
         self._idle(place, idle, here)
@@ -336,7 +334,7 @@ class Search:
                 for to, calls_ in place.leads.items():
                     after[to] += n * calls_
             ways = after
-        return sum(n * self._calls_in(self._places[index]) for index, n in ways.items())
+        return sum(n * len(self._calls(self._places[at].state)) for at, n in ways.items())
 
-    def _calls_in(self, place: _Place) -> int:
-        return sum(1 for _ in calls(place.state, self.ground.names))
+    def _calls(self, state: State) -> list[Call]:
+        return [c for c in calls(state, self.ground.names) if not unsearched(state, c)]

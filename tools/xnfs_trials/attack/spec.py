@@ -353,13 +353,19 @@ class State:
     def collect(self, who: str) -> None:
         """What neither a root nor the temporary root reaches is free."""
         self.sync(who)
-        seen, todo = set(), [0, 1, *(n for n, b in self.blocks.items() if b.held)]
+        reached = self.reached()
+        self.blocks = {n: b for n, b in self.blocks.items() if n in reached}
+
+    def reached(self) -> set[int]:
+        """What the roots and the temporary root lead to."""
+        seen: set[int] = set()
+        todo = [0, 1, *(n for n, b in self.blocks.items() if b.held)]
         while todo:
             block = todo.pop()
             if block not in seen:
                 seen.add(block)
                 todo += [p[1] for p in self.blocks[block].slots if p]
-        self.blocks = {n: b for n, b in self.blocks.items() if n in seen}
+        return seen
 
     # -- capabilities
 
