@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from xnfs import XnError
+from xnfs_trials.attack.ground import OPEN
 from xnfs_trials.attack.session import Session
 
 #: Where the ideas come from.
@@ -45,13 +46,18 @@ CASES: Final[dict[str, Case]] = {}
 
 
 def case(
-    id_: str, tries: str, source: str, *refusal: type[XnError]
+    id_: str, tries: str, source: str, *refusal: type[XnError], waits: str = ""
 ) -> Callable[[Callable[[Session], None]], Callable[[Session], None]]:
-    """Put a function on the list. Without `refusal`, its calls may be answered, but in vain."""
+    """Put a function on the list. Without `refusal`, its calls may be answered, but in vain.
+
+    `waits`: the defect (`ground.OPEN`) that must be mended before the case can be tried.
+    """
 
     def register(run: Callable[[Session], None]) -> Callable[[Session], None]:
-        assert id_ not in CASES, id_
-        CASES[id_] = Case(id_, tries, source, refusal, run)
+        if id_ in CASES:
+            raise ValueError(f"two cases are called {id_}")
+        if waits not in OPEN:
+            CASES[id_] = Case(id_, tries, source, refusal, run)
         return run
 
     return register

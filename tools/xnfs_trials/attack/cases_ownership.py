@@ -12,9 +12,11 @@ from xnfs import (
     NotEmpty,
     NotFree,
     Refused,
+    UnknownType,
 )
 from xnfs_trials.attack.case import OWN, SOSP97, TOCTOU, TRIO, XN, case
-from xnfs_trials.attack.session import NUMBER, RAW, SLOTS, SLOTS_AT, Session, claim, slot
+from xnfs_trials.attack.ground import COLLECT_COUNTS
+from xnfs_trials.attack.session import NUMBER, RAW, SLOTS_AT, Session, claim, slot
 from xnfs_trials.attack.spec import DATA, HIDDEN, NODE
 
 
@@ -127,7 +129,8 @@ def _raw(s: Session) -> None:
     s.honest(lambda: s.xn.write_raw(s.m.who, s.m.node, lo, b"x"), "the first raw byte")
 
 
-@case("claims-that-overlap", "one block claimed twice, or two claims that overlap", OWN, Refused, NotFree)
+@case("claims-that-overlap", "one block claimed twice, or two claims that overlap", OWN, Refused,
+      NotFree, NotCached)  # fmt: skip
 def _overlap(s: Session) -> None:
     m, start, at = s.m, s.find(3), s.empty(s.m.root)
     two = [slot(at, DATA, start, 2), slot(at + 1, DATA, start + 1, 2)]
@@ -148,7 +151,7 @@ def _overlap(s: Session) -> None:
 
 
 @case("claims-of-odd-size", "claims of no block, of fewer than none, of more than there are", OWN, Refused,
-      NotFree)  # fmt: skip
+      NotFree, NotCached)  # fmt: skip
 def _odd(s: Session) -> None:
     m, start, at = s.m, s.find(2), s.empty(s.m.root)
     for count in (0, -1, -(2**40), 2**40, 2, True + 2):
@@ -271,7 +274,7 @@ def _cycle(s: Session) -> None:
     free = xn.free_blocks()
     one = s.add(NODE)
     two = s.add(NODE, one)
-    at = next(i for i in range(SLOTS) if s.pointer(m.root, i)[1] == one)
+    at = s.where(m.root, one)
     xn.change(m.who, [(two, [slot(0, NODE, one)])], share=[claim(NODE, one)])
     xn.change(m.who, [(two, [slot(1, NODE, two)])], share=[claim(NODE, two)])
     xn.free(m.who, m.root, [slot(at)], [claim(NODE, one)])
@@ -294,6 +297,19 @@ def _root(s: Session) -> None:
     s.holds(xn.find_free(m.root, 1)[0] != m.root, "the root's block is free")
 
 
+@case("cycle-over-the-root-collected", "the same with a collection of leaks in between", OWN,
+      Refused, NotEmpty, waits=COLLECT_COUNTS)  # fmt: skip
+def _collected(s: Session) -> None:
+    xn, m, at = s.xn, s.m, s.empty(s.m.root)
+    xn.change(m.who, [(m.root, [slot(at, NODE, m.root)])], share=[claim(NODE, m.root)])
+    while not xn.collect(m.who, 1000).done:
+        pass
+    s.holds(xn.refs(m.root) == 2, "the catalogue's pointer is not counted")
+    xn.free(m.who, m.root, [slot(at)], [claim(NODE, m.root)])
+    xn.sync(m.who)
+    s.holds(xn.find_free(m.root, 1)[0] != m.root, "the root's block is free")
+
+
 @case("relocate-odd", "relocations to blocks in use, of shared or held nodes, of a node into itself", OWN,
       NotFree, Refused)  # fmt: skip
 def _relocate(s: Session) -> None:
@@ -313,7 +329,7 @@ def _relocate(s: Session) -> None:
 
 
 @case("held-odd", "held blocks taken from others, of data, of two; let go of what is not held", OWN,
-      NotFree, Refused)  # fmt: skip
+      NotFree, NotCached, Refused, UnknownType)  # fmt: skip
 def _held(s: Session) -> None:
     xn, m, free = s.xn, s.m, s.find(2)
     s.all_refused(

@@ -313,7 +313,7 @@ def _acl(s: Session) -> None:
         "return now",
         "if op == 0: return 0",
         "return groups[0]",
-        "for i in range(4096):\n        for j in range(4096):\n            pass\n    return 0",
+        "for i in range(300):\n        for j in range(300):\n            pass\n    return 0",
         "while 1: pass",
     )
 

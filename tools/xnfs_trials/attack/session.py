@@ -173,6 +173,7 @@ class Session:
         self.m, self.a = self._enter("mallory"), self._enter("alice")
         xn.sync(self.admin)
         self.outcome = Outcome()
+        self.alice_acts = False  # then the kernel's stamps of her blocks change
         self.strict = True  # the refusal must be of the expected kind
         self.expect: tuple[type[XnError], ...] = (XnError,)
         self.starved = False  # what Mallory took leaves Alice no room for more
@@ -267,6 +268,13 @@ class Session:
                 return at
         raise NoRoom
 
+    def where(self, node: int, block: int) -> int:
+        """The slot of a node that names a block."""
+        for at in range(SLOTS):
+            if self.pointer(node, at)[1] == block:
+                return at
+        raise NoRoom
+
     def pointer(self, node: int, index: int) -> tuple[str, int, int]:
         """(kind, start, count) in a slot; ("", 0, 0) if it is empty."""
         at = SLOTS_AT + 16 * index
@@ -283,10 +291,10 @@ class Session:
         if self.xn.damaged:
             broken.append("writes have stopped: the image counts as damaged")
             return
-        if self._in_memory() != self._alices:
+        if self._seen(self._in_memory()) != self._seen(self._alices):
             broken.append("what Alice sees of her file system has changed")
         self.xn.sync(self.admin)
-        if self._tree("alice") != self._on_disk:
+        if self._seen(self._tree("alice")) != self._seen(self._on_disk):
             broken.append("Alice's blocks on the disk have changed")
         if self.starved:
             self._work(self._overwrite)
@@ -295,14 +303,22 @@ class Session:
                 pass
         self._work(self._live)
 
-    def _in_memory(self) -> list[object]:
+    def _seen(self, tree: Tree) -> Tree:
+        """Byte for byte; but for the stamps of nodes that Alice changed herself."""
+        if not self.alice_acts:
+            return tree
+        a = self.a
+        return {b: raw[16:] if b in (a.root, a.node, a.leaf) else raw for b, raw in tree.items()}
+
+    def _in_memory(self) -> Tree:
+        """The bytes of Alice's blocks; how often each is named, and the state of its page."""
         a, xn = self.a, self.xn
-        seen: list[object] = []
+        seen = {}
         for block in (a.root, a.node, a.leaf, a.data, a.data + 1):
             page = xn.registered(block)
-            state = page and (page.type, page.pinned, page.locked)
-            seen.append((xn.read(a.who, block, 0, BLOCK), xn.refs(block), state))
-        return [*seen, xn.refs(a.hidden), xn.refs(a.hidden + 1)]
+            state = page and (page.type, page.pinned, page.locked, xn.refs(block))
+            seen[block] = xn.read(a.who, block, 0, BLOCK) + repr(state).encode()
+        return seen | {b: repr(xn.refs(b)).encode() for b in (a.hidden, a.hidden + 1)}
 
     def _tree(self, name: str) -> Tree:
         trees, findings = walk(self.device._contents, self.device.blocks, POISON)
