@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 
 BLOCK = 4096
 SECTOR = 512
@@ -102,7 +104,7 @@ class RawDisk:
     not raised."""
 
     def __init__(self, image: Mapping[int, bytes], blocks: int) -> None:
-        self.image = dict(image)
+        self.image = copy(image) if isinstance(image, MutableMapping) else dict(image)
         self.findings: list[Finding] = []
         self.super = read_super(self.image, blocks)
         self._seed = zlib.crc32(self.super.uuid)
@@ -263,17 +265,28 @@ class RawDisk:
         """(number, name, stamp offset) of each record, to the first block that is no beginning of
         one."""
         if self._catalogue is None:
-            self._catalogue = []
             start, count = self.super.types
-            at = start
-            while at < start + count:
-                raw = self.block(at)
-                crc, magic, number, part, parts, _size = struct.unpack_from("<I4sIHHI", raw, 0)
-                if magic != TYPE_MAGIC or part or not parts or crc != self.crc(at, raw[4:]):
-                    break
-                groups, stamp = struct.unpack_from("<H10xI", raw, 32 + 4)
-                (length,) = struct.unpack_from("<H", raw, 32)
-                name = raw[64 + 16 * groups : 64 + 16 * groups + length]
-                self._catalogue.append((number, name, None if stamp == NO_STAMP else stamp))
-                at += parts
+            blocks = tuple(self.block(at) for at in range(start, start + count))
+            self._catalogue = _read_catalogue(self._seed, start, blocks)
         return self._catalogue
+
+
+@lru_cache(maxsize=64)
+def _read_catalogue(
+    seed: int, start: int, blocks: tuple[bytes, ...]
+) -> list[tuple[int, bytes, int | None]]:
+    """See `RawDisk._types`. The catalogue is the same in nearly every state of a trial."""
+    out: list[tuple[int, bytes, int | None]] = []
+    at = 0
+    while at < len(blocks):
+        raw = blocks[at]
+        crc, magic, number, part, parts, _size = struct.unpack_from("<I4sIHHI", raw, 0)
+        want = zlib.crc32(raw[4:], zlib.crc32((start + at).to_bytes(8, "little"), seed))
+        if magic != TYPE_MAGIC or part or not parts or crc != want:
+            break
+        groups, stamp = struct.unpack_from("<H10xI", raw, 32 + 4)
+        (length,) = struct.unpack_from("<H", raw, 32)
+        name = raw[64 + 16 * groups : 64 + 16 * groups + length]
+        out.append((number, name, None if stamp == NO_STAMP else stamp))
+        at += parts
+    return out
