@@ -65,21 +65,22 @@ def _data(s: Session) -> None:
 @case("hidden-blocks-read", "blocks of a type that can't be read: read, bound, mapped, written", OWN,
       Refused, NotCached)  # fmt: skip
 def _hidden(s: Session) -> None:
-    xn, m = s.xn, s.m
+    xn, m, run = s.xn, s.m, s.add(HIDDEN, count=2)
+    at = s.where(s.m.root, run)
     s.all_refused(
-        lambda: xn.readin(m.who, m.root, 2, m.hidden, 1),
-        lambda: xn.bind(m.who, m.root, 2, m.hidden, 1),
-        lambda: xn.read(m.who, m.hidden, 0, 1),
-        lambda: xn.map(m.who, m.hidden),
-        lambda: xn.write_raw(m.who, m.hidden, 0, bytes(BLOCK)),
+        lambda: xn.readin(m.who, m.root, at, run, 1),
+        lambda: xn.bind(m.who, m.root, at, run, 1),
+        lambda: xn.read(m.who, run, 0, 1),
+        lambda: xn.map(m.who, run),
+        lambda: xn.write_raw(m.who, run, 0, bytes(BLOCK)),
         lambda: xn.change(
-            m.who, [(m.node, [slot(9, HIDDEN, m.hidden, 2)])], share=[claim(HIDDEN, m.hidden, 2)]
+            m.who, [(m.node, [slot(9, HIDDEN, run, 2)])], share=[claim(HIDDEN, run, 2)]
         ),
     )
-    new = [claim(DATA, m.hidden, 2)]
-    gone = [claim(HIDDEN, m.hidden, 2)]
-    xn.change(m.who, [(m.root, [slot(2, DATA, m.hidden, 2)])], alloc=new, free=gone)
-    s.holds(xn.read(m.who, m.hidden, 0, 2 * BLOCK) == bytes(2 * BLOCK), "retyped, not zero")
+    new = [claim(DATA, run, 2)]
+    gone = [claim(HIDDEN, run, 2)]
+    xn.change(m.who, [(m.root, [slot(at, DATA, run, 2)])], alloc=new, free=gone)
+    s.holds(xn.read(m.who, run, 0, 2 * BLOCK) == bytes(2 * BLOCK), "retyped, not zero")
 
 
 @case("bound-frames-read", "pages that were bound without being read: their frames' old bytes", SOSP97,
@@ -352,4 +353,4 @@ def _collector(s: Session) -> None:
         pass
     s.holds(xn.refs(data) == 1, "a live block lost its count")
     s.holds(xn.read(m.who, data, 0, 4) == b"live", "a live block was collected")
-    s.holds(xn.find_free(data, 1)[0] != data, "a live block is free")
+    s.holds(not s.is_free(data), "a live block is free")

@@ -252,6 +252,10 @@ class Session:
             raise NoRoom
         return start
 
+    def is_free(self, block: int) -> bool:
+        """Could anybody have it now?"""
+        return self.xn.find_free(block, 1) == (block, 1)
+
     def add(self, kind: str, parent: int = 0, *, count: int = 1, init: Diff = ()) -> int:
         """Mallory takes blocks, in the first empty slot of a node of hers."""
         start, parent = self.find(count), parent or self.m.root
