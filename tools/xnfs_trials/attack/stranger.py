@@ -8,12 +8,13 @@ user, and speaks to the kernel directly, tries what he can reach:
     pointers   every pointer dropped, and every pointer moved to or put beside those of another block
 
 What the kernel accepts, the file system's `acl` has allowed. Whether that matters the file system
-itself says: mounted again, does the victim's tree show other modes, owners, sizes, names or bytes,
-or can it not be read any more? That is a `Theft`. What is accepted and shows nowhere is counted, not
-judged.
+itself says: mounted again, does the victim's tree show other names, modes, owners, link counts,
+other directories or links, or can it not be read any more? That is a `Theft`. What is accepted and
+shows nowhere is counted, not judged.
 
-Not tried: the bytes of data blocks. The kernel gives them to whoever has the capability; a file
-system asks who may write them when a file is opened.
+The bytes, the size and the times of a regular file are counted apart (`Haul.written`): the kernel
+gives data blocks to whoever has the capability, and a file system asks who may write them when the
+file is opened.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ _TWISTS: Final[tuple[Callable[[bytes], bytes], ...]] = (
     lambda raw: bytes([raw[0] ^ 1]) + raw[1:],
 )
 
+#: (what it is called, one of several ways), the block, the call
+_Act = tuple[tuple[str, int], "_Node", Callable[[], object]]
+Progress = Callable[["Haul"], None]
 #: path -> what a user sees of it
 Tree = dict[bytes, object]
 
@@ -76,6 +80,7 @@ class Haul:
     tried: int = 0
     refused: int = 0
     accepted: int = 0
+    written: int = 0  # of these, how many show in the bytes of a regular file, and nowhere else
     thefts: list[Theft] = field(default_factory=list)
     seconds: float = 0.0
     complete: bool = True
@@ -127,27 +132,35 @@ def _ino(fs: FileSystem, parent: Ino, name: bytes) -> Ino:
     return ino
 
 
-def show(fs: FileSystem) -> Tree:
-    """What the superuser sees of everything but the stranger's own."""
+def show(fs: FileSystem) -> tuple[Tree, Tree]:
+    """What the superuser sees of everything but the stranger's own: (names, attributes, directories
+    and links; what data there is in regular files)."""
     out: Tree = {}
+    data: Tree = {}
     todo = [(fs.root, b"")]
     while todo:
         ino, path = todo.pop()
         attr = fs.getattr(ino)
-        seen = [attr.mode, attr.nlink, attr.uid, attr.gid, attr.size, attr.rdev, attr.mtime]
-        content: object = None
+        seen: list[object] = [attr.mode, attr.nlink, attr.uid, attr.gid, attr.rdev]
         if stat.S_ISDIR(attr.mode):
             names = [e for e in fs.readdir(ino, 0) if e.name not in (b".", b"..")]
-            content = sorted(e.name for e in names)
+            seen += [attr.size, attr.mtime, sorted(e.name for e in names)]
             todo += [(e.ino, path + b"/" + e.name) for e in names if path + b"/" + e.name != MINE]
         elif stat.S_ISREG(attr.mode):
-            content = fs.read(ino, 0, min(attr.size, 1 << 20))
+            data[path] = attr.size, attr.mtime, _content(fs, ino, attr.size)
         elif stat.S_ISLNK(attr.mode):
-            content = fs.readlink(ino)
-        out[path or b"/"] = (*seen, content)
+            seen += [attr.size, attr.mtime, fs.readlink(ino)]
+        out[path or b"/"] = seen
         if len(out) > 1000:
             raise FsError(40, "the tree has no end")
-    return out
+    return out, data
+
+
+def _content(fs: FileSystem, ino: Ino, size: int) -> object:
+    try:
+        return fs.read(ino, 0, min(size, 1 << 20))
+    except (FsError, XnError) as error:
+        return str(error)
 
 
 # -- the attack
@@ -196,83 +209,90 @@ class Stranger:
                         todo += [(child, kinds[number], block) for child in run]
         return list(found.values())
 
-    def _tree(self) -> Tree:
+    def _tree(self) -> tuple[Tree, Tree]:
         return show(self._subject.mount(self.xn, self.xn.admin, NAME, readonly=True))
 
-    def run(self, budget: float = float("inf")) -> Haul:
-        """Everything, or as much as `budget` seconds allow."""
+    def run(
+        self, budget: float = float("inf"), *, every: int = 1, progress: Progress | None = None
+    ) -> Haul:
+        """Everything, or as much as `budget` seconds allow; of that, one in `every`."""
         haul, begin = self.haul, time.monotonic()
-        for act, node, call in self._acts():
-            self._try(act, node, call)
+        done: set[tuple[int, str, int]] = set()
+        for number, (act, node, call) in enumerate(self._acts()):
+            key = node.block, act[0], act[1]
+            if number % every or key in done:
+                continue
+            if self._try(act[0], node, call):
+                done.add(key)  # another witness would change nothing
             haul.seconds = time.monotonic() - begin
+            if progress is not None:
+                progress(haul)
             if haul.seconds > budget:
                 haul.complete = False
                 break
         return haul
 
-    def _try(self, act: str, node: _Node, call: Callable[[], object]) -> None:
+    def _try(self, act: str, node: _Node, call: Callable[[], object]) -> bool:
         haul = self.haul
         haul.tried += 1
         try:
             call()
         except XnError:
             haul.refused += 1
-            return
+            return False
         haul.accepted += 1
         effect = self._effect()
         if effect:
             haul.thefts.append(Theft(act, node.kind.spec.name, node.block, effect))
         self._start.restore()
+        return True
 
     def _effect(self) -> str:
         """What became of the victim's tree; empty if nothing did."""
         try:
-            tree = self._tree()
+            tree, data = self._tree()
         except (FsError, XnError) as error:
             return f"the file system can't be read any more: {error}"
-        if tree == self._honest:
-            return ""
-        changed = [p for p in self._honest.keys() | tree.keys() if tree.get(p) != self._honest.get(p)]
-        return "changed: " + ", ".join(sorted(p.decode(errors="replace") for p in changed))
+        honest, before = self._honest
+        changed = [p for p in honest.keys() | tree.keys() if tree.get(p) != honest.get(p)]
+        self.haul.written += not changed and data != before
+        names = ", ".join(sorted(p.decode(errors="replace") for p in changed))
+        return f"changed: {names}" if names else ""
 
-    def _acts(self) -> Iterator[tuple[str, _Node, Callable[[], object]]]:
-        for node in self._nodes:
-            for witness in dict.fromkeys((0, node.parent, node.block)):
-                yield from self._bytes(node, witness)
-                yield from self._pointers(node, witness)
+    def _acts(self) -> Iterator[_Act]:
+        for witness in (0, 1, 2):
+            for node in self._nodes:
+                shown = (0, node.parent, node.block)[witness]
+                yield from self._bytes(node, shown)
+                yield from self._pointers(node, shown)
 
-    def _bytes(self, node: _Node, witness: int) -> Iterator[tuple[str, _Node, Callable[[], object]]]:
+    def _bytes(self, node: _Node, witness: int) -> Iterator[_Act]:
         for at in range(0, BLOCK, _STEP):
             old = node.raw[at : at + _STEP]
-            for new in dict.fromkeys(twist(old) for twist in _TWISTS):
+            for turn, new in enumerate(dict.fromkeys(twist(old) for twist in _TWISTS)):
                 if new != old:
-                    yield f"bytes {at} to {at + _STEP}", node, self._update(node, at, new, witness)
+                    act = f"bytes {at} to {at + _STEP}", turn
+                    yield act, node, self._update(node, at, new, witness)
 
     def _update(self, node: _Node, at: int, new: bytes, witness: int) -> Callable[[], object]:
         return lambda: self.xn.update(self._who, node.block, [(at, new)], witness=witness)
 
-    def _pointers(
-        self, node: _Node, witness: int
-    ) -> Iterator[tuple[str, _Node, Callable[[], object]]]:
+    def _pointers(self, node: _Node, witness: int) -> Iterator[_Act]:
         for part, extents in node.pointers():
             lo, hi = node.kind.ranges[part]
             gone, piece = [(lo, bytes(hi - lo))], node.raw[lo:hi]
             edits = [(node.block, gone)]
-            yield f"pointer {part} dropped", node, self._change(edits, witness, free=extents)
+            yield (f"pointer {part} dropped", 0), node, self._change(edits, witness, free=extents)
             for other in self._nodes:
                 into = self._empty(other) if other.kind is node.kind else None
                 if into is not None:
                     new = (other.block, [(into, piece)])
                     to = f"to block {other.block}"
                     if other is not node:
-                        yield (
-                            f"pointer {part} moved {to}", node,
-                            self._change([*edits, new], witness),
-                        )  # fmt: skip
-                    yield (
-                        f"pointer {part} copied {to}", node,
-                        self._change([new], witness, share=extents),
-                    )  # fmt: skip
+                        move = self._change([*edits, new], witness)
+                        yield (f"pointer {part} moved {to}", 0), node, move
+                    copy = self._change([new], witness, share=extents)
+                    yield (f"pointer {part} copied {to}", 0), node, copy
 
     def _empty(self, node: _Node) -> int | None:
         """Where the first partition that owns nothing begins."""
