@@ -193,7 +193,7 @@ def _named(state: State, number: dict[int, int], person: dict[str, str]) -> tupl
             person[page.lock] if page.lock else "", page.held, page.adrift,
             sorted(number[b] for b in page.young),
         ))  # fmt: skip
-    due = sorted(number[b] for b in state.due)
+    due = [sorted(number[b] for b in some) for some in (state.due, state.maybe)]
     tokens = sorted((person[t], live) for t, live in state.tokens.items())
     return sorted(out), due, tokens, state.quiet
 
@@ -289,7 +289,7 @@ class Search:
         """A call that changes something. True if the kernel did the same."""
         if not self._answer(place, call, after):
             return False
-        if after.unsure:
+        if after.unsure or after.maybe:
             after.settle(self.ground.cached(), self.ground.free())
         return self._compare(place, call, after, "another state")
 

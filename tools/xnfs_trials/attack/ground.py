@@ -82,7 +82,7 @@ def unsearched(state: State, call: Call) -> bool:
 
 def uncounted(state: State) -> set[int]:
     """Blocks whose number of owners is not compared."""
-    return state.due - state.blocks.keys() if WAITING_COUNTS in OPEN else set()
+    return (state.due | state.maybe) - state.blocks.keys() if WAITING_COUNTS in OPEN else set()
 
 
 def slot_bytes(kind: str = "", start: int = 0, count: int = 1) -> bytes:

@@ -7,7 +7,7 @@ on the disk. `State.apply(call)` gives the state after the call, or None where i
 
 It shares no code with the kernel and imports nothing but the standard library. What the kernel is
 free to decide (blocks kept until the next commit though nothing durable can name them any more,
-pages kept though they could go) is in `unsure`, and settled by looking: `settle`.
+pages kept though they could go) is in `maybe` and `unsure`, and settled by looking: `settle`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class State:
 
     blocks: dict[int, Block]
     due: set[int] = field(default_factory=set)  # dropped, durably named until the next commit
-    unsure: set[int] = field(default_factory=set)
+    maybe: set[int] = field(default_factory=set)  # likewise, as far as the kernel can know
+    unsure: set[int] = field(default_factory=set)  # pages that it may have dropped
     tokens: dict[str, bool] = field(default_factory=lambda: {"a": True, "b": True})
     quiet: bool = True  # nothing was changed since the last commit
 
@@ -82,7 +83,7 @@ class State:
         name, who, arguments = call
         new = State(
             {n: replace(b, slots=b.slots[:], young=b.young[:]) for n, b in self.blocks.items()},
-            set(self.due), set(), dict(self.tokens), self.quiet,
+            set(self.due), set(self.maybe), set(), dict(self.tokens), self.quiet,
         )  # fmt: skip
         try:
             getattr(new, name)(who, *arguments)
@@ -99,7 +100,7 @@ class State:
 
     def free(self, block: int) -> bool:
         """May be given to anybody."""
-        return block >= 0 and block not in self.blocks and block not in self.due
+        return block >= 0 and block not in self.blocks.keys() | self.due | self.maybe
 
     def live(self, who: str) -> None:
         """The capability is not revoked."""
@@ -209,7 +210,8 @@ class State:
                 if not left[key]:
                     moved.append((key[1], young))
                 elif not young and (DATA, key[1]) not in alloc:
-                    (self.unsure if page.adrift else self.due).add(key[1])
+                    unknown = page.adrift or (page.fresh and key[0] == HIDDEN)
+                    (self.maybe if unknown else self.due).add(key[1])
                 left[key] -= left[key] > 0
         retyped = {b for k, b in free if k == HIDDEN}
         for p, more in gains.items():
@@ -231,7 +233,7 @@ class State:
         if old in page.young:
             page.young.remove(old)
         else:
-            (self.unsure if page.adrift else self.due).add(old)
+            (self.maybe if page.adrift else self.due).add(old)
         page.slots[slot], page.dirty = (NODE, new), True
         page.young.append(new)
         del self.blocks[old]
@@ -348,7 +350,7 @@ class State:
         for page in self.blocks.values():
             page.dirty, page.adrift = False, page.fresh
             page.young = page.young if page.fresh else []
-        self.due, self.quiet = set(), True
+        self.due, self.maybe, self.quiet = set(), set(), True
 
     def collect(self, who: str) -> None:
         """What neither a root nor the temporary root reaches is free."""
@@ -385,11 +387,8 @@ class State:
     # -- what the kernel may decide
 
     def settle(self, cached: set[int], free: set[int]) -> None:
-        """Take over what is seen of the blocks that the kernel was free to keep."""
-        for block in self.unsure:
-            page = self.blocks.get(block)
-            if page is not None and block not in cached:
-                page.cached = page.filled = False
-            elif page is None and block not in free:
-                self.due.add(block)
+        """Take over what is seen of what the kernel was free to keep."""
+        self.maybe -= free | self.blocks.keys()
+        for block in self.unsure - cached:
+            self.blocks[block].cached = self.blocks[block].filled = False
         self.unsure = set()
