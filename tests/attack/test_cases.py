@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from xnfs_trials.attack.cases import CASES, chosen, pairs, singles
+from xnfs_trials.attack.case import CASES
+from xnfs_trials.attack.cases import chosen, pairs, singles
 
 #: The holes that the published source of XN had, and the cases that try them here.
 HOLES = {

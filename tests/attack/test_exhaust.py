@@ -1,4 +1,4 @@
-"""All short sequences of system calls against the specification; and that the search is a search."""
+"""All short sequences of system calls against the specification; that the search is one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def test_exhaust_every_call_is_tried_and_most_are_accepted_somewhere() -> None:
         State.first(),
         after(add("a", 0, 0, NODE, 2), add("a", 2, 0, DATA, 3), ("narrow", "a", ("a", "rw"))),
         after(add("a", 0, 0, NODE, 2), ("sync", "a", ()), ("evict", "a", (2,))),
-        after(add("a", 0, 0, HIDDEN, 2), ("hold", "a", (0,)), ("pin", "a", (0,)), ("lock", "a", (0,))),
+        after(
+            add("a", 0, 0, HIDDEN, 2), ("hold", "a", (0,)), ("pin", "a", (0,)), ("lock", "a", (0,))
+        ),
         after(add("b", 1, 0, DATA, 2), ("sync", "b", ()), ("evict", "b", (2,))),
     ]
     for state in states:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from xnfs import XnError
-from libfs.posix.interface import FsError
 from xnfs_trials.attack import cases, exhaust, table
+from xnfs_trials.attack.case import Case
 from xnfs_trials.attack.ground import OPEN
 from xnfs_trials.attack.stranger import Haul, Stranger
 from xnfs_trials.crash.subject import load
 
+from libfs.posix.interface import FsError
+from xnfs import XnError
 from xnfs_tools.command import Codes, Failed, Parser, Progress, Usage, explain, parser, run, words
 
 PROG: Final = "xnfs attack"
@@ -52,7 +53,9 @@ def arguments() -> Parser:
         metavar="FS",
         help="attack a file system instead, as another of its users: ffs, lfs, or module:Class",
     )
-    made.add_argument("--table", action="store_true", help="print the cases as a table, try nothing")
+    made.add_argument(
+        "--table", action="store_true", help="print the cases as a table, try nothing"
+    )
     return made
 
 
@@ -73,7 +76,7 @@ def _main(argv: Sequence[str]) -> int:
     return _kernel(_chosen(args.cases), depth, seed, budget)
 
 
-def _chosen(pattern: str) -> list[cases.Case]:
+def _chosen(pattern: str) -> list[Case]:
     try:
         found = cases.chosen(pattern)
     except re.error as error:
@@ -99,7 +102,7 @@ def _seconds(text: str) -> float:
 # -- the kernel
 
 
-def _kernel(chosen: list[cases.Case], depth: int, seed: int, budget: float) -> int:
+def _kernel(chosen: list[Case], depth: int, seed: int, budget: float) -> int:
     """Cases and pairs first, then sequences with what time is left."""
     end = time.monotonic() + budget
     line = Progress()

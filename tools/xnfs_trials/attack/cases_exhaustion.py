@@ -59,7 +59,13 @@ def _frames(s: Session) -> None:
     s.holds(xn.free_blocks() == free, "a refused call took blocks")
 
 
-@case("roots-exhausted", "roots until the catalogue is full, by whoever may", STARVE, NoSpace, NoFrames)
+@case(
+    "roots-exhausted",
+    "roots until the catalogue is full, by whoever may",
+    STARVE,
+    NoSpace,
+    NoFrames,
+)
 def _roots(s: Session) -> None:
     xn = s.xn
     names = []
@@ -111,14 +117,20 @@ def _owners(s: Session) -> None:
             xn.change(m.who, [(m.node, [slot(at, NODE, m.leaf)])], share=leaf)
     at = s.empty(m.node)
     refs = xn.refs(m.leaf)
-    s.refused(lambda: xn.change(m.who, [(m.node, [slot(at, NODE, m.leaf)])], share=leaf), "one more")
+    s.refused(
+        lambda: xn.change(m.who, [(m.node, [slot(at, NODE, m.leaf)])], share=leaf), "one more"
+    )
     both = [slot(at, NODE, m.leaf), slot(at + 1, NODE, m.leaf)]
     s.refused(lambda: xn.change(m.who, [(m.node, both)], share=leaf * 2), "two more")
     s.holds(xn.refs(m.leaf) == refs, "a refused call counted")
 
 
-@case("log-exhausted", "one change of more blocks than the log holds, or of very many births", STARVE,
-      Refused)  # fmt: skip
+@case(
+    "log-exhausted",
+    "one change of more blocks than the log holds, or of very many births",
+    STARVE,
+    Refused,
+)
 def _log(s: Session) -> None:
     xn, m = s.xn, s.m
     s.refused(lambda: xn.change(m.who, [(m.root, [(48, b"x")])] * 5000), "5000 edits")
@@ -129,11 +141,15 @@ def _log(s: Session) -> None:
     s.honest(lambda: xn.update(m.who, m.node, [*diff, (48, b"\0")]), "a long diff of few bytes")
 
 
-@case("log-filled", "as many dirty nodes as the log holds, then more: others' changes still find room", STARVE)
+@case(
+    "log-filled",
+    "as many dirty nodes as the log holds, then more: others' changes still find room",
+    STARVE,
+)
 def _filled(s: Session) -> None:
     xn, m = s.xn, s.m
+    nodes = [s.add(NODE) for _ in range(6)]
     for turn in range(3):
-        nodes = [s.add(NODE) for _ in range(6)] if turn == 0 else nodes
         for block in (*nodes, m.root, m.node, m.leaf):
             xn.update(m.who, block, [(48, bytes([turn]))])
         xn.sync(m.who, nodes[:turn])

@@ -1,5 +1,6 @@
 """Hostile changes of pointers: sums that do not add up, in every way that a caller can miscount."""
 
+# ruff: noqa: B023 - what a lambda is given for is called at once
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -20,8 +21,12 @@ from xnfs_trials.attack.session import NUMBER, RAW, SLOTS_AT, Session, claim, sl
 from xnfs_trials.attack.spec import DATA, HIDDEN, NODE
 
 
-@case("free-installs", "a free whose diff installs a pointer too: only one direction is checked", XN,
-      Refused)  # fmt: skip
+@case(
+    "free-installs",
+    "a free whose diff installs a pointer too: only one direction is checked",
+    XN,
+    Refused,
+)
 def _installs(s: Session) -> None:
     m, at = s.m, s.empty(s.m.root)
     for target in (s.a.data, m.data, s.find()):
@@ -31,12 +36,14 @@ def _installs(s: Session) -> None:
             [slot(at, DATA, target), slot(1)],
         ):
             s.refused(
-                lambda e=edits: s.xn.free(m.who, m.root, e, [claim(NODE, m.leaf)]),
+                lambda: s.xn.free(m.who, m.root, edits, [claim(NODE, m.leaf)]),
                 f"free that names {target}",
             )
 
 
-@case("alloc-drops", "an allocation whose diff drops a pointer too: the other direction", XN, Refused)
+@case(
+    "alloc-drops", "an allocation whose diff drops a pointer too: the other direction", XN, Refused
+)
 def _drops(s: Session) -> None:
     m, start, at = s.m, s.find(), s.empty(s.m.root)
     new = [claim(DATA, start)]
@@ -47,19 +54,30 @@ def _drops(s: Session) -> None:
     )
 
 
-@case("claim-as-another-type", "a block that exists, claimed under another type", XN,
-      NotFree, Refused, NotCached)  # fmt: skip
+@case(
+    "claim-as-another-type",
+    "a block that exists, claimed under another type",
+    XN,
+    NotFree,
+    Refused,
+    NotCached,
+)
 def _another(s: Session) -> None:
     m, at = s.m, s.empty(s.m.root)
     for block, kinds in ((m.data, (NODE, HIDDEN)), (m.node, (DATA, HIDDEN)), (m.leaf, (DATA,))):
         for kind in kinds:
             edits, claims = [(m.root, [slot(at, kind, block)])], [claim(kind, block)]
-            s.refused(lambda e=edits, c=claims: s.xn.change(m.who, e, alloc=c), f"{kind} as new")
-            s.refused(lambda e=edits, c=claims: s.xn.change(m.who, e, share=c), f"{kind} as shared")
+            s.refused(lambda: s.xn.change(m.who, edits, alloc=claims), f"{kind} as new")
+            s.refused(lambda: s.xn.change(m.who, edits, share=claims), f"{kind} as shared")
 
 
-@case("retype-in-place", "data that becomes metadata with its bytes, so that pointers can be forged", XN,
-      NotFree, Refused)  # fmt: skip
+@case(
+    "retype-in-place",
+    "data that becomes metadata with its bytes, so that pointers can be forged",
+    XN,
+    NotFree,
+    Refused,
+)
 def _in_place(s: Session) -> None:
     m = s.m
     forged = slot(0, DATA, s.a.data)[1]
@@ -100,37 +118,52 @@ def _partition(s: Session) -> None:
     )
 
 
-@case("diff-beyond-its-block", "a diff that begins before the block, ends after it, or is empty", XN,
-      Refused)  # fmt: skip
+@case(
+    "diff-beyond-its-block",
+    "a diff that begins before the block, ends after it, or is empty",
+    XN,
+    Refused,
+)
 def _block(s: Session) -> None:
     for offset, data in ((-1, b"xx"), (BLOCK - 1, b"xx"), (BLOCK, b"x"), (2**64, b"x"), (20, b"")):
-        s.refused(
-            lambda o=offset, d=data: s.xn.update(s.m.who, s.m.node, [(o, d)]), f"at {offset}"
-        )
+        s.refused(lambda: s.xn.update(s.m.who, s.m.node, [(offset, data)]), f"at {offset}")
     s.refused(lambda: s.xn.update(s.m.who, s.m.node, [(0, bytes(BLOCK))]), "the whole block")
 
 
-@case("diff-of-the-stamp", "the kernel's own bytes of a block, by a diff or by raw bytes", SOSP97, Refused)
+@case(
+    "diff-of-the-stamp",
+    "the kernel's own bytes of a block, by a diff or by raw bytes",
+    SOSP97,
+    Refused,
+)
 def _stamp(s: Session) -> None:
     for offset, size in ((0, 1), (15, 1), (15, 2), (8, 100), (4, 4)):
-        s.refused(lambda o=offset, n=size: s.xn.update(s.m.who, s.m.node, [(o, b"x" * n)]), "diff")
-        s.refused(lambda o=offset, n=size: s.xn.write_raw(s.m.who, s.m.node, o, b"x" * n), "raw")
+        s.refused(lambda: s.xn.update(s.m.who, s.m.node, [(offset, b"x" * size)]), "diff")
+        s.refused(lambda: s.xn.write_raw(s.m.who, s.m.node, offset, b"x" * size), "raw")
 
 
-@case("raw-range-inclusive", "raw bytes one before the range, one after its end, or over its edge", XN,
-      Refused)  # fmt: skip
+@case(
+    "raw-range-inclusive",
+    "raw bytes one before the range, one after its end, or over its edge",
+    XN,
+    Refused,
+)
 def _raw(s: Session) -> None:
     lo, hi = RAW
     for offset, size in ((lo - 1, 1), (lo - 1, 2), (lo - 16, 17), (SLOTS_AT, 16), (0, hi)):
-        s.refused(
-            lambda o=offset, n=size: s.xn.write_raw(s.m.who, s.m.node, o, b"x" * n), f"at {offset}"
-        )
+        s.refused(lambda: s.xn.write_raw(s.m.who, s.m.node, offset, b"x" * size), f"at {offset}")
     s.honest(lambda: s.xn.write_raw(s.m.who, s.m.node, hi - 1, b"x"), "the last raw byte")
     s.honest(lambda: s.xn.write_raw(s.m.who, s.m.node, lo, b"x"), "the first raw byte")
 
 
-@case("claims-that-overlap", "one block claimed twice, or two claims that overlap", OWN, Refused,
-      NotFree, NotCached)  # fmt: skip
+@case(
+    "claims-that-overlap",
+    "one block claimed twice, or two claims that overlap",
+    OWN,
+    Refused,
+    NotFree,
+    NotCached,
+)
 def _overlap(s: Session) -> None:
     m, start, at = s.m, s.find(3), s.empty(s.m.root)
     two = [slot(at, DATA, start, 2), slot(at + 1, DATA, start + 1, 2)]
@@ -150,17 +183,22 @@ def _overlap(s: Session) -> None:
     )  # fmt: skip
 
 
-@case("claims-of-odd-size", "claims of no block, of fewer than none, of more than there are", OWN, Refused,
-      NotFree, NotCached)  # fmt: skip
+@case(
+    "claims-of-odd-size",
+    "claims of no block, of fewer than none, of more than there are",
+    OWN,
+    Refused,
+    NotFree,
+    NotCached,
+)
 def _odd(s: Session) -> None:
     m, start, at = s.m, s.find(2), s.empty(s.m.root)
     for count in (0, -1, -(2**40), 2**40, 2, True + 2):
         for name in ("alloc", "free", "share"):
             claims = [(NUMBER[DATA], start, count)]
             edits = [(m.root, [slot(at, DATA, start)])]
-            s.refused(
-                lambda n=name, e=edits, c=claims: s.xn.change(m.who, e, **{n: c}), f"{name} {count}"
-            )
+            given: dict[str, Any] = {name: claims}
+            s.refused(lambda: s.xn.change(m.who, edits, **given), f"{name} {count}")
     s.refused(lambda: s.xn.change(m.who, []), "a change of nothing")
 
 
@@ -168,10 +206,8 @@ def _odd(s: Session) -> None:
 def _nothing(s: Session) -> None:
     m, at = s.m, s.empty(s.m.root)
     for kind, block in ((DATA, m.data), (NODE, m.node), (NODE, m.root), (DATA, s.find())):
-        s.refused(lambda k=kind, b=block: s.xn.update(m.who, m.root, [slot(at, k, b)]), "update")
-        s.refused(
-            lambda k=kind, b=block: s.xn.move(m.who, m.root, [slot(at, k, b)], m.node, []), "move"
-        )
+        s.refused(lambda: s.xn.update(m.who, m.root, [slot(at, kind, block)]), "update")
+        s.refused(lambda: s.xn.move(m.who, m.root, [slot(at, kind, block)], m.node, []), "move")
     s.refused(lambda: s.xn.update(m.who, m.node, [slot(0, DATA, m.data, 3)]), "a longer run")
     s.refused(lambda: s.xn.update(m.who, m.node, [slot(0, DATA, m.data, 1)]), "a shorter run")
     s.refused(lambda: s.xn.update(m.who, m.node, [slot(0)]), "a pointer lost")
@@ -183,21 +219,23 @@ def _newborn(s: Session) -> None:
     diff, new = [slot(at, NODE, start)], [claim(NODE, start)]
     for kind, block in ((DATA, m.data), (DATA, s.a.data), (NODE, s.a.node), (NODE, start)):
         init = [slot(0, kind, block)]
-        s.refused(lambda i=init: s.xn.alloc(m.who, m.root, diff, new, init=i), f"with {block}")
-        s.refused(
-            lambda i=init: s.xn.alloc_held(m.who, m.root, claim(NODE, start), init=i), "held"
-        )
+        s.refused(lambda: s.xn.alloc(m.who, m.root, diff, new, init=init), f"with {block}")
+        s.refused(lambda: s.xn.alloc_held(m.who, m.root, claim(NODE, start), init=init), "held")
     for offset, data in ((0, b"x"), (BLOCK, b"x"), (-1, b"x")):
-        s.refused(
-            lambda o=offset, d=data: s.xn.alloc(m.who, m.root, diff, new, init=[(o, d)]), "stamp"
-        )
+        s.refused(lambda: s.xn.alloc(m.who, m.root, diff, new, init=[(offset, data)]), "stamp")
     edits = [(m.root, diff)]
     inits = {m.node: [slot(0)], start: []}
-    s.refused(lambda: s.xn.change(m.who, edits, alloc=new, inits=inits), "first bytes of an old block")
+    s.refused(
+        lambda: s.xn.change(m.who, edits, alloc=new, inits=inits), "first bytes of an old block"
+    )
 
 
-@case("block-edited-twice", "one block edited twice in one change, each time from the old bytes", TOCTOU,
-      Refused)  # fmt: skip
+@case(
+    "block-edited-twice",
+    "one block edited twice in one change, each time from the old bytes",
+    TOCTOU,
+    Refused,
+)
 def _twice(s: Session) -> None:
     m, start = s.m, s.find()
     at = s.empty(m.root)
@@ -205,11 +243,17 @@ def _twice(s: Session) -> None:
     s.refused(lambda: s.xn.change(m.who, edits, alloc=[claim(DATA, start)] * 2), "twice")
     edits = [(m.root, [slot(1)]), (m.root, [slot(1)])]
     s.refused(lambda: s.xn.change(m.who, edits, free=[claim(NODE, m.leaf)]), "freed twice")
-    s.refused(lambda: s.xn.move(m.who, m.root, [slot(1)], m.root, [slot(at, NODE, m.leaf)]), "moved")
+    s.refused(
+        lambda: s.xn.move(m.who, m.root, [slot(1)], m.root, [slot(at, NODE, m.leaf)]), "moved"
+    )
 
 
-@case("diff-that-changes", "arguments that yield other bytes when they are looked at again", TOCTOU,
-      Refused)  # fmt: skip
+@case(
+    "diff-that-changes",
+    "arguments that yield other bytes when they are looked at again",
+    TOCTOU,
+    Refused,
+)
 def _changes(s: Session) -> None:
     m, start, at = s.m, s.find(), s.empty(s.m.root)
 
@@ -231,10 +275,17 @@ def _changes(s: Session) -> None:
     buffer[8:] = s.a.data.to_bytes(8, "little")
     s.holds(s.pointer(m.root, at) == (DATA, start, 1), "other bytes than those checked are there")
     for bad in ([(0,)], [(1, 2, 3)], [("x", b"y")], [(1, "y")], 7, [None]):
-        s.refused(lambda b=bad: s.xn.update(m.who, m.root, b), f"a diff {bad!r}")  # type: ignore[arg-type]
+        s.refused(lambda: s.xn.update(m.who, m.root, bad), f"a diff {bad!r}")  # type: ignore[arg-type]
 
 
-@case("delete-not-empty", "a node that owns blocks loses its last owner", TRIO, NotEmpty, NotCached, Refused)
+@case(
+    "delete-not-empty",
+    "a node that owns blocks loses its last owner",
+    TRIO,
+    NotEmpty,
+    NotCached,
+    Refused,
+)
 def _not_empty(s: Session) -> None:
     m = s.m
     s.refused(lambda: s.xn.free(m.who, m.root, [slot(0)], [claim(NODE, m.node)]), "a full node")
@@ -246,8 +297,12 @@ def _not_empty(s: Session) -> None:
     s.xn.drop(m.who, held)
 
 
-@case("delete-unseen", "a node that is not cached loses its last owner: nobody knows what it owns", OWN,
-      NotCached)  # fmt: skip
+@case(
+    "delete-unseen",
+    "a node that is not cached loses its last owner: nobody knows what it owns",
+    OWN,
+    NotCached,
+)
 def _unseen(s: Session) -> None:
     m = s.m
     s.xn.sync(m.who)
@@ -296,8 +351,14 @@ def _root(s: Session) -> None:
     s.holds(not s.is_free(m.root), "the root's block is free")
 
 
-@case("cycle-over-the-root-collected", "the same with a collection of leaks in between", OWN,
-      Refused, NotEmpty, waits=COLLECT_COUNTS)  # fmt: skip
+@case(
+    "cycle-over-the-root-collected",
+    "the same with a collection of leaks in between",
+    OWN,
+    Refused,
+    NotEmpty,
+    waits=COLLECT_COUNTS,
+)
 def _collected(s: Session) -> None:
     xn, m, at = s.xn, s.m, s.empty(s.m.root)
     xn.change(m.who, [(m.root, [slot(at, NODE, m.root)])], share=[claim(NODE, m.root)])
@@ -309,13 +370,19 @@ def _collected(s: Session) -> None:
     s.holds(not s.is_free(m.root), "the root's block is free")
 
 
-@case("relocate-odd", "relocations to blocks in use, of shared or held nodes, of a node into itself", OWN,
-      NotFree, Refused)  # fmt: skip
+@case(
+    "relocate-odd",
+    "relocations to blocks in use, of shared or held nodes, of a node into itself",
+    OWN,
+    NotFree,
+    Refused,
+)
 def _relocate(s: Session) -> None:
     xn, m, new = s.xn, s.m, s.find(2)
     for target in (m.data, s.a.node, s.a.data, m.node):
         s.refused(
-            lambda t=target: xn.relocate(m.who, m.root, [slot(0, NODE, t)], m.node, t), f"to {target}"
+            lambda: xn.relocate(m.who, m.root, [slot(0, NODE, target)], m.node, target),
+            f"to {target}",
         )
     s.all_refused(
         lambda: xn.relocate(m.who, m.root, [slot(1, NODE, new)], m.leaf, new),
@@ -327,8 +394,15 @@ def _relocate(s: Session) -> None:
     )
 
 
-@case("held-odd", "held blocks taken from others, of data, of two; let go of what is not held", OWN,
-      NotFree, NotCached, Refused, UnknownType)  # fmt: skip
+@case(
+    "held-odd",
+    "held blocks taken from others, of data, of two; let go of what is not held",
+    OWN,
+    NotFree,
+    NotCached,
+    Refused,
+    UnknownType,
+)
 def _held(s: Session) -> None:
     xn, m, free = s.xn, s.m, s.find(2)
     s.all_refused(

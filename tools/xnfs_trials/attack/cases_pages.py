@@ -1,5 +1,6 @@
 """Hostile use of pages: bytes of others in frames and on the disk, stale handles, write-back."""
 
+# ruff: noqa: B023 - what a lambda is given for is called at once
 from __future__ import annotations
 
 from xnfs import (
@@ -34,7 +35,11 @@ def _secrets(s: Session) -> None:
     s.xn.readin(s.a.who, s.a.node, 0, s.a.data, 2)
 
 
-@case("fresh-metadata-not-zero", "a new node's frame with the bytes of its last owner: forged pointers", XN)
+@case(
+    "fresh-metadata-not-zero",
+    "a new node's frame with the bytes of its last owner: forged pointers",
+    XN,
+)
 def _metadata(s: Session) -> None:
     _secrets(s)
     node = s.add(NODE)
@@ -48,7 +53,11 @@ def _metadata(s: Session) -> None:
     s.xn.drop(s.m.who, held)
 
 
-@case("fresh-data-not-zero", "new data blocks with what was on the disk or in the frame before", SOSP97)
+@case(
+    "fresh-data-not-zero",
+    "new data blocks with what was on the disk or in the frame before",
+    SOSP97,
+)
 def _data(s: Session) -> None:
     _secrets(s)
     run = s.add(DATA, count=3)
@@ -62,8 +71,13 @@ def _data(s: Session) -> None:
     s.holds(not any(_on_disk(s, run + 2)), "synced, a new block is not zero")
 
 
-@case("hidden-blocks-read", "blocks of a type that can't be read: read, bound, mapped, written", OWN,
-      Refused, NotCached)  # fmt: skip
+@case(
+    "hidden-blocks-read",
+    "blocks of a type that can't be read: read, bound, mapped, written",
+    OWN,
+    Refused,
+    NotCached,
+)
 def _hidden(s: Session) -> None:
     xn, m, run = s.xn, s.m, s.add(HIDDEN, count=2)
     at = s.where(s.m.root, run)
@@ -83,8 +97,12 @@ def _hidden(s: Session) -> None:
     s.holds(xn.read(m.who, run, 0, 2 * BLOCK) == bytes(2 * BLOCK), "retyped, not zero")
 
 
-@case("bound-frames-read", "pages that were bound without being read: their frames' old bytes", SOSP97,
-      NotCached)  # fmt: skip
+@case(
+    "bound-frames-read",
+    "pages that were bound without being read: their frames' old bytes",
+    SOSP97,
+    NotCached,
+)
 def _bound(s: Session) -> None:
     xn, m = s.xn, s.m
     xn.sync(s.admin)
@@ -102,7 +120,12 @@ def _bound(s: Session) -> None:
     xn.readin(m.who, m.node, 0, m.data, 2)
 
 
-@case("metadata-bound-unread", "a node bound to be overwritten, so that its bytes are hers", XN, Refused)
+@case(
+    "metadata-bound-unread",
+    "a node bound to be overwritten, so that its bytes are hers",
+    XN,
+    Refused,
+)
 def _unread(s: Session) -> None:
     xn, m = s.xn, s.m
     xn.sync(s.admin)
@@ -112,8 +135,14 @@ def _unread(s: Session) -> None:
     xn.readin(m.who, m.node, 1, m.leaf, 1)
 
 
-@case("readin-forged", "blocks read in that the parent does not own there: wrong part, run or parent",
-      TRIO, Refused, NotCached, CapabilityError)  # fmt: skip
+@case(
+    "readin-forged",
+    "blocks read in that the parent does not own there: wrong part, run or parent",
+    TRIO,
+    Refused,
+    NotCached,
+    CapabilityError,
+)
 def _readin(s: Session) -> None:
     xn, m = s.xn, s.m
     for part, start, count in (
@@ -121,15 +150,19 @@ def _readin(s: Session) -> None:
         (-1, m.node, 1), (32, m.node, 1), (2**40, m.node, 1), (0, m.node, 0), (0, m.node, -1),
         (0, m.node, 2**40), (5, 0, 1),
     ):  # fmt: skip
-        s.refused(
-            lambda p=part, a=start, n=count: xn.readin(m.who, m.root, p, a, n), f"part {part}"
-        )
+        s.refused(lambda: xn.readin(m.who, m.root, part, start, count), f"part {part}")
     s.refused(lambda: xn.readin(m.who, m.data, 0, m.data, 1), "below data")
     s.refused(lambda: xn.readin(m.who, s.a.node, 0, s.a.data, 1), "below Alice's node")
 
 
-@case("prefetch-to-read", "blocks prefetched without being named by a parent, then read", SOSP97, NotCached,
-      Refused, CapabilityError)  # fmt: skip
+@case(
+    "prefetch-to-read",
+    "blocks prefetched without being named by a parent, then read",
+    SOSP97,
+    NotCached,
+    Refused,
+    CapabilityError,
+)
 def _prefetch(s: Session) -> None:
     xn, free = s.xn, s.find()
     xn.prefetch(s.m.who, 0, xn.blocks)
@@ -155,20 +188,24 @@ def _freed(s: Session) -> None:
     xn.free(m.who, m.root, [slot(root_at)], [claim(NODE, node)])
     for block in (node, data):
         s.all_refused(
-            lambda b=block: xn.read(m.who, b, 0, 1),
-            lambda b=block: xn.map(m.who, b),
-            lambda b=block: xn.write_raw(m.who, b, RAW[0], b"x"),
-            lambda b=block: xn.update(m.who, b, [(48, b"x")]),
-            lambda b=block: xn.readin(m.who, b, 0, data, 1),
-            lambda b=block: xn.hold(m.who, b),
-            lambda b=block: xn.pin(m.who, b),
-            lambda b=block: xn.lock(m.who, b),
+            lambda: xn.read(m.who, block, 0, 1),
+            lambda: xn.map(m.who, block),
+            lambda: xn.write_raw(m.who, block, RAW[0], b"x"),
+            lambda: xn.update(m.who, block, [(48, b"x")]),
+            lambda: xn.readin(m.who, block, 0, data, 1),
+            lambda: xn.hold(m.who, block),
+            lambda: xn.pin(m.who, block),
+            lambda: xn.lock(m.who, block),
         )
     s.refused(lambda: xn.readin(m.who, m.root, root_at, node, 1), "read in by its old parent")
 
 
-@case("freed-handle-of-the-next", "a block used after it was freed and given to Alice", SOSP97,
-      CapabilityError)  # fmt: skip
+@case(
+    "freed-handle-of-the-next",
+    "a block used after it was freed and given to Alice",
+    SOSP97,
+    CapabilityError,
+)
 def _next(s: Session) -> None:
     xn, m, a = s.xn, s.m, s.a
     s.alice_acts = True
@@ -190,8 +227,12 @@ def _next(s: Session) -> None:
     xn.free(a.who, a.node, [slot(slot_of)], [claim(DATA, data)])
 
 
-@case("reuse-before-durable", "a block taken while a durable pointer of Alice's still names it", TRIO,
-      NotFree)  # fmt: skip
+@case(
+    "reuse-before-durable",
+    "a block taken while a durable pointer of Alice's still names it",
+    TRIO,
+    NotFree,
+)
 def _reuse(s: Session) -> None:
     xn, m, a = s.xn, s.m, s.a
     s.alice_acts = True
@@ -207,7 +248,11 @@ def _reuse(s: Session) -> None:
     xn.sync(a.who)
 
 
-@case("writeback-of-tainted", "metadata written back while it names blocks that are not on the disk", XN)
+@case(
+    "writeback-of-tainted",
+    "metadata written back while it names blocks that are not on the disk",
+    XN,
+)
 def _tainted(s: Session) -> None:
     """What is on the disk stays what it was, and after a cut nobody sees old bytes."""
     xn, m = s.xn, s.m
@@ -243,7 +288,9 @@ def _after_a_cut(s: Session) -> None:
             todo += [start] if kind == 2 else []
 
 
-@case("writeback-in-hostile-order", "blocks written back parents first, again and again, then cut", XN)
+@case(
+    "writeback-in-hostile-order", "blocks written back parents first, again and again, then cut", XN
+)
 def _order(s: Session) -> None:
     xn, m = s.xn, s.m
     parent = m.root
@@ -260,7 +307,11 @@ def _order(s: Session) -> None:
     _after_a_cut(s)
 
 
-@case("order-against-ownership", "a declared order that contradicts ownership stops everybody's syncs", OWN)
+@case(
+    "order-against-ownership",
+    "a declared order that contradicts ownership stops everybody's syncs",
+    OWN,
+)
 def _contradiction(s: Session) -> None:
     xn, m = s.xn, s.m
     child = s.add(NODE)
@@ -274,8 +325,13 @@ def _contradiction(s: Session) -> None:
     s.holds(not xn.registered(child).dirty, "a hostile order kept a block from the disk")  # type: ignore[union-attr]
 
 
-@case("locks-of-others", "locks taken on, and taken from, what others have locked", OWN, Refused,
-      CapabilityError)  # fmt: skip
+@case(
+    "locks-of-others",
+    "locks taken on, and taken from, what others have locked",
+    OWN,
+    Refused,
+    CapabilityError,
+)
 def _locks(s: Session) -> None:
     xn, m, a = s.xn, s.m, s.a
     low = Caller(s.tokens(lambda: xn.narrow(m.who, "mallory", READ | WRITE)))
@@ -296,8 +352,13 @@ def _locks(s: Session) -> None:
     xn.unlock(a.who, a.node)
 
 
-@case("lock-of-a-revoked-capability", "a lock that nobody can take off once its capability is revoked", OWN,
-      CapabilityError, waits=LOCK_OUTLIVES)  # fmt: skip
+@case(
+    "lock-of-a-revoked-capability",
+    "a lock that nobody can take off once its capability is revoked",
+    OWN,
+    CapabilityError,
+    waits=LOCK_OUTLIVES,
+)
 def _revoked(s: Session) -> None:
     xn, a = s.xn, s.a
     lent = Caller(s.tokens(lambda: xn.narrow(a.who, "alice", READ | WRITE)))
@@ -319,12 +380,27 @@ def _pins(s: Session) -> None:
     xn.unpin(a.who, a.leaf)
 
 
-@case("batch-of-others-calls", "calls smuggled in by a batch: private names, other calls, others' blocks", OWN,
-      Refused, CapabilityError)  # fmt: skip
+@case(
+    "batch-of-others-calls",
+    "calls smuggled in by a batch: private names, other calls, others' blocks",
+    OWN,
+    Refused,
+    CapabilityError,
+)
 def _batch(s: Session) -> None:
     xn, m = s.xn, s.m
-    for name in ("close", "_page", "install_root", "batch", "sync", "__init__", "revoke", "grant", ""):
-        s.refused(lambda n=name: xn.batch(m.who, [("find", ()), (n, ())]), name)
+    for name in (
+        "close",
+        "_page",
+        "install_root",
+        "batch",
+        "sync",
+        "__init__",
+        "revoke",
+        "grant",
+        "",
+    ):
+        s.refused(lambda: xn.batch(m.who, [("find", ()), (name, ())]), name)
     s.refused(lambda: xn.batch(m.who, [("read", (s.a.data, 0, 1))]), "Alice's data")
     before = xn.read(m.who, m.leaf, RAW[0], 4)
     calls = [("write_raw", (m.leaf, RAW[0], b"evil")), ("close", ())]
@@ -332,7 +408,11 @@ def _batch(s: Session) -> None:
     s.holds(xn.read(m.who, m.leaf, RAW[0], 4) == before, "a part of a refused batch was done")
 
 
-@case("collector-fooled", "pointers moved behind the collector while it walks, so that live blocks go", OWN)
+@case(
+    "collector-fooled",
+    "pointers moved behind the collector while it walks, so that live blocks go",
+    OWN,
+)
 def _collector(s: Session) -> None:
     """What the collector has passed already, a pointer is moved to."""
     xn, m = s.xn, s.m

@@ -1,8 +1,10 @@
-"""Hostile use of capabilities, and of what they do not give: other roots, the kernel's own blocks."""
+"""Hostile use of capabilities, and of what they do not give: other roots, the kernel's blocks."""
 
+# ruff: noqa: B023 - what a lambda is given for is called at once
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from xnfs import (
     ALLOC,
@@ -51,8 +53,12 @@ def _everything(s: Session, who: Caller, node: int, data: int) -> list[Callable[
     ]
 
 
-@case("cap-forged", "made-up capabilities: empty, zeros, a byte changed, a part, twice", CAPS,
-      CapabilityError)  # fmt: skip
+@case(
+    "cap-forged",
+    "made-up capabilities: empty, zeros, a byte changed, a part, twice",
+    CAPS,
+    CapabilityError,
+)
 def _forged(s: Session) -> None:
     real = s.a.who.cap
     flipped = real[:-1] + bytes([real[-1] ^ 1])
@@ -60,25 +66,33 @@ def _forged(s: Session) -> None:
         for call in _everything(s, Caller(cap), s.a.node, s.a.data):
             s.refused(call, f"with {cap[:8].hex()}")
         s.all_refused(
-            lambda cap=cap: s.xn.mount_root(Caller(cap), "alice"),
-            lambda cap=cap: s.xn.narrow(Caller(cap), "alice", READ),
-            lambda cap=cap: s.xn.grant(Caller(cap), "mallory"),
-            lambda cap=cap: s.xn.revoke(Caller(cap), real),
-            lambda cap=cap: s.xn.install_type(Caller(cap), TypeSpec("m.type")),
-            lambda cap=cap: s.xn.evict(Caller(cap), [s.a.data]),
+            lambda: s.xn.mount_root(Caller(cap), "alice"),
+            lambda: s.xn.narrow(Caller(cap), "alice", READ),
+            lambda: s.xn.grant(Caller(cap), "mallory"),
+            lambda: s.xn.revoke(Caller(cap), real),
+            lambda: s.xn.install_type(Caller(cap), TypeSpec("m.type")),
+            lambda: s.xn.evict(Caller(cap), [s.a.data]),
         )
 
 
-@case("cap-of-another-kernel", "a capability that another kernel made for a root of that name", CAPS,
-      CapabilityError)  # fmt: skip
+@case(
+    "cap-of-another-kernel",
+    "a capability that another kernel made for a root of that name",
+    CAPS,
+    CapabilityError,
+)
 def _another(s: Session) -> None:
     token = Capabilities().mint(("disk", "root", "alice"), READ | WRITE | ALLOC, "mallory")
     for call in _everything(s, Caller(token), s.a.node, s.a.data):
         s.refused(call, "another kernel's")
 
 
-@case("cap-stale", "a capability after it was revoked, and what was derived from it", CAPS,
-      CapabilityError)  # fmt: skip
+@case(
+    "cap-stale",
+    "a capability after it was revoked, and what was derived from it",
+    CAPS,
+    CapabilityError,
+)
 def _stale(s: Session) -> None:
     xn = s.xn
     lent = s.tokens(lambda: xn.narrow(s.a.who, "alice", READ | WRITE | ALLOC | GRANT))
@@ -88,11 +102,15 @@ def _stale(s: Session) -> None:
     for cap in (lent, given, below):
         for call in _everything(s, Caller(cap), s.a.node, s.a.data):
             s.refused(call, "a revoked capability")
-        s.refused(lambda cap=cap: xn.mount_root(Caller(cap), "alice"), "mount")
+        s.refused(lambda: xn.mount_root(Caller(cap), "alice"), "mount")
 
 
-@case("cap-narrowed", "more than the rights of a capability: write by a reader, take by a writer", CAPS,
-      CapabilityError)  # fmt: skip
+@case(
+    "cap-narrowed",
+    "more than the rights of a capability: write by a reader, take by a writer",
+    CAPS,
+    CapabilityError,
+)
 def _narrowed(s: Session) -> None:
     xn, m, free = s.xn, s.m, s.find()
     reader = Caller(s.tokens(lambda: xn.narrow(m.who, "mallory", READ)))
@@ -112,32 +130,43 @@ def _narrowed(s: Session) -> None:
     s.all_refused(*calls)
 
 
-@case("cap-widened", "more rights by narrowing, granting or mounting once more", CAPS, CapabilityError)
+@case(
+    "cap-widened", "more rights by narrowing, granting or mounting once more", CAPS, CapabilityError
+)
 def _widened(s: Session) -> None:
     xn, m = s.xn, s.m
     reader = Caller(s.tokens(lambda: xn.narrow(m.who, "mallory", READ)))
     for rights in (READ | WRITE, ALLOC, GRANT, 31, 0, -1, 32, 2**40):
-        s.refused(lambda r=rights: xn.narrow(reader, "mallory", r), f"narrow to {rights}")
+        s.refused(lambda: xn.narrow(reader, "mallory", rights), f"narrow to {rights}")
     again = Caller(s.tokens(lambda: xn.mount_root(reader, "mallory").cap))
     s.refused(lambda: xn.write_raw(again, m.data, 0, b"x"), "write after mounting again")
     s.refused(lambda: xn.update(again, m.node, [(RAW[0], b"x")]), "update after mounting again")
 
 
-@case("cap-other-root", "another root through one's own: by name, by a prefix of it, by the disk", CAPS,
-      CapabilityError, Refused)  # fmt: skip
+@case(
+    "cap-other-root",
+    "another root through one's own: by name, by a prefix of it, by the disk",
+    CAPS,
+    CapabilityError,
+    Refused,
+)
 def _other(s: Session) -> None:
     xn, m = s.xn, s.m
     for name in ("alice", "", "malloryalice", "mallory/../alice", "alice\0", "a" * 999, "\0kernel"):
-        s.refused(lambda n=name: xn.narrow(m.who, n, READ), f"narrow to {name!r}")
-        s.refused(lambda n=name: xn.mount_root(m.who, n), f"mount of {name!r}")
-        s.refused(lambda n=name: xn.remove_root(m.who, n), f"removal of {name!r}")
+        s.refused(lambda: xn.narrow(m.who, name, READ), f"narrow to {name!r}")
+        s.refused(lambda: xn.mount_root(m.who, name), f"mount of {name!r}")
+        s.refused(lambda: xn.remove_root(m.who, name), f"removal of {name!r}")
     s.refused(lambda: xn.remove_root(m.who, "mallory"), "removal of her own")
     s.refused(lambda: xn.install_root(m.who, "more", NUMBER[NODE]), "a root of her own")
     s.refused(lambda: xn.install_type(m.who, TypeSpec("m.type")), "a type of her own")
 
 
-@case("cap-revoke-others", "somebody else's capability revoked, or the one that hers derives from", CAPS,
-      CapabilityError)  # fmt: skip
+@case(
+    "cap-revoke-others",
+    "somebody else's capability revoked, or the one that hers derives from",
+    CAPS,
+    CapabilityError,
+)
 def _revoke(s: Session) -> None:
     xn = s.xn
     lent = s.tokens(lambda: xn.narrow(s.m.who, "mallory", READ | GRANT))
@@ -150,8 +179,13 @@ def _revoke(s: Session) -> None:
     )
 
 
-@case("cap-of-a-root-that-was", "a capability for a root that was removed, on the next of that name",
-      CAPS, CapabilityError, Refused)  # fmt: skip
+@case(
+    "cap-of-a-root-that-was",
+    "a capability for a root that was removed, on the next of that name",
+    CAPS,
+    CapabilityError,
+    Refused,
+)
 def _was(s: Session) -> None:
     xn = s.xn
     kind = NUMBER[NODE]
@@ -160,8 +194,8 @@ def _was(s: Session) -> None:
     xn.remove_root(s.admin, "shop")
     new = xn.install_root(s.admin, "shop", kind)
     for cap in (old, low):
-        s.refused(lambda cap=cap: xn.read(Caller(cap), new.block, 0, 1), "read")
-        s.refused(lambda cap=cap: xn.mount_root(Caller(cap), "shop"), "mount")
+        s.refused(lambda: xn.read(Caller(cap), new.block, 0, 1), "read")
+        s.refused(lambda: xn.mount_root(Caller(cap), "shop"), "mount")
 
 
 @case("others-blocks-named", "every call on somebody else's blocks", SOSP97, CapabilityError)
@@ -174,8 +208,14 @@ def _named(s: Session) -> None:
     s.refused(lambda: s.xn.change(s.m.who, edits), "hers and Alice's in one change")
 
 
-@case("others-blocks-claimed", "somebody else's blocks as new, as shared, as freed by a pointer of hers",
-      TRIO, NotFree, Refused, NotCached)  # fmt: skip
+@case(
+    "others-blocks-claimed",
+    "somebody else's blocks as new, as shared, as freed by a pointer of hers",
+    TRIO,
+    NotFree,
+    Refused,
+    NotCached,
+)
 def _claimed(s: Session) -> None:
     xn, m, at = s.xn, s.m, s.empty(s.m.root)
     for kind, block in (
@@ -184,18 +224,20 @@ def _claimed(s: Session) -> None:
     ):  # fmt: skip
         edits, claims = [(m.root, [slot(at, kind, block)])], [claim(kind, block)]
         for name in ("alloc", "share", "free"):
-            s.refused(
-                lambda n=name, e=edits, c=claims: xn.change(m.who, e, **{n: c}), f"{name} {kind}"
-            )
-        s.refused(lambda e=edits: xn.change(m.who, e), f"{kind} out of nothing")
+            given: dict[str, Any] = {name: claims}
+            s.refused(lambda: xn.change(m.who, edits, **given), f"{name} {kind}")
+        s.refused(lambda: xn.change(m.who, edits), f"{kind} out of nothing")
         if kind == NODE:
-            s.refused(
-                lambda b=block: xn.alloc_held(m.who, m.root, claim(NODE, b), init=()), "held"
-            )
+            s.refused(lambda: xn.alloc_held(m.who, m.root, claim(NODE, block), init=()), "held")
 
 
-@case("others-hidden-blocks-retyped", "somebody else's reserved blocks turned into data of hers", OWN,
-      NotFree, Refused)  # fmt: skip
+@case(
+    "others-hidden-blocks-retyped",
+    "somebody else's reserved blocks turned into data of hers",
+    OWN,
+    NotFree,
+    Refused,
+)
 def _retyped(s: Session) -> None:
     m, at = s.m, s.empty(s.m.root)
     edits = [(m.root, [slot(at, DATA, s.a.hidden)])]
@@ -214,8 +256,14 @@ def _evicted(s: Session) -> None:
     s.xn.write_raw(a.who, a.data, 0, fill(b"alice's secret. "))
 
 
-@case("others-bytes-by-a-long-run", "a run that begins in a block of hers and ends in Alice's", XN,
-      CapabilityError, NotCached, Refused)  # fmt: skip
+@case(
+    "others-bytes-by-a-long-run",
+    "a run that begins in a block of hers and ends in Alice's",
+    XN,
+    CapabilityError,
+    NotCached,
+    Refused,
+)
 def _long(s: Session) -> None:
     xn, m = s.xn, s.m
     last = m.data + 1  # Alice's root is the next block
@@ -232,8 +280,14 @@ def _long(s: Session) -> None:
     )
 
 
-@case("kernels-blocks-named", "the kernel's catalogue, log and tables, by their numbers", XN,
-      CapabilityError, NotCached, Refused)  # fmt: skip
+@case(
+    "kernels-blocks-named",
+    "the kernel's catalogue, log and tables, by their numbers",
+    XN,
+    CapabilityError,
+    NotCached,
+    Refused,
+)
 def _kernel(s: Session) -> None:
     catalogue = s.xn.data_area[0] - 1
     for block in (0, 1, catalogue, s.xn.blocks - 1, s.xn.blocks, 2**40):
@@ -243,45 +297,59 @@ def _kernel(s: Session) -> None:
     s.holds(s.xn.evict(s.admin, [catalogue]) == 0, "the catalogue was evicted")
 
 
-@case("kernels-blocks-claimed", "pointers to the kernel's blocks and to blocks beyond the disk", XN,
-      Refused)  # fmt: skip
+@case(
+    "kernels-blocks-claimed",
+    "pointers to the kernel's blocks and to blocks beyond the disk",
+    XN,
+    Refused,
+)
 def _beyond(s: Session) -> None:
     lo, hi = s.xn.data_area
     at = s.empty(s.m.root)
     for start, count in (
-        (0, 1), (lo - 1, 1), (lo - 1, 2), (hi, 1), (hi - 1, 2), (2**63, 1), (2**64 - 1, 1), (5, 2**31),
+        (0, 1), (lo - 1, 1), (lo - 1, 2), (hi, 1), (hi - 1, 2), (2**63, 1), (2**64 - 1, 1),
+        (5, 2**31),
     ):  # fmt: skip
         edits = [(s.m.root, [slot(at, DATA, start, count)])]
         for claims in ([claim(DATA, start, count)], []):
-            s.refused(
-                lambda e=edits, c=claims: s.xn.change(s.m.who, e, alloc=c), f"[{start}, +{count})"
-            )
+            s.refused(lambda: s.xn.change(s.m.who, edits, alloc=claims), f"[{start}, +{count})")
 
 
-@case("acl-another-user", "changes by a user whom the file system's own acl does not allow", TRIO,
-      AclRefused)  # fmt: skip
+@case(
+    "acl-another-user",
+    "changes by a user whom the file system's own acl does not allow",
+    TRIO,
+    AclRefused,
+)
 def _acl(s: Session) -> None:
     xn = s.xn
     xn.update(s.m.who, s.m.node, [(OWNER_AT, (7).to_bytes(4, "little"))])
     for user in (8, 1, 2**32 - 1, 2**32 + 8):
         stranger = Caller(s.m.who.cap, user, user, (7, 0))
         s.all_refused(
-            lambda w=stranger: xn.update(w, s.m.node, [(OWNER_AT, w.uid.to_bytes(8, "little")[:4])]),
-            lambda w=stranger: xn.update(w, s.m.node, [(48, b"x")]),
-            lambda w=stranger: xn.free(w, s.m.node, [slot(0)], [claim(DATA, s.m.data, 2)]),
-            lambda w=stranger: xn.access(w, s.m.node, 2),
+            lambda: xn.update(
+                stranger, s.m.node, [(OWNER_AT, stranger.uid.to_bytes(8, "little")[:4])]
+            ),
+            lambda: xn.update(stranger, s.m.node, [(48, b"x")]),
+            lambda: xn.free(stranger, s.m.node, [slot(0)], [claim(DATA, s.m.data, 2)]),
+            lambda: xn.access(stranger, s.m.node, 2),
         )
     xn.update(s.m.who, s.m.node, [(OWNER_AT, bytes(4))])
 
 
-@case("acl-by-a-second-block", "a change that the acl of one of its two blocks forbids", TRIO, AclRefused)
+@case(
+    "acl-by-a-second-block",
+    "a change that the acl of one of its two blocks forbids",
+    TRIO,
+    AclRefused,
+)
 def _second(s: Session) -> None:
     xn, m = s.xn, s.m
     xn.update(m.who, m.leaf, [(OWNER_AT, (7).to_bytes(4, "little"))])
     low = Caller(m.who.cap, 9)
     xn.update(m.who, m.node, [(OWNER_AT, (9).to_bytes(4, "little"))])
     for edits in ([m.node, m.leaf], [m.leaf, m.node]):
-        s.refused(lambda e=edits: xn.change(low, [(b, [(48, b"x")]) for b in e]), "two blocks")
+        s.refused(lambda: xn.change(low, [(b, [(48, b"x")]) for b in edits]), "two blocks")
     move = lambda: xn.move(low, m.node, [slot(0)], m.leaf, [slot(0, DATA, m.data, 2)])  # noqa: E731
     s.refused(move, "a pointer into a block of somebody else")
     for block in (m.leaf, m.node):

@@ -1,9 +1,10 @@
 """Hostile types: what Mallory hands to whoever may install types, in the hope that it is accepted.
 
-Refused when installed (`owns` and `acl` are proved then), or, where a type is sound but lies, when a
-change relies on it.
+Refused when installed (`owns` and `acl` are proved then), or, where a type is sound but lies, when
+a change relies on it.
 """
 
+# ruff: noqa: B023 - what a lambda is given for is called at once
 from __future__ import annotations
 
 from dataclasses import replace
@@ -26,7 +27,7 @@ _BASE = TypeSpec(
 
 
 def _install(s: Session, *specs: TypeSpec) -> None:
-    s.all_refused(*(lambda spec=spec: s.xn.install_type(s.admin, spec) for spec in specs))
+    s.all_refused(*(lambda: s.xn.install_type(s.admin, spec) for spec in specs))
 
 
 def _bodies(s: Session, *bodies: str) -> None:
@@ -54,7 +55,9 @@ def _elsewhere(s: Session) -> None:
 
 @case("udf-range-inclusive", "owns reads one byte beyond the end of its range", XN, Refused)
 def _inclusive(s: Session) -> None:
-    _bodies(s, "emit(0, u8(meta, 80), 1)", "emit(0, u16(meta, 79), 1)", "emit(0, u8(meta, 4096), 1)")
+    _bodies(
+        s, "emit(0, u8(meta, 80), 1)", "emit(0, u16(meta, 79), 1)", "emit(0, u8(meta, 4096), 1)"
+    )
     _bodies(s, "x = 0\n    for i in range(17):\n        x = u8(meta, 64 + i)\n    emit(0, x, 1)")
     _twin(s, "x = 0\n    for i in range(16):\n        x = u8(meta, 64 + i)\n    emit(0, x, 1)")
 
@@ -81,8 +84,12 @@ def _division(s: Session) -> None:
     _twin(s, "emit(0, 1 // (u8(meta, 65) + 1), 1)")
 
 
-@case("udf-branch-targets", "control goes where no check looked: loops, calls, nested code", XN,
-      Refused)  # fmt: skip
+@case(
+    "udf-branch-targets",
+    "control goes where no check looked: loops, calls, nested code",
+    XN,
+    Refused,
+)
 def _branches(s: Session) -> None:
     _bodies(
         s,
@@ -97,8 +104,12 @@ def _branches(s: Session) -> None:
     )
 
 
-@case("udf-operands", "operands that the verifier did not think of: strings, floats, big numbers", XN,
-      Refused)  # fmt: skip
+@case(
+    "udf-operands",
+    "operands that the verifier did not think of: strings, floats, big numbers",
+    XN,
+    Refused,
+)
 def _operands(s: Session) -> None:
     _bodies(
         s,
@@ -180,8 +191,12 @@ def _zeros(s: Session) -> None:
         _install(s, replace(_BASE, owns=f"def owns(meta, part):\n    {body}\n"))
 
 
-@case("partitions-overlap", "a pointer that two partitions own, so that one of them can keep it", SOSP97,
-      Refused)  # fmt: skip
+@case(
+    "partitions-overlap",
+    "a pointer that two partitions own, so that one of them can keep it",
+    SOSP97,
+    Refused,
+)
 def _overlap(s: Session) -> None:
     _install(
         s,
@@ -194,8 +209,12 @@ def _overlap(s: Session) -> None:
     _twin(s, "emit(0, u64(meta, 72), 1)", raw=(80, 4096))
 
 
-@case("partitions-outside", "partitions and raw bytes beyond the block, or over the kernel's stamp", XN,
-      Refused)  # fmt: skip
+@case(
+    "partitions-outside",
+    "partitions and raw bytes beyond the block, or over the kernel's stamp",
+    XN,
+    Refused,
+)
 def _outside(s: Session) -> None:
     _install(
         s,
@@ -212,8 +231,12 @@ def _outside(s: Session) -> None:
     )
 
 
-@case("type-shape", "types that are two things at once: data that owns, unreadable with a stamp", OWN,
-      Refused)  # fmt: skip
+@case(
+    "type-shape",
+    "types that are two things at once: data that owns, unreadable with a stamp",
+    OWN,
+    Refused,
+)
 def _shape(s: Session) -> None:
     _install(
         s,
@@ -227,20 +250,36 @@ def _shape(s: Session) -> None:
     )
 
 
-@case("type-redefined", "other code under the name of a type that blocks have already", TOCTOU, Refused)
+@case(
+    "type-redefined",
+    "other code under the name of a type that blocks have already",
+    TOCTOU,
+    Refused,
+)
 def _redefined(s: Session) -> None:
     node = next(spec for _n, spec in s.xn.types() if spec.name == "s.node")
-    _install(s, replace(node, owns="", parts=()), replace(node, acl=""), replace(node, raw=(576, 4096)), TypeSpec("s.hidden"))
+    _install(
+        s,
+        replace(node, owns="", parts=()),
+        replace(node, acl=""),
+        replace(node, raw=(576, 4096)),
+        TypeSpec("s.hidden"),
+    )
 
 
-@case("type-of-the-kernel", "a type by the name of the kernel's own, and roots of odd types", OWN,
-      Refused, UnknownType)  # fmt: skip
+@case(
+    "type-of-the-kernel",
+    "a type by the name of the kernel's own, and roots of odd types",
+    OWN,
+    Refused,
+    UnknownType,
+)
 def _kernels(s: Session) -> None:
     number = s.xn.install_type(s.admin, TypeSpec("xn.roots"))
     s.holds(number >= 16, "the kernel's type was replaced")
     data = s.xn.type_number("s.data") or 0
     for kind in (1, number, data, 0, -1, 2**40):
-        s.refused(lambda kind=kind: s.xn.install_root(s.admin, "evil", kind), f"root of type {kind}")
+        s.refused(lambda: s.xn.install_root(s.admin, "evil", kind), f"root of type {kind}")
 
 
 def _liar(s: Session, spec: TypeSpec) -> int:
@@ -249,8 +288,12 @@ def _liar(s: Session, spec: TypeSpec) -> int:
     return s.xn.install_root(s.admin, f"liar{len(s.xn.roots())}", kind).block
 
 
-@case("owns-hides-pointers", "owns shows a pointer only while a switch beside it is on", SOSP97,
-      Refused)  # fmt: skip
+@case(
+    "owns-hides-pointers",
+    "owns shows a pointer only while a switch beside it is on",
+    SOSP97,
+    Refused,
+)
 def _hides(s: Session) -> None:
     code = _HEAD + "emit(0, u64(meta, 72), u32(meta, 68))\n"
     block = _liar(s, replace(_BASE, name="m.switch", owns=code))
@@ -263,21 +306,37 @@ def _hides(s: Session) -> None:
     s.refused(lambda: s.xn.readin(s.admin, block, 0, s.a.node, 1), "a hidden pointer")
 
 
-@case("owns-overflowing-run", "a pointer whose run reaches around the end of all numbers", EBPF, Refused)
+@case(
+    "owns-overflowing-run",
+    "a pointer whose run reaches around the end of all numbers",
+    EBPF,
+    Refused,
+)
 def _run(s: Session) -> None:
     block = _liar(s, replace(_BASE, name="m.run"))
     kind = s.xn.type_number("s.node") or 0
-    for start, count in ((2**64 - 1, 2), (2**64 - 1, 2**32 - 1), (s.a.root, 2**32 - 1), (0, 1), (1, 0)):
+    for start, count in (
+        (2**64 - 1, 2),
+        (2**64 - 1, 2**32 - 1),
+        (s.a.root, 2**32 - 1),
+        (0, 1),
+        (1, 0),
+    ):
         raw = b"\1\0\0\0" + count.to_bytes(4, "little") + start.to_bytes(8, "little")
         for claims in ([], [(kind, start, count)]):
             if not count and not claims:
                 continue  # a run of none is none
             edits = [(block, [(64, raw)])]
-            s.refused(lambda c=claims, e=edits: s.xn.change(s.admin, e, alloc=c), f"{start}+{count}")
+            s.refused(lambda: s.xn.change(s.admin, edits, alloc=claims), f"{start}+{count}")
 
 
-@case("owns-unknown-reference", "a pointer of a type that is not there, or of none at all", SOSP97,
-      Refused, UnknownType)  # fmt: skip
+@case(
+    "owns-unknown-reference",
+    "a pointer of a type that is not there, or of none at all",
+    SOSP97,
+    Refused,
+    UnknownType,
+)
 def _reference(s: Session) -> None:
     code = _HEAD + "emit(u8(meta, 65), u64(meta, 72), u32(meta, 68))\n"
     block = _liar(s, replace(_BASE, name="m.ref", owns=code, refs=("s.node", "m.none")))
@@ -287,7 +346,7 @@ def _reference(s: Session) -> None:
         for kind in (16, 17, 99):
             edits = [(block, [(64, raw)])]
             claims = [(kind, start, 1)]
-            s.refused(lambda e=edits, c=claims: s.xn.change(s.admin, e, alloc=c), f"reference {ref}")
+            s.refused(lambda: s.xn.change(s.admin, edits, alloc=claims), f"reference {ref}")
 
 
 @case("owns-wrong-count", "owns says fewer blocks than are claimed, or more", SOSP97, Refused)
@@ -299,10 +358,12 @@ def _count(s: Session) -> None:
         raw = b"\1\0\0\0" + said.to_bytes(4, "little") + start.to_bytes(8, "little")
         claims = [(kind, start, claimed)] if claimed else []
         edits = [(block, [(64, raw)])]
-        s.refused(lambda e=edits, c=claims: s.xn.change(s.admin, e, alloc=c), f"{said}, {claimed}")
+        s.refused(lambda: s.xn.change(s.admin, edits, alloc=claims), f"{said}, {claimed}")
 
 
-@case("acl-out-of-bounds", "an acl that reads outside, answers nonsense or never ends", EBPF, Refused)
+@case(
+    "acl-out-of-bounds", "an acl that reads outside, answers nonsense or never ends", EBPF, Refused
+)
 def _acl(s: Session) -> None:
     _acls(
         s,

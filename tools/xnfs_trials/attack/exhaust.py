@@ -1,10 +1,11 @@
 """Every sequence of system calls up to a length, by two principals on a handful of blocks.
 
 A call that is refused must have no effect, so a sequence with refused calls in it leads where it
-leads without them: it is enough to go through the states that accepted calls reach, each once, and
-to try every call in each. States that differ only in the names of blocks, in the order of a node's
-slots, or in who is called "a" and who "b", are one (`canonical`). Each answer of the kernel and each
-state that it shows is compared with `spec`; a wrong refusal counts as much as a wrong acceptance.
+leads without them: it is enough to go through the states that accepted calls reach, each once,
+and to try every call in each. States that differ only in the names of blocks, in the order of a
+node's slots, or in who is called "a" and who "b", are one (`canonical`). Each answer of the kernel
+and each state that it shows is compared with `spec`; a wrong refusal counts as much as a wrong
+acceptance.
 
 `calls` says which calls are tried. Blocks that were never touched are alike, so only the first two
 of them are named.
@@ -78,7 +79,8 @@ def calls(state: State, names: range) -> Iterator[Call]:
         for block in blocks:
             page = state.blocks.get(block)
             yield from _page_calls(who, block, page.kind if page else "")
-            slots = page.slots if page and page.slots else [None] * SLOTS
+            none: list[Pointer | None] = [None] * SLOTS
+            slots = page.slots if page and page.slots else none
             for slot in range(SLOTS if slots[0] != slots[1] else 1):
                 yield from _changes(state, who, block, slot, slots, targets, blocks)
     yield from _token_calls(state, blocks)
@@ -207,7 +209,8 @@ class _Place:
 
     state: State
     path: tuple[Call, ...]
-    stays: int = 0  # calls that change nothing
+    calls: int = 0
+    stays: int = 0  # of these, calls that change nothing
     leads: Counter[int] = field(default_factory=Counter)  # to which places, by how many calls
 
 
@@ -242,7 +245,7 @@ class Search:
                     return census
             done = end
             census.depth += 1
-        census.sequences = self._sequences(depth, done)
+        census.sequences = self._sequences(depth)
         return census
 
     def _place(self, state: State, path: tuple[Call, ...]) -> int:
@@ -261,15 +264,17 @@ class Search:
             self.ground.call(call)
         here = Memento(self.ground)
         state = place.state
-        answers = [(call, state.apply(call)) for call in self._calls(state)]
+        tried = [c for c in calls(state, self.ground.names) if not unsearched(state, c)]
+        answers = [(call, state.apply(call)) for call in tried]
         idle = [(call, after) for call, after in answers if after is None or after == state]
-        place.stays = len(idle)
+        place.calls, place.stays = len(answers), len(idle)
         self._idle(place, idle, here)
         for call, after in answers:
-            if after is not None and after != state:
-                if self._try(place, call, after, here) and not last:
-                    place.leads[self._place(after, (*place.path, call))] += 1
-                here.restore()
+            if after is None or after == state:
+                continue
+            if self._try(place, call, after, here) and not last:
+                place.leads[self._place(after, (*place.path, call))] += 1
+            here.restore()
 
     def _idle(self, place: _Place, idle: list[tuple[Call, State | None]], here: Memento) -> None:
         """Calls that are refused or change nothing: one look after all of them."""
@@ -323,7 +328,7 @@ class Search:
         self.census.wrong.append(Wrong(what, (*place.path, call), detail))
         return False
 
-    def _sequences(self, depth: int, expanded: int) -> int:
+    def _sequences(self, depth: int) -> int:
         """How many sequences of exactly `depth` calls all this stands for."""
         ways: Counter[int] = Counter({0: 1})
         for _step in range(depth - 1):
@@ -334,7 +339,4 @@ class Search:
                 for to, calls_ in place.leads.items():
                     after[to] += n * calls_
             ways = after
-        return sum(n * len(self._calls(self._places[at].state)) for at, n in ways.items())
-
-    def _calls(self, state: State) -> list[Call]:
-        return [c for c in calls(state, self.ground.names) if not unsearched(state, c)]
+        return sum(n * self._places[at].calls for at, n in ways.items())

@@ -1,8 +1,8 @@
 """The kernel under attack, in the terms of the specification: small numbers, and words for kinds.
 
-An image of two file systems; `call` carries out a call of `spec` on the real kernel and says whether
-it was accepted, `look` says what can be seen of the kernel's state, in the form in which `expected`
-says what a state of the specification shows.
+An image of two file systems; `call` carries out a call of `spec` on the real kernel and says
+whether it was accepted, `look` says what can be seen of the kernel's state, in the form in which
+`expected` says what a state of the specification shows.
 """
 
 from __future__ import annotations

@@ -58,7 +58,11 @@ class Memento:
             elif kind is memoryview:
                 self._save_memory(thing, seen)
             elif kind.__module__.startswith("xnfs") and not isinstance(thing, _OPAQUE):
-                state = [(n, v) for n in _names(kind, thing) if (v := getattr(thing, n, todo)) is not todo]
+                state = [
+                    (n, v)
+                    for n in _names(kind, thing)
+                    if (v := getattr(thing, n, todo)) is not todo
+                ]
                 self._objects.append((thing, state))
                 todo += [value for _name, value in state]
 

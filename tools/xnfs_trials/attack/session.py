@@ -2,9 +2,9 @@
 
 Alice has a small file system that is durable; Mallory attacks. `Session.refused` makes a hostile
 call and notes what came of it. Afterwards `aftermath` looks at what must hold whatever Mallory did:
-Alice's blocks are the same byte for byte, in memory and on the disk; every pointer on the disk names
-a block that is in use, initialised, of that type and of one file system (read by `walk`, which
-shares no code with the kernel); and Alice can work.
+Alice's blocks are the same byte for byte, in memory and on the disk; every pointer on the disk
+names a block that is in use, initialised, of that type and of one file system (read by `walk`,
+which shares no code with the kernel); and Alice can work.
 
 The kernel's own bounds (capabilities, declared orders, owners of a block) are made small while a
 session lives (`small_bounds`), so that they can be reached. Frames and free blocks are full of

@@ -5,7 +5,7 @@ and a directory of the stranger's. Then somebody who holds the same capability, 
 user, and speaks to the kernel directly, tries what he can reach:
 
     bytes      every run of eight bytes of every block of metadata, changed in three ways
-    pointers   every pointer dropped, and every pointer moved to or put beside those of another block
+    pointers   every pointer dropped, and every pointer moved or copied to another block
 
 What the kernel accepts, the file system's `acl` has allowed. Whether that matters the file system
 itself says: mounted again, does the victim's tree show other names, modes, owners, link counts,
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -297,10 +297,12 @@ class Stranger:
     def _empty(self, node: _Node) -> int | None:
         """Where the first partition that owns nothing begins."""
         full = dict(node.pointers())
-        return next((node.kind.ranges[p][0] for p in range(node.kind.nparts) if p not in full), None)
+        return next(
+            (node.kind.ranges[p][0] for p in range(node.kind.nparts) if p not in full), None
+        )
 
     def _change(
-        self, edits: list[tuple[int, Diff]], witness: int,
+        self, edits: Sequence[tuple[int, Diff]], witness: int,
         free: list[Extent] | None = None, share: list[Extent] | None = None,
     ) -> Callable[[], object]:  # fmt: skip
         return lambda: self.xn.change(

@@ -1,9 +1,9 @@
 """What lies below the roots of a session's image, from its bytes alone.
 
-Sees the disk as `crash.rawdisk` does, which knows nothing but SPEC.md, and follows the pointers of the
-session's nodes. Whatever a hostile caller did, on the disk every pointer names a block of the data
-area that is in use and counted as often as it is named, stamped as what it is named as, reached
-under one type and from one root, and never one that still holds what was there before.
+Sees the disk as `crash.rawdisk` does, which knows nothing but SPEC.md, and follows the pointers of
+the session's nodes. Whatever a hostile caller did, on the disk every pointer names a block of the
+data area that is in use and counted as often as it is named, stamped as what it is named as,
+reached under one type and from one root, and never one that still holds what was there before.
 """
 
 from __future__ import annotations
