@@ -27,7 +27,8 @@ _BASE = TypeSpec(
 
 
 def _install(s: Session, *specs: TypeSpec) -> None:
-    s.all_refused(*(lambda: s.xn.install_type(s.admin, spec) for spec in specs))
+    for number, spec in enumerate(specs):
+        s.refused(lambda: s.xn.install_type(s.admin, spec), f"type {number}")
 
 
 def _bodies(s: Session, *bodies: str) -> None:
@@ -198,11 +199,13 @@ def _zeros(s: Session) -> None:
     Refused,
 )
 def _overlap(s: Session) -> None:
+    code = "def owns(meta, part):\n    p = u64(meta, 72)\n    if p > 0:\n        emit(0, p, 1)\n"
+    both = replace(_BASE, owns=code)
     _install(
         s,
-        replace(_BASE, parts=((64, 8, 16, 2),)),
-        replace(_BASE, parts=((64, 16, 16, 1), (72, 16, 16, 1))),
-        replace(_BASE, parts=((64, 16, 16, 1), (64, 16, 16, 1))),
+        replace(both, parts=((64, 8, 16, 2),)),
+        replace(both, parts=((64, 16, 16, 1), (72, 16, 16, 1))),
+        replace(both, parts=((64, 16, 16, 1), (64, 16, 16, 1))),
         replace(_BASE, raw=(79, 100)),
         replace(_BASE, raw=(64, 80)),
     )
