@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from xnfs import Refused
 from xnfs.capability import Capabilities
-from xnfs.disk import blocktype, change, change_calls, syscalls
+from xnfs.disk import blocktype, change, change_calls, flow
 from xnfs.disk.acl import Acls
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.change import Changer
@@ -26,6 +27,7 @@ from xnfs.disk.registry import MetaPage, Page, Registry
 from xnfs.disk.reshape import Reshaper
 from xnfs.disk.syscalls import Boundary
 from xnfs.disk.typetable import TypeTable
+from xnfs.sandbox import verify
 
 Patch = pytest.MonkeyPatch
 Mutant = Callable[[Patch], None]
@@ -107,7 +109,6 @@ def raw_range_inclusive(patch: Patch) -> None:
 
 def partition_range_inclusive(patch: Patch) -> None:
     """A UDF may read one byte beyond its partition."""
-    verify = blocktype.verify
 
     class Lax:
         def __init__(self, program: Any) -> None:
@@ -257,7 +258,7 @@ def locks_hold_nobody(patch: Patch) -> None:
     def meta(self: Boundary, who: Any, block: int, rights: int) -> MetaPage:
         page = self._page(who, block, rights)
         if not isinstance(page, MetaPage):
-            raise syscalls.Refused("plain data")
+            raise Refused("plain data")
         return page
 
     patch.setattr(Boundary, "_meta", meta)
@@ -296,7 +297,7 @@ def relocation_of_shared_nodes(patch: Patch) -> None:
 
 
 def newborns_bring_pointers(patch: Patch) -> None:
-    compare = change.compare
+    compare = flow.compare
 
     def blind(edit: Edit, data: tuple[int, int]) -> None:
         compare(edit, data)
@@ -322,7 +323,7 @@ def a_run_is_checked_at_its_start(patch: Patch) -> None:
     def first_only(self: Any, who: Any, first: int, _last: int, rights: int) -> None:
         page: Page = self._page(who, first, rights)
         if rights & 2 and page.lock not in (None, who.cap):
-            raise syscalls.Refused("locked")
+            raise Refused("locked")
 
     patch.setattr("xnfs.disk.page_calls.PageCalls._same_root", first_only)
 

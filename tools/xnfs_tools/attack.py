@@ -27,6 +27,9 @@ FOUND: Final = 1
 #: of each kind of finding, so many are printed
 SHOWN: Final = 10
 DEEPEST: Final = 8
+#: random sequences, and how many calls each has
+WALKS: Final = 20
+LENGTH: Final = 40
 
 
 def arguments() -> Parser:
@@ -34,7 +37,7 @@ def arguments() -> Parser:
     made = parser(
         PROG,
         "Attack the kernel in memory: hostile cases one by one and in pairs, and all sequences of"
-        " system calls up to a length, against a specification.",
+        " system calls up to a length and random ones beyond, against a specification.",
     )
     made.add_argument(
         "--depth", metavar="N", default="3", help="length of the sequences; 0: none (default: 3)"
@@ -42,9 +45,7 @@ def arguments() -> Parser:
     made.add_argument(
         "--cases", metavar="REGEX", default="", help="only cases whose id this finds (default: all)"
     )
-    made.add_argument(
-        "--seed", metavar="N", default="0", help="of the order of the pairs (default: 0)"
-    )
+    made.add_argument("--seed", metavar="N", default="0", help="of all that is random (default: 0)")
     made.add_argument(
         "--budget", metavar="TIME", default="60s", help="stop after 90s, 5m, 2h (default: 60s)"
     )
@@ -113,18 +114,26 @@ def _kernel(chosen: list[Case], depth: int, seed: int, budget: float) -> int:
     pairs = cases.pairs(
         chosen, seed=seed, budget=share, progress=lambda t: line("pairs", t.trials, t.total)
     )
-    census = exhaust.Census()
+    census, walks = exhaust.Census(), exhaust.Census()
     if depth:
         census = exhaust.Search().run(
             depth,
             budget=max(1.0, end - time.monotonic()),
             progress=lambda c: line(f"calls, {c.states} states", c.calls),
         )
+        walks = exhaust.Search(free=4).wander(
+            seed,
+            WALKS,
+            LENGTH,
+            budget=budget / 4,
+            progress=lambda c: line("walks", c.states, WALKS),
+        )
     line.end()
     _print_cases(singles, pairs)
     if depth:
         _print_census(census, depth)
-    wrong = singles.wrong + pairs.wrong + [str(w) for w in census.wrong]
+        print(f"walks      {walks.states} of {LENGTH} calls, {len(walks.wrong)} wrong")
+    wrong = singles.wrong + pairs.wrong + [str(w) for w in census.wrong + walks.wrong]
     for text in wrong[:SHOWN]:
         print(f"  {text}")
     if len(wrong) > SHOWN:

@@ -16,7 +16,7 @@ from xnfs import (
 )
 from xnfs_trials.attack.case import STARVE, case
 from xnfs_trials.attack.session import NUMBER, Session, claim, slot
-from xnfs_trials.attack.spec import DATA, HIDDEN, NODE
+from xnfs_trials.attack.world import DATA, HIDDEN, NODE
 
 
 @case("blocks-exhausted", "all free blocks of the disk, and one more", STARVE, NoSpace, NotFree)

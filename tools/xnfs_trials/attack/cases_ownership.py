@@ -18,7 +18,7 @@ from xnfs import (
 from xnfs_trials.attack.case import OWN, SOSP97, TOCTOU, TRIO, XN, case
 from xnfs_trials.attack.ground import COLLECT_COUNTS
 from xnfs_trials.attack.session import NUMBER, RAW, SLOTS_AT, Session, claim, slot
-from xnfs_trials.attack.spec import DATA, HIDDEN, NODE
+from xnfs_trials.attack.world import DATA, HIDDEN, NODE
 
 
 @case(

@@ -19,7 +19,7 @@ from xnfs import (
 from xnfs_trials.attack.case import OWN, SOSP97, TRIO, XN, case
 from xnfs_trials.attack.ground import LOCK_OUTLIVES, POISON
 from xnfs_trials.attack.session import RAW, Session, claim, fill, slot
-from xnfs_trials.attack.spec import DATA, HIDDEN, NODE
+from xnfs_trials.attack.world import DATA, HIDDEN, NODE
 
 
 def _on_disk(s: Session, block: int) -> bytes:

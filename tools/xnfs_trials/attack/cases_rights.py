@@ -23,7 +23,7 @@ from xnfs import (
 )
 from xnfs_trials.attack.case import CAPS, OWN, SOSP97, TRIO, XN, case
 from xnfs_trials.attack.session import NUMBER, OWNER_AT, RAW, Session, claim, fill, slot
-from xnfs_trials.attack.spec import DATA, NODE
+from xnfs_trials.attack.world import DATA, NODE
 
 
 def _everything(s: Session, who: Caller, node: int, data: int) -> list[Callable[[], object]]:

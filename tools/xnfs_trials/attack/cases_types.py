@@ -12,7 +12,7 @@ from dataclasses import replace
 from xnfs import T_UNREADABLE, NoSpace, Refused, TypeSpec, UnknownType
 from xnfs_trials.attack.case import EBPF, OWN, SAFE, SOSP97, STARVE, TOCTOU, XN, case
 from xnfs_trials.attack.session import Session
-from xnfs_trials.attack.spec import NODE
+from xnfs_trials.attack.world import NODE
 
 #: Zeros own nothing here, so that what is refused is refused for its own sake.
 _HEAD = "def owns(meta, part):\n    if u32(meta, 64) == 0:\n        return\n    "

@@ -7,34 +7,27 @@ node's slots, or in who is called "a" and who "b", are one (`canonical`). Each a
 and each state that it shows is compared with `spec`; a wrong refusal counts as much as a wrong
 acceptance.
 
-`calls` says which calls are tried. Blocks that were never touched are alike, so only the first two
-of them are named.
+Which calls are tried says `alphabet`. Deeper than all sequences can go, `wander` goes at random.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
+from xnfs_trials.attack.alphabet import calls
 from xnfs_trials.attack.ground import Ground, unsearched
 from xnfs_trials.attack.memento import Memento
-from xnfs_trials.attack.spec import (
-    DATA,
-    HIDDEN,
-    KERNEL,
-    NODE,
-    OUTSIDE,
-    SLOTS,
+from xnfs_trials.attack.spec import State
+from xnfs_trials.attack.world import (
     Call,
-    Pointer,
-    State,
 )
 
-PERSONS = ("a", "b")
 Progress = Callable[["Census"], None]
 
 
@@ -64,110 +57,6 @@ class Census:
     seconds: float = 0.0
     wrong: list[Wrong] = field(default_factory=list)
     complete: bool = True
-
-
-# -- which calls are tried
-
-
-def calls(state: State, names: range) -> Iterator[Call]:
-    """Every call with every argument of a small set."""
-    fresh = [b for b in names if state.free(b)]
-    blocks = [b for b in names if b not in fresh[2:]]
-    pointers = [(kind, b) for kind in (DATA, NODE) for b in blocks]
-    targets = [*pointers, (HIDDEN, blocks[-1]), (DATA, KERNEL), (NODE, OUTSIDE)]
-    for who in PERSONS:
-        for block in blocks:
-            page = state.blocks.get(block)
-            yield from _page_calls(who, block, page.kind if page else "")
-            none: list[Pointer | None] = [None] * SLOTS
-            slots = page.slots if page and page.slots else none
-            for slot in range(SLOTS if slots[0] != slots[1] else 1):
-                yield from _changes(state, who, block, slot, slots, targets, blocks)
-    yield from _token_calls(state, blocks)
-    for block in (KERNEL, OUTSIDE):
-        for name in ("read", "write", "hold", "pin", "evict"):
-            yield name, "a", (block,)
-        yield "change", "a", ([(block, [(0, None)])],)
-    for name in ("sync", "writeback", "collect"):
-        yield name, "a", ()
-
-
-def _page_calls(who: str, block: int, kind: str) -> Iterator[Call]:
-    names = "read write evict pin unpin lock unlock hold drop".split()
-    yield from ((name, who, (block,)) for name in names)
-    if kind != DATA:  # of data, that would be a write like any other
-        yield "poke", who, (block,)
-    if block in (0, 1):
-        yield "mount", who, (block,)
-
-
-def _changes(
-    state: State, who: str, node: int, slot: int, slots: list[Pointer | None],
-    targets: list[Pointer], blocks: list[int],
-) -> Iterator[Call]:  # fmt: skip
-    """What may be done to one slot of one node, and what may not."""
-    old = slots[slot]
-    for to in targets:
-        edit = [(node, [(slot, to)])]
-        yield "change", who, (edit, [to])  # allocate
-        yield "change", who, (edit, (), (), [to])  # share
-        yield "change", who, (edit,)  # a pointer out of nothing
-        if old:
-            yield "change", who, (edit, [to], [old])  # replace
-            both = [(node, [(slot, None), (1 - slot, to)])]
-            yield "change", who, (both, (), [old])  # free that installs
-    yield "change", who, ([(node, [(slot, None)])],)
-    for kind in (DATA, NODE, HIDDEN):
-        if old:
-            yield "change", who, ([(node, [(slot, None)])], (), [(kind, old[1])])  # free, as ...
-            retyped = kind, old[1]
-            yield "change", who, ([(node, [(slot, retyped)])], [retyped], [old])
-    for block in dict.fromkeys((old[1] if old else blocks[0], blocks[0], blocks[-1])):
-        yield "readin", who, (node, slot, block)
-        yield "bind", who, (node, slot, block)
-    yield from _two_nodes(who, node, slot, old, blocks)
-    new = blocks[-1]
-    for claim in ((NODE, new), (DATA, new), (NODE, blocks[0]), (NODE, KERNEL)):
-        yield "alloc_held", who, (node, claim)
-    for pointer in ((DATA, blocks[0]), (DATA, new), (NODE, new)):  # a newborn brings a pointer
-        birth = [(node, [(slot, (NODE, blocks[-2]))])]
-        for more in ((), (pointer,)):
-            yield "change", who, (birth, [(NODE, blocks[-2]), *more], (), (), {blocks[-2]: pointer})
-
-
-def _two_nodes(
-    who: str, node: int, slot: int, old: Pointer | None, blocks: list[int]
-) -> Iterator[Call]:
-    if old is None:
-        return
-    for other in blocks:
-        if other != node:
-            for into in range(SLOTS):
-                move = [(node, [(slot, None)]), (other, [(into, old)])]
-                yield "change", who, (move,)
-        if old[0] == NODE:
-            yield "relocate", who, (node, slot, old[1], other)
-
-
-def _token_calls(state: State, blocks: list[int]) -> Iterator[Call]:
-    """What a capability for less can do, while it lives and afterwards; and what makes it."""
-    for home, other in (("a", "b"), ("b", "a")):
-        token = home + "'"
-        if not state.tokens.get(token):
-            yield "narrow", home, (home, "rw")
-        yield "narrow", home, (other, "r")
-        if token not in state.tokens:
-            continue
-        for who in (home, other, token):
-            yield "revoke", who, (token,)
-        yield "revoke", token, (home,)
-        yield "narrow", token, (home, "rwa")
-        for block in blocks:
-            yield from ((n, token, (block,)) for n in "read write lock unlock evict hold".split())
-            claim = (DATA, blocks[-1])
-            yield "change", token, ([(block, [(0, claim)])], [claim])
-            yield "change", token, ([(block, [(0, None)])],)
-        yield "mount", token, (0 if home == "a" else 1,)
 
 
 # -- one state of many
@@ -248,6 +137,82 @@ class Search:
         census.sequences = self._sequences(depth)
         return census
 
+    def wander(
+        self,
+        seed: int,
+        walks: int,
+        length: int,
+        *,
+        budget: float = float("inf"),
+        progress: Progress | None = None,
+    ) -> Census:
+        """Random sequences of `length` calls that the specification accepts, and with each one a
+        call that it refuses: deeper than all sequences can go.
+        """
+        census, begin = self.census, time.monotonic()
+        for number in range(walks):
+            self._walk(random.Random(f"{seed}/{number}"), length)
+            census.states += 1
+            census.seconds = time.monotonic() - begin
+            if progress is not None:
+                progress(census)
+            if census.seconds > budget or len(census.wrong) >= self._limit:
+                census.complete = False
+                break
+        census.wrong = [self._shortened(wrong) for wrong in census.wrong]
+        return census
+
+    def _walk(self, rng: random.Random, length: int) -> None:
+        self._start.restore()
+        place = _Place(State.first(), ())
+        for _step in range(length):
+            tried = [c for c in calls(place.state, self.ground.names)
+                     if not unsearched(place.state, c)]  # fmt: skip
+            rng.shuffle(tried)
+            hostile = True
+            for call in tried:
+                after = place.state.apply(call)
+                if after is None and hostile:
+                    hostile = False
+                    if not (self._answer(place, call, None) and self._compare(
+                        place, call, place.state, "effect of a call that has none")):  # fmt: skip
+                        return
+                elif after is not None and (after != place.state or rng.random() < 0.1):
+                    if not self._try(place, call, after):
+                        return
+                    place = _Place(after, (*place.path, call))
+                    break
+
+    def _shortened(self, wrong: Wrong) -> Wrong:
+        """The same disagreement after fewer calls, none of which can be left out."""
+        at = 0
+        while at < len(wrong.calls) - 1:
+            fewer = self._again((*wrong.calls[:at], *wrong.calls[at + 1 :]))
+            if fewer is not None and fewer.what == wrong.what:
+                wrong, at = fewer, 0
+            else:
+                at += 1
+        return wrong
+
+    def _again(self, sequence: tuple[Call, ...]) -> Wrong | None:
+        """Whether the last of these calls, and no earlier one, goes wrong."""
+        kept, self.census = self.census, Census()
+        self._start.restore()
+        place = _Place(State.first(), ())
+        for call in sequence[:-1]:
+            after = place.state.apply(call)
+            if after is None or not self._try(place, call, after):
+                self.census = kept
+                return None
+            place = _Place(after, (*place.path, call))
+        after = place.state.apply(sequence[-1])
+        if after is not None:
+            self._try(place, sequence[-1], after)
+        elif self._answer(place, sequence[-1], None):
+            self._compare(place, sequence[-1], place.state, "effect of a call that has none")
+        found, self.census = self.census.wrong, kept
+        return found[0] if found else None
+
     def _place(self, state: State, path: tuple[Call, ...]) -> int:
         key = repr(canonical(state, self.ground.names))
         index = self._index.get(key)
@@ -272,7 +237,7 @@ class Search:
         for call, after in answers:
             if after is None or after == state:
                 continue
-            if self._try(place, call, after, here) and not last:
+            if self._try(place, call, after) and not last:
                 place.leads[self._place(after, (*place.path, call))] += 1
             here.restore()
 
@@ -290,7 +255,7 @@ class Search:
             self._compare(place, call, place.state, "effect of a call that has none")
         here.restore()
 
-    def _try(self, place: _Place, call: Call, after: State, here: Memento) -> bool:
+    def _try(self, place: _Place, call: Call, after: State) -> bool:
         """A call that changes something. True if the kernel did the same."""
         if not self._answer(place, call, after):
             return False

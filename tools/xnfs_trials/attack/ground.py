@@ -29,7 +29,8 @@ from xnfs import (
     XnError,
     format_image,
 )
-from xnfs_trials.attack.spec import (
+from xnfs_trials.attack.spec import State
+from xnfs_trials.attack.world import (
     DATA,
     HIDDEN,
     KERNEL,
@@ -38,7 +39,6 @@ from xnfs_trials.attack.spec import (
     SLOTS,
     Call,
     Pointer,
-    State,
 )
 
 SLOTS_AT, TEXT_AT = 64, 2048
@@ -93,7 +93,7 @@ def slot_bytes(kind: str = "", start: int = 0, count: int = 1) -> bytes:
 @cache
 def _image(blocks: int) -> MemoryDevice:
     device = MemoryDevice(blocks)
-    format_image(device, uuid=bytes(16), label="w", log_blocks=16, types_blocks=4, roots_blocks=1)
+    format_image(device, uuid=bytes(16), label="w", log_blocks=32, types_blocks=4, roots_blocks=1)
     xn = Xn(device, frames=FramePool(16), clock=lambda: 1)
     admin = Caller(xn.admin)
     for spec in TYPES:
@@ -122,7 +122,7 @@ class Ground:
 
     def __init__(self, free: int = 3) -> None:
         """`free`: how many blocks the callers play with, beyond the two roots."""
-        self.xn = xn = Xn(_image(64).fork(), frames=poisoned(16), clock=lambda: 1)
+        self.xn = xn = Xn(_image(96).fork(), frames=poisoned(16), clock=lambda: 1)
         self.admin = Caller(xn.admin)
         roots = {name: xn.mount_root(self.admin, name) for name in "ab"}
         self.callers = {name: Caller(info.cap) for name, info in roots.items()}

@@ -38,8 +38,8 @@ from xnfs import (
 )
 from xnfs_trials.attack.ground import KINDS, POISON, poisoned, slot_bytes
 from xnfs_trials.attack.memento import Memento
-from xnfs_trials.attack.spec import DATA, HIDDEN, NODE
 from xnfs_trials.attack.walk import Tree, walk
+from xnfs_trials.attack.world import DATA, HIDDEN, NODE
 
 SLOTS, SLOTS_AT, OWNER_AT = 32, 64, 32
 RAW: Final = (2048, 4096)

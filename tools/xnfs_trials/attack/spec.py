@@ -1,73 +1,37 @@
 """What XN's system calls may do and what they must refuse, on one page, written from DESIGN.md.
 
-The world is small: two file systems, "a" and "b", each of nodes with `SLOTS` pointers, of data
-blocks, and of blocks of a type that can be owned but not read. Every extent is one block. Blocks 0
-and 1 are the roots; `KERNEL` and `OUTSIDE` stand for a block of the kernel's own and one that is
-not on the disk. `State.apply(call)` gives the state after the call, or None where it
-must be refused.
+`State.apply(call)` gives the state after a call, or None where it must be refused. Each method is a
+call: first what it needs, then, after `effect`, what it does. The world that it speaks of is in
+`world.py`.
 
-It shares no code with the kernel and imports nothing but the standard library. What the kernel is
-free to decide (blocks kept until the next commit though nothing durable can name them any more,
-pages kept though they could go) is in `maybe` and `unsure`, and settled by looking: `settle`.
+It shares no code with the kernel and imports nothing but that and the standard library. What the
+kernel is free to decide (blocks kept until the next commit though nothing durable can name them any
+more, pages kept though they could go) is in `maybe` and `unsure`, and settled by looking: `settle`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-SLOTS = 2
-KERNEL, OUTSIDE = -1, -2
-NODE, DATA, HIDDEN = "node", "data", "hidden"
-#: rights of each caller over the file system that his first letter names
-RIGHTS = {"a": "rwag", "b": "rwag", "a'": "rw", "b'": "rw"}
-
-Pointer = tuple[str, int]
-Edits = Iterable[tuple[int, Iterable[tuple[int, Pointer | None]]]]
-Claims = Iterable[Pointer]
-Call = tuple[str, str, tuple[Any, ...]]
-
-
-class No(Exception):
-    """The call must be refused."""
-
-
-def need(*rules: object) -> None:
-    """Refuse unless all of them hold."""
-    if not all(rules):
-        raise No
-
-
-@dataclass(slots=True)
-class Block:
-    """A block that somebody owns, as memory has it, and what is known of its page."""
-
-    kind: str
-    home: str
-    slots: list[Pointer | None] = field(default_factory=list)
-    text: str = ""
-    cached: bool = True
-    filled: bool = True
-    dirty: bool = True
-    fresh: bool = True  # a node that no durable pointer can name
-    pins: int = 0
-    lock: str | None = None
-    held: bool = False
-    young: list[int] = field(default_factory=list)  # pointers here that never went to the disk
-    adrift: bool = False  # was not reached by the last commit
-
-    def copy(self) -> Block:
-        """Made for each call: `dataclasses.replace` takes four times as long."""
-        return Block(
-            self.kind, self.home, self.slots[:], self.text, self.cached, self.filled, self.dirty,
-            self.fresh, self.pins, self.lock, self.held, self.young[:], self.adrift,
-        )  # fmt: skip
-
-
-def _node(home: str, slots: list[Pointer | None] | None = None, **rest: Any) -> Block:
-    return Block(NODE, home, slots or [None] * SLOTS, **rest)
+from xnfs_trials.attack.world import (
+    DATA,
+    HIDDEN,
+    NODE,
+    RIGHTS,
+    SLOTS,
+    Block,
+    Call,
+    Claims,
+    Edits,
+    Go,
+    No,
+    Pointer,
+    need,
+    node,
+)
 
 
 @dataclass(slots=True)
@@ -80,24 +44,36 @@ class State:
     unsure: set[int] = field(default_factory=set)  # pages that it may have dropped
     tokens: dict[str, bool] = field(default_factory=lambda: {"a": True, "b": True})
     quiet: bool = True  # nothing was changed since the last commit
+    checking: bool = False
 
     @classmethod
     def first(cls) -> State:
         """Two empty roots, durable."""
-        return cls({i: _node(home, dirty=False, fresh=False) for i, home in enumerate("ab")})
+        return cls({i: node(home, dirty=False, fresh=False) for i, home in enumerate("ab")})
 
     def apply(self, call: Call) -> State | None:
         """The state after a call, or None: it must be refused, and has no effect."""
         name, who, arguments = call
-        new = State(
-            {n: b.copy() for n, b in self.blocks.items()},
-            set(self.due), set(self.maybe), set(), dict(self.tokens), self.quiet,
-        )  # fmt: skip
+        self.checking = True
         try:
-            getattr(new, name)(who, *arguments)
+            getattr(self, name)(who, *arguments)
+            return self
         except No:
             return None
-        return new
+        except Go:
+            new = State(
+                {n: b.copy() for n, b in self.blocks.items()},
+                set(self.due), set(self.maybe), set(), dict(self.tokens), self.quiet,
+            )  # fmt: skip
+            getattr(new, name)(who, *arguments)
+            return new
+        finally:
+            self.checking = False
+
+    def effect(self) -> None:
+        """Here the checks of a call end. Most calls are refused, and need no copy of the state."""
+        if self.checking:
+            raise Go
 
     # -- questions
 
@@ -186,6 +162,7 @@ class State:
                 need(self.blocks[block].cached, not any(after.get(block, self.blocks[block].slots)))
             if last and (DATA, block) not in alloc:
                 dying.append(block)
+        self.effect()
         for kind, block in alloc:
             hidden = kind == HIDDEN
             self.blocks[block] = (
@@ -238,6 +215,7 @@ class State:
         self.may(who, page.home, "a")
         need(parent != old, moved.home == page.home, page.slots[slot] == (NODE, old))
         need(self.free(new), self.owners(old) == 1, not moved.held)
+        self.effect()
         if old in page.young:
             page.young.remove(old)
         else:
@@ -250,20 +228,24 @@ class State:
 
     def hold(self, who: str, block: int) -> None:
         """The temporary root owns a node too."""
-        self.meta(who, block, "w").held = True
+        page = self.meta(who, block, "w")
+        self.effect()
+        page.held = True
 
     def alloc_held(self, who: str, near: int, claim: Pointer) -> None:
         """A node that only the temporary root owns."""
         page = self.meta(who, near, "w")
         self.may(who, page.home, "a")
         need(claim[0] == NODE, self.free(claim[1]))
-        self.blocks[claim[1]] = _node(page.home, held=True)
+        self.effect()
+        self.blocks[claim[1]] = node(page.home, held=True)
         self.quiet = False
 
     def drop(self, who: str, block: int) -> None:
         """The temporary root lets go; what nobody owns then must be empty, and is free."""
         page = self.meta(who, block, "w")
         need(page.held, self.owners(block) or not any(page.slots))
+        self.effect()
         page.held, self.quiet = False, False
         if not self.owners(block):
             del self.blocks[block]
@@ -274,18 +256,21 @@ class State:
         """Bind a root's first block."""
         page = self.blocks[root]
         self.may(who, page.home, "r")
+        self.effect()
         page.cached = page.filled = True
 
     def readin(self, who: str, parent: int, slot: int, block: int) -> None:
         """Only what the parent owns there; never what can't be read."""
         pointer = self.meta(who, parent, "r").slots[slot]
         need(pointer, pointer and pointer[0] != HIDDEN and pointer[1] == block)
+        self.effect()
         page = self.blocks[block]
         page.cached = page.filled = True
 
     def bind(self, who: str, parent: int, slot: int, block: int) -> None:
         """The same for data that is about to be overwritten; nobody sees it before."""
         need(self.meta(who, parent, "w").slots[slot] == (DATA, block))
+        self.effect()
         self.blocks[block].cached = True
 
     def read(self, who: str, block: int) -> None:
@@ -296,6 +281,7 @@ class State:
         """A whole block of data, or the raw range of a node."""
         page = self.page(who, block, "w")
         need(self.unlocked(page, who))
+        self.effect()
         page.text, page.filled, page.dirty = who[0], True, True
 
     def poke(self, who: str, block: int) -> None:
@@ -312,6 +298,7 @@ class State:
             return
         if page.kind == NODE and (page.fresh or page.young):
             return
+        self.effect()
         if self.quiet:
             page.cached = page.filled = False
         else:
@@ -319,35 +306,42 @@ class State:
 
     def pin(self, who: str, block: int) -> None:
         """Counted."""
-        self.page(who, block, "r").pins += 1
+        page = self.page(who, block, "r")
+        self.effect()
+        page.pins += 1
 
     def unpin(self, who: str, block: int) -> None:
         """As often as pinned."""
         page = self.page(who, block, "r")
         need(page.pins)
+        self.effect()
         page.pins -= 1
 
     def lock(self, who: str, block: int) -> None:
         """One capability at a time."""
         page = self.page(who, block, "w")
         need(self.unlocked(page, who))
+        self.effect()
         page.lock = who
 
     def unlock(self, who: str, block: int) -> None:
         """By whom it was locked."""
         page = self.page(who, block, "w")
         need(page.lock == who)
+        self.effect()
         page.lock = None
 
     # -- durability
 
     def writeback(self, who: str) -> None:
         """Data and fresh nodes, in place: nothing durable changes."""
+        self.effect()
         for page in self.blocks.values():
             page.dirty = page.dirty and page.kind == NODE and not page.fresh
 
     def sync(self, who: str) -> None:
         """All that a durable pointer leads to is durable; what was dropped is free."""
+        self.effect()
         todo = [b for b in self.blocks.values() if b.kind == NODE and not b.fresh]
         while todo:
             for pointer in todo.pop().slots:
@@ -383,12 +377,14 @@ class State:
         """For less. In this world only `rw` is ever made."""
         self.may(who, home, "r")
         need(set(rights) <= set(RIGHTS[who]))
+        self.effect()
         self.tokens[home + "'"] = True
 
     def revoke(self, who: str, token: str) -> None:
         """One's own, or what derives from it."""
         self.live(who)
         need(self.tokens.get(token), who in (token, token[0]))
+        self.effect()
         for derived in [t for t in self.tokens if t in (token, token + "'")]:
             self.tokens[derived] = False
 
