@@ -27,7 +27,8 @@ def test_docs_number_of_mutants() -> None:
 
 def test_man_options_of_attack_are_those_of_the_command() -> None:
     page = (ROOT / "man/xnfs.1").read_text()
-    part = page[page.index(".SS Options of attack") : page.index(".SH EXIT STATUS")]
+    part = page[page.index('.SS "xnfs attack"\n') + 1 :]
+    part = re.split(r"^\.S[SH] ", part, flags=re.M)[0]
     documented = dict(re.findall(r'^\.BI? \\-\\-(\w+)(?: " (\w+)")?$', part, re.M))
     actions = [a for a in attack.arguments()._actions if a.dest not in ("help", "version")]
     real = {a.dest: str(a.metavar).lower() if a.nargs != 0 else "" for a in actions}

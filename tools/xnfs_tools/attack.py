@@ -6,7 +6,9 @@ stranger in somebody's file system are `xnfs_trials.attack`.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -175,11 +177,13 @@ def _print_census(census: exhaust.Census, depth: int) -> None:
 
 def _stranger(spec: str, budget: float) -> int:
     line = Progress()
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a file system may be in the current directory
     try:
         stranger = Stranger(load(spec))
     except ValueError as error:
         raise Usage(f"--fs: {error}") from None
-    except (FsError, XnError) as error:
+    except (FsError, XnError, AttributeError, NotImplementedError) as error:
         raise Failed(f"{spec}: it can't be made and filled: {explain(error)}") from None
     haul = stranger.run(budget, progress=lambda h: line("calls", h.tried))
     line.end()

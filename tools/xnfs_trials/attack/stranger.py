@@ -253,6 +253,8 @@ class Stranger:
             tree, data = self._tree()
         except (FsError, XnError) as error:
             return f"the file system can't be read any more: {error}"
+        except Exception as error:
+            return f"the file system breaks down: {error!r}"
         honest, before = self._honest
         changed = [p for p in honest.keys() | tree.keys() if tree.get(p) != honest.get(p)]
         self.haul.written += not changed and data != before
