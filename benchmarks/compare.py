@@ -1,256 +1,198 @@
-"""xnfs against fuse2fs: the same work on both, in turns, in one run.
+"""xnfs against its peers: `fsbench.py` on each of them in turns, and the ratios.
 
-    python benchmarks/compare.py [--runs 3] [--only REGEX] [--mib 1024] [--json FILE]
+    python benchmarks/compare.py [--runs N] [--quick] [--peers NAME,...] [--only REGEX] [--publish]
 
-Rates are medians over the runs; the ratio is xnfs / fuse2fs, so more than 1 is ahead. Cold phases
-come after a remount and dropped kernel caches (as root). The order of the two changes from run to
-run.
+Each run takes the peers (`peers.py`) one after the other, each on a fresh image, alone on the
+machine, in an order that rotates from run to run. "Cold" is a remount and dropped kernel caches.
+Prints the tables as Markdown; keeps each JSON, the tables and the chart in the folder of `--out`.
+`--from FOLDER` makes tables and chart of such a folder again, without measuring.
+Ctrl-C leaves nothing mounted behind, and tables of what there is.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
-import random
-import re
-import sqlite3
-import statistics
+import shlex
+import signal
 import subprocess
 import sys
-import sysconfig
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mounts import Fuse2fs, Mount, Xnfs
+import figures
+from chart import draw
+from peers import BY_NAME, HERE, KINDS, Peer, end_like_ctrl_c
 
-CHUNK = os.urandom(1 << 20)
-Phase = Callable[[Mount], tuple[float, float]]  # (amount of work, seconds)
-
-
-def timed(amount: float, work: Callable[[], object]) -> tuple[float, float]:
-    """Run once."""
-    start = time.perf_counter()
-    work()
-    return amount, time.perf_counter() - start
+YARDSTICK = HERE / "fsbench.py"
+ABOUT = "about.json"
 
 
-def seq_write(m: Mount, mib: int = 256) -> tuple[float, float]:
-    """1 MiB writes, then fsync."""
-
-    def work() -> None:
-        fd = os.open(m.dir / "big", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        for _ in range(mib):
-            os.write(fd, CHUNK)
-        os.fsync(fd)
-        os.close(fd)
-
-    return timed(mib, work)
-
-
-def read_all(m: Mount) -> tuple[float, float]:
-    """1 MiB reads of the whole file."""
-    size = os.stat(m.dir / "big").st_size >> 20
-
-    def work() -> None:
-        fd = os.open(m.dir / "big", os.O_RDONLY)
-        while os.read(fd, 1 << 20):
-            pass
-        os.close(fd)
-
-    return timed(size, work)
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    ap = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    ap.add_argument("--runs", type=int, default=3, help="for each peer (3)")
+    ap.add_argument("--quick", action="store_true", help="a tenth of the work, rough figures")
+    ap.add_argument("--peers", default="", help=f"some of {', '.join(BY_NAME)} (all)")
+    ap.add_argument("--only", help="only phases of fsbench that match this expression")
+    ap.add_argument("--skip", help="no phases of fsbench that match this expression")
+    ap.add_argument("--mib", type=int, default=2048, help="size of each image (2048)")
+    ap.add_argument("--cap", type=float, help="limit of one loop phase, s (fsbench: 60, quick 15)")
+    ap.add_argument("--limit", type=float, default=3600, help="limit of one peer's run, s (3600)")
+    ap.add_argument("--where", help="folder for the images: the disk to measure on (/var/tmp)")
+    ap.add_argument("--out", type=Path, help="folder for JSON, tables and chart (new in /var/tmp)")
+    ap.add_argument("--from", dest="saved", type=Path, help="such a folder: no measuring")
+    ap.add_argument("--publish", action="store_true", help="write benchmarks/fsbench.{md,svg}")
+    return ap.parse_args()
 
 
-def seq_read_cold(m: Mount) -> tuple[float, float]:
-    """After a remount."""
-    m.remount()
-    return read_all(m)
+def say(text: str) -> None:
+    """To the terminal, not among the tables."""
+    print(text, file=sys.stderr, flush=True)
 
 
-def seq_read_warm(m: Mount) -> tuple[float, float]:
-    """Again. The other file system's cold phase has dropped the caches of both, so once untimed."""
-    read_all(m)
-    return read_all(m)
+def choose(names: str) -> list[type[Peer]]:
+    """The peers that can run here; one line for each that can't."""
+    wanted = names.split(",") if names else list(BY_NAME)
+    if unknown := set(wanted) - set(BY_NAME):
+        raise SystemExit(f"no such peer: {', '.join(sorted(unknown))}")
+    chosen = []
+    for kind in KINDS:
+        if kind.name in wanted:
+            if lacks := kind.missing():
+                say(f"{kind.name}: left out: {lacks}")
+            else:
+                chosen.append(kind)
+    return chosen
 
 
-def rand_write(m: Mount, n: int = 1024) -> tuple[float, float]:
-    """4 KiB at random places, fsync after each 32."""
-    rng = random.Random(1)
-    fd = os.open(m.dir / "big", os.O_WRONLY)
-    blocks = os.fstat(fd).st_size >> 12
-
-    def work() -> None:
-        for i in range(n):
-            os.pwrite(fd, CHUNK[:4096], rng.randrange(blocks) << 12)
-            if i % 32 == 31:
-                os.fsync(fd)
-
-    result = timed(n, work)
-    os.close(fd)
-    return result
-
-
-def append_fsync(m: Mount, n: int = 200) -> tuple[float, float]:
-    """Append 4 KiB, fsync, again."""
-    fd = os.open(m.dir / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-
-    def work() -> None:
-        for _ in range(n):
-            os.write(fd, CHUNK[:4096])
-            os.fsync(fd)
-
-    result = timed(n, work)
-    os.close(fd)
-    return result
-
-
-def names(m: Mount, n: int) -> list[Path]:
-    """The files of the metadata phases."""
-    return [m.dir / "many" / f"file-{i:06d}" for i in range(n)]
-
-
-FILES = 5000
-
-
-def create(m: Mount) -> tuple[float, float]:
-    """Empty files in one directory."""
-    (m.dir / "many").mkdir()
-
-    def work() -> None:
-        for path in names(m, FILES):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-
-    return timed(FILES, work)
-
-
-def stat_cold(m: Mount) -> tuple[float, float]:
-    """Each once, in random order, after a remount."""
-    m.remount()
-    paths = names(m, FILES)
-    random.Random(2).shuffle(paths)
-    return timed(FILES, lambda: [os.stat(p) for p in paths])
-
-
-def stat_warm(m: Mount) -> tuple[float, float]:
-    """Again, once untimed first."""
-    paths = names(m, FILES)
-    for path in paths:
-        os.stat(path)
-    return timed(FILES, lambda: [os.stat(p) for p in paths])
-
-
-def unlink(m: Mount) -> tuple[float, float]:
-    """All of them."""
-    return timed(FILES, lambda: [os.unlink(p) for p in names(m, FILES)])
-
-
-def untar(m: Mount) -> tuple[float, float]:
-    """Unpack Python's standard library; the figure is trees a second."""
-    (m.dir / "tree").mkdir()
-    tar = source_tree()
-    return timed(1, lambda: subprocess.run(["tar", "xf", tar, "-C", m.dir / "tree"], check=True))
-
-
-def remove_tree(m: Mount) -> tuple[float, float]:
-    """rm -rf of that; trees a second."""
-    return timed(1, lambda: subprocess.run(["rm", "-rf", m.dir / "tree"], check=True))
-
-
-def sqlite(m: Mount, n: int = 300) -> tuple[float, float]:
-    """One-row transactions, default journal."""
-    db = sqlite3.connect(m.dir / "t.db", isolation_level=None)
-    db.execute("create table t (id integer primary key, v text)")
-
-    def work() -> None:
-        for i in range(n):
-            db.execute("insert into t (v) values (?)", (f"row {i} " + "x" * 80,))
-
-    result = timed(n, work)
-    db.close()
-    return result
-
-
-PHASES: list[tuple[str, str, Phase]] = [
-    ("sequential write + fsync", "MiB/s", seq_write),
-    ("sequential read, cold", "MiB/s", seq_read_cold),
-    ("sequential read, warm", "MiB/s", seq_read_warm),
-    ("4 KiB random write, fsync each 32", "ops/s", rand_write),
-    ("4 KiB append + fsync", "ops/s", append_fsync),
-    ("create", "ops/s", create),
-    ("stat, cold", "ops/s", stat_cold),
-    ("stat, warm", "ops/s", stat_warm),
-    ("unlink", "ops/s", unlink),
-    ("unpack a source tree", "trees/s", untar),
-    ("remove it", "trees/s", remove_tree),
-    ("SQLite transactions", "tx/s", sqlite),
-]
-
-
-def source_tree() -> str:
-    """A tar of the running Python's standard library, made once a run."""
-    path = Path(tempfile.gettempdir()) / f"xnfs-bench-stdlib-{os.getpid()}.tar"
-    if not path.exists():
-        skip = {"__pycache__", "site-packages", "test"}
-        with tarfile.open(path, "w") as tar:
-            tar.add(
-                sysconfig.get_paths()["stdlib"],
-                "lib",
-                filter=lambda t: None if skip & set(Path(t.name).parts) else t,
-            )
-    return str(path)
-
-
-def one_run(kinds: list[type[Mount]], mib: int, only: str) -> dict[str, dict[str, float]]:
-    """All phases on fresh images, phase by phase, the file systems in turn."""
-    rates: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory(prefix="xnfs-bench-") as folder:
-        mounts = [kind(Path(folder), mib) for kind in kinds]
+def measure(kind: type[Peer], args: argparse.Namespace, out: Path) -> None:
+    """One run of one peer, from a fresh image to nothing."""
+    with tempfile.TemporaryDirectory(prefix="xnfs-bench-", dir=args.where or "/var/tmp") as folder:
+        peer = kind(Path(folder))
+        bench = None
         try:
-            for phase, _unit, work in PHASES:
-                if not re.search(only, phase):
-                    continue
-                for m in mounts:
-                    os.sync()
-                    amount, seconds = work(m)
-                    rates.setdefault(phase, {})[m.name] = amount / seconds
+            peer.create(args.mib)
+            remount = [sys.executable, str(HERE / "peers.py"), "remount", peer.name, folder]
+            words = [sys.executable, str(YARDSTICK), str(peer.dir), "-o", str(out)]
+            words += ["--remount", shlex.join(remount)]
+            words += ["--quick"] if args.quick else []
+            for option in ("only", "skip", "cap"):
+                if getattr(args, option) is not None:
+                    words += [f"--{option}", str(getattr(args, option))]
+            # A session of its own: Ctrl-C is for us, who then end all that belongs to it.
+            bench = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
+            try:
+                bench.wait(args.limit)
+            except subprocess.TimeoutExpired:
+                say(f"{peer.name}: not done after {args.limit:.0f} s, given up")
         finally:
-            for m in mounts:
-                m.unmount()
-    return rates
+            if bench is not None and bench.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(bench.pid, signal.SIGKILL)
+            peer.destroy()
+            if bench is not None:
+                bench.wait()
+
+
+def run_all(kinds: list[type[Peer]], args: argparse.Namespace, out: Path) -> None:
+    """All runs of all peers."""
+    for i in range(args.runs):
+        first = i % len(kinds)
+        for kind in kinds[first:] + kinds[:first]:
+            say(f"run {i + 1} of {args.runs}: {kind.title}")
+            start = time.monotonic()
+            try:
+                measure(kind, args, out / f"{kind.name}.{i + 1}.json")
+            except SystemExit as failed:
+                say(f"{kind.name}: {failed}")
+            say(f"{kind.name}: {time.monotonic() - start:.0f} s")
+
+
+def about(args: argparse.Namespace) -> dict[str, Any]:
+    """What the head of the tables says of the machine."""
+    cpu = ""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(ln for ln in lines if ln.startswith("model name")).partition(": ")[2]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": cpu or platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(memory),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "when": time.strftime("%Y-%m-%d"),
+        "image_mib": args.mib,
+        "quick": args.quick,
+    }
+
+
+def head(known: dict[str, Any], results: figures.Figures) -> str:
+    """The lines above the tables."""
+    runs = len(results.metas) // max(1, len(results.titles))
+    spins = [m["spin_median_ms"] / m["spin_best_ms"] for m in results.metas]
+    lines = [
+        f"{known['when']}: {known['cpu']}, {known['cpus']} CPUs, {known['memory_gib']} GiB, "
+        f"Linux {known['kernel']}, Python {known['python']}. "
+        f"{runs} run{'s' * (runs != 1)} of each in turns, on fresh images of "
+        f"{known['image_mib']} MiB (sparse files on the machine's own disk).",
+    ]
+    if spins:
+        lines[0] += (
+            f" Noise: a fixed piece of work took {max(spins):.2f} times its best at the median of"
+            " the noisiest run."
+        )
+    if known["quick"]:
+        lines.append("\n**Quick runs: a tenth of the work, the figures are rough.**")
+    return "\n".join(lines)
+
+
+def report(folder: Path, publish: bool) -> None:
+    """Tables and chart of a folder."""
+    known = json.loads((folder / ABOUT).read_text())
+    results = figures.load(folder, {kind.name: kind.title for kind in KINDS})
+    if not results.titles:
+        raise SystemExit(f"{folder}: no results")
+    table = figures.markdown(results, head(known, results))
+    print(table)
+    picture = draw(results)
+    for where in [folder, *([HERE] if publish else [])]:
+        (where / "fsbench.md").write_text("# fsbench: xnfs and its peers\n\n" + table)
+        if picture:
+            (where / "fsbench.svg").write_text(picture)
+        say(f"written: {where}/fsbench.md" + ", fsbench.svg" * bool(picture))
 
 
 def main() -> int:
-    """Print the table."""
-    ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ap.add_argument("--runs", type=int, default=3)
-    ap.add_argument("--only", default="")
-    ap.add_argument("--mib", type=int, default=1024)
-    ap.add_argument("--json")
-    args = ap.parse_args()
-    kinds: list[type[Mount]] = [Xnfs, Fuse2fs] if Fuse2fs.available() else [Xnfs]
-    runs = [
-        one_run(kinds if i % 2 == 0 else kinds[::-1], args.mib, args.only) for i in range(args.runs)
-    ]
-    os.unlink(source_tree())
-    print(f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs,")
-    print(f"medians of {args.runs} runs, images of {args.mib} MiB\n")
-    print("| phase | unit | xnfs | fuse2fs | ratio |\n|---|---|---:|---:|---:|")
-    rows = {}
-    for phase, unit, _work in PHASES:
-        if phase not in runs[0]:
-            continue
-        mid = {k.name: statistics.median(r[phase][k.name] for r in runs) for k in kinds}
-        peer = mid.get("fuse2fs")
-        ratio = f"{mid['xnfs'] / peer:.2f}" if peer else "-"
-        print(f"| {phase} | {unit} | {mid['xnfs']:.1f} | {peer or 0:.1f} | {ratio} |")
-        rows[phase] = mid
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
-    return 0
+    """Measure and report."""
+    args = arguments()
+    if args.saved:
+        report(args.saved, args.publish)
+        return 0
+    end_like_ctrl_c()
+    kinds = choose(args.peers)
+    if not kinds:
+        return 1
+    if os.geteuid():
+        say("not root: the kernel's caches can't be dropped, so cold is a remount only")
+    out = args.out or Path("/var/tmp") / time.strftime("xnfs-fsbench-%Y%m%d-%H%M%S")
+    out = out.resolve()  # fsbench changes its directory
+    out.mkdir(parents=True, exist_ok=True)
+    (out / ABOUT).write_text(json.dumps(about(args), indent=1) + "\n")
+    status = 0
+    try:
+        run_all(kinds, args, out)
+    except KeyboardInterrupt:
+        say("interrupted")
+        status = 130
+    report(out, args.publish and not status)
+    return status
 
 
 if __name__ == "__main__":

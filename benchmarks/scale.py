@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mounts import BIN, Xnfs, run, wait
+from peers import BIN, Xnfs, run, wait
 
 from libfs.ffs import Ffs
 from libfs.posix import Posix, User
@@ -44,8 +44,9 @@ def tenths(items: list[Path], work: Callable[[Path], object]) -> tuple[float, fl
 def directory(files: int) -> None:
     """Create, stat and unlink many files in one directory."""
     with tempfile.TemporaryDirectory(prefix="xnfs-bench-") as folder:
-        m = Xnfs(Path(folder), 4096)
+        m = Xnfs(Path(folder))
         try:
+            m.create(4096)
             many = m.dir / "many"
             many.mkdir()
             paths = [many / f"file-{i:07d}" for i in range(files)]
@@ -60,7 +61,7 @@ def directory(files: int) -> None:
                     f" {first:.0f}, {last:.0f} | {last / first:.2f} |"
                 )
         finally:
-            m.unmount()
+            m.destroy()
 
 
 def terabyte() -> None:

@@ -61,6 +61,9 @@ class InodeChecker:
         raw = self._vol.block(ino)
         v = Vnode(ino, f.HEADER.unpack_from(raw, f.HEADER_AT))
         right = self._mode(v, is_dir=is_dir) | self._flags(v, raw)
+        right |= self._counters(v)
+        if is_dir:
+            right |= self._no_file(v)
         for name, value in right.items():
             if not self._log.repair:
                 setattr(v, name, value)  # go on as if it were mended
@@ -74,6 +77,26 @@ class InodeChecker:
             if any(raw[lo:hi]) and self._log("inode-reserved", ino):
                 self._zero(v, lo, hi)
         return v
+
+    def _counters(self, v: Vnode) -> dict[str, int]:
+        """Counts that could not be counted up; what they must be is seen later."""
+        right = {}
+        for name, code in (("blocks", "inode-blocks"), ("entries", "dir-entries")):
+            if (got := getattr(v, name)) > f.BLOCK_MASK:
+                self._log(code, v.ino, got=got, want=0)
+                right[name] = 0
+        return right
+
+    def _no_file(self, v: Vnode) -> dict[str, int]:
+        """What a directory has not: a size, and a tree of extents."""
+        right = {}
+        if v.depth:
+            self._log("extent-depth", v.ino, got=v.depth, want=0)
+            right["depth"] = 0
+        if v.size:
+            self._log("inode-size", v.ino, got=v.size, want=0)
+            right["size"] = 0
+        return right
 
     def _mode(self, v: Vnode, *, is_dir: bool) -> dict[str, int]:
         kind = v.mode >> 12
@@ -103,10 +126,12 @@ class InodeChecker:
     def _extents(self, v: Vnode) -> int:
         """Check the extent tree; how many blocks it owns with its nodes."""
         raw = self._vol.block(v.ino)
+        if self._false_nodes(v, raw):
+            raw = self._vol.block(v.ino)
+        self._depth(v, raw)
         if v.flags & f.I_INLINE:
             self._inline(v, raw)
             return 0
-        self._depth(v, raw)
         root = Slots(v.ino, v.depth, f.INODE_SLOTS_AT, f.INODE_SLOTS)
         v.slots = root
         owned, last, floor = 0, 0, 0
@@ -119,11 +144,13 @@ class InodeChecker:
                 count, floor, last = self._leaf(v, slots, floor, last)
                 owned += count
                 continue
-            for _first, _count, _kind, block, slot in reversed(slots.entries):
-                if block not in nodes:
-                    nodes.add(block)
-                    self._vol.set_home(block, slots.block, slot)
-                    todo.append(self._node(v, block, slots.level - 1))
+            for _first, _count, kind, block, slot in reversed(list(slots.entries)):
+                if block in nodes or self._elsewhere(v, block, slots.block, slot):
+                    if self._log("block-twice", slots.block, slot=slot, other=block):
+                        self._give_back(v, slots, slot, kind, block, 0)
+                    continue
+                nodes.add(block)
+                todo.append(self._node(v, block, slots.level - 1))
         self._size(v, last)
         return owned + len(nodes) - self._cut_after_end(v)
 
@@ -135,6 +162,25 @@ class InodeChecker:
         lo, hi = f.INLINE_AT + v.size, f.INLINE_AT + f.INLINE_MAX
         if any(raw[lo:hi]) and self._log("inode-tail", v.ino):
             self._zero(v, lo, hi)
+
+    def _false_nodes(self, v: Vnode, raw: bytes) -> bool:
+        """Give back nodes that belong to another inode, before they say how deep this one is."""
+        found = False
+        for slot in range(f.INODE_SLOTS):
+            pointer = f.SLOT.unpack_from(raw, f.INODE_SLOTS_AT + 16 * slot)[2]
+            block = pointer & f.BLOCK_MASK
+            if pointer >> f.KIND_SHIFT == f.P_NODE and self._elsewhere(v, block, v.ino, slot):
+                root = Slots(v.ino, 1, f.INODE_SLOTS_AT, f.INODE_SLOTS)
+                if self._log("block-twice", v.ino, slot=slot, other=block):
+                    self._give_back(v, root, slot, f.P_NODE, block, 0)
+                    found = True
+        return found
+
+    def _elsewhere(self, v: Vnode, block: int, parent: int, slot: int) -> bool:
+        """Whether a node has another owner, and says that it belongs there."""
+        self._vol.set_home(block, parent, slot)
+        ino = f.NODE_HEAD.unpack_from(self._vol.block(block), f.NODE_AT)[2]
+        return ino != v.ino and self._vol.xn.refs(block) > 1
 
     def _depth(self, v: Vnode, raw: bytes) -> None:
         """The depth follows from the level of the nodes that the inode names."""
@@ -176,6 +222,9 @@ class InodeChecker:
         for slot, (first, count, pointer) in enumerate(f.SLOT.iter_unpack(area)):
             kind, block = pointer >> f.KIND_SHIFT, pointer & f.BLOCK_MASK
             if kind == f.P_NODE if slots.level else (kind in (1, 2) and count):
+                if slots.level and count and self._log("extent-slot", slots.block, slot=slot):
+                    self._edit(v, slots.block, slots.at + 16 * slot + 4, bytes(4))
+                count = 0 if slots.level else count
                 entry = (first, count, kind, block, slot)
                 slots.by_slot[slot] = entry
                 slots.entries.append(entry)
@@ -199,8 +248,15 @@ class InodeChecker:
         batch.edit(slots.block, slots.at + 16 * slot, bytes(16))
         if kind in (f.P_DATA, f.P_UNWRITTEN) and count:
             batch.free.append((self._vol.type[kind], block, count))
+        elif kind == f.P_NODE:
+            batch.free.append((self._vol.type[kind], block, 1))
         batch.commit()
-        slots.free.append(slot)
+        at = next((i for i, entry in enumerate(slots.entries) if entry[4] == slot), None)
+        if at is None:
+            slots.free.append(slot)
+        else:
+            slots.remove(at)
+            slots.dirty.clear()
         v.last = (0, 0, 0, 0, 0, 0)
 
     def _leaf(self, v: Vnode, slots: Slots, floor: int, last: int) -> tuple[int, int, int]:
@@ -213,10 +269,6 @@ class InodeChecker:
             elif first + count > f.MAX_FILE_BLOCKS:
                 code = "extent-range"
             if code and self._log(code, slots.block, first=first):
-                at = next(i for i, e in enumerate(slots.entries) if e[4] == slot)
-                slots.remove(at)
-                slots.dirty.clear()
-                slots.free.remove(slot)
                 self._give_back(v, slots, slot, kind, block, count)
                 continue
             owned += count
@@ -275,6 +327,13 @@ class InodeChecker:
         self._vol.set_home(block, v.ino, 64 if v.is_dir else f.INODE_SLOTS)
         raw = self._vol.block(block)
         (ino,) = f.POINTER.unpack_from(raw, f.XATTR_INO_AT)
+        if ino != v.ino and self._vol.xn.refs(block) > 1:
+            if self._log("block-twice", v.ino, slot=f.INODE_SLOTS, other=block):
+                batch = Batch(self._vol, self._vol.who)
+                batch.edit(v.ino, f.XATTR_POINTER, bytes(8))
+                batch.free.append((self._vol.type[f.P_XATTR], block, 1))
+                batch.commit()
+            return 0
         if ino != v.ino and self._log("xattr-head", block, got=ino):
             self._edit(v, block, f.XATTR_INO_AT, f.POINTER.pack(v.ino))
         self._records(v, block, raw, f.XATTR_BLOCK_AT, found)

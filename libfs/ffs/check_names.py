@@ -103,8 +103,10 @@ class NameChecker:
             self._bad_pointers(v, table)
             for slot in table.used():
                 block = table.block_at(slot)
-                if block in seen:
-                    continue  # the kernel's fsck sees a second owner
+                if block in seen or self._elsewhere(v, block, table, slot):
+                    self._log("block-twice", table.block, slot=slot, other=block)
+                    self._clear(v, table, slot)
+                    continue
                 seen.add(block)
                 self._vol.set_home(block, table.block, slot)
                 if table.kind(slot) == f.P_INDEX:
@@ -128,10 +130,20 @@ class NameChecker:
             elif not good:
                 table.pointers[slot] = 0  # this run goes on without it
 
+    def _elsewhere(self, v: Vnode, block: int, table: Table, slot: int) -> bool:
+        """Whether a leaf or an index has another owner, and says that it belongs there."""
+        self._vol.set_home(block, table.block, slot)
+        (ino,) = f.POINTER.unpack_from(self._vol.block(block), f.LEAF_AT)
+        return ino != v.ino and self._vol.xn.refs(block) > 1
+
     def _clear(self, v: Vnode, table: Table, slot: int) -> None:
+        if not self._log.repair:
+            table.set(slot, 0)  # this run goes on without it
+            return
         batch = Batch(self._vol, self._vol.who)
-        if table.kind(slot) == f.P_INDEX:
-            batch.free.append((self._vol.type[f.P_INDEX], table.block_at(slot), 1))
+        kind = table.kind(slot)
+        if kind in (f.P_LEAF, f.P_INDEX):
+            batch.free.append((self._vol.type[kind], table.block_at(slot), 1))
         table.set(slot, 0)
         batch.use(table, v.ino)
         batch.commit()

@@ -73,7 +73,8 @@ class Directories:
         if nb is None:
             nb = decode_inline_untrusted(v.ino, self._vol.block(v.ino), v.hash_key)
             self._vol.decoded[v.ino] = nb
-        assert isinstance(nb, NameBlock)  # the flags say which decoding `decoded` has
+        if not isinstance(nb, NameBlock):
+            raise _two_roles(v.ino)
         return nb
 
     def leaf(self, v: Vnode, h: int) -> NameBlock | None:
@@ -100,7 +101,8 @@ class Directories:
         if table is None:
             table = decode_dir_untrusted(v.ino, self._vol.block(v.ino))
             self._vol.decoded[v.ino] = table
-        assert isinstance(table, Table)  # as above
+        if not isinstance(table, Table):
+            raise _two_roles(v.ino)
         return table
 
     def index(self, v: Vnode, parent: Table, slot: int) -> Table:
@@ -112,7 +114,8 @@ class Directories:
             raw = self._vol.block(block)
             table = decode_index_untrusted(block, raw, v.ino, parent.lo_of(slot), parent.shift)
             self._vol.decoded[block] = table
-        assert isinstance(table, Table)
+        if not isinstance(table, Table) or table.lo != parent.lo_of(slot):
+            raise _two_roles(block)
         return table
 
     def leaf_at(self, v: Vnode, table: Table, slot: int) -> NameBlock:
@@ -122,8 +125,11 @@ class Directories:
         if nb is None:
             self._vol.set_home(block, table.block, slot)
             nb = decode_leaf_untrusted(block, self._vol.block(block), v.ino, v.hash_key)
+            if nb.hi >= (most := table.gap_end(table.lo_of(slot))):
+                raise CorruptionError(block, "highest hash", nb.hi, f"below {most}")
             self._vol.decoded[block] = nb
-        assert isinstance(nb, NameBlock)
+        if not isinstance(nb, NameBlock) or nb.lo != table.lo_of(slot):
+            raise _two_roles(block)
         return nb
 
     # -- listing
@@ -337,3 +343,8 @@ class Directories:
         batch.set(v, blocks=max(v.blocks - 1, 0))
         batch.commit()
         self._vol.gone(block)
+
+
+def _two_roles(block: int) -> CorruptionError:
+    """Two pointers name the block, and differ in what it is; the first of them was followed."""
+    return CorruptionError(block, "use", "a second one", "one")

@@ -20,7 +20,7 @@ from libfs.ffs.place import Placer
 from libfs.ffs.slots import Slots
 from libfs.ffs.volume import Batch, Volume
 from libfs.posix.interface import FsError
-from xnfs import Caller
+from xnfs import Caller, CorruptionError
 
 HOLE: Final = 0
 
@@ -63,7 +63,8 @@ class ExtentMap:
             raw = self._vol.block(block)
             node = s.decode_node_untrusted(block, raw, parent.level - 1, v.ino)
             self._vol.decoded[block] = node
-        assert isinstance(node, Slots)  # numbers of nodes are given to nodes only
+        if not isinstance(node, Slots) or node.level != parent.level - 1:
+            raise CorruptionError(block, "use", "a second one", "one")
         return node
 
     def find(self, v: Vnode, fb: int) -> Piece:

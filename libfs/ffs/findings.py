@@ -42,6 +42,8 @@ PROBLEMS: Final[dict[str, tuple[str, bool]]] = {
     "name-place": ("name {name!r} lies in the wrong leaf", False),
     "name-tag": ("tag of name {name!r} is not its hash's", True),
     "name-type": ("name {name!r} has type {got}, its inode {want}", True),
+    # blocks that belong to one inode
+    "block-twice": ("slot {slot} names block {other}, which belongs elsewhere", False),
     # inodes
     "inode-mode": ("mode {got:o} does not fit the block's type", False),
     "inode-flags": ("flags {got} are not those of its kind", True),

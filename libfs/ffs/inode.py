@@ -210,6 +210,8 @@ def decode_untrusted(ino: int, raw: bytes | memoryview) -> Vnode:
         raise CorruptionError(ino, "size", v.size, "at most 2**44")
     if v.depth > f.MAX_DEPTH:
         raise CorruptionError(ino, "depth", v.depth, f"at most {f.MAX_DEPTH}")
+    if max(v.blocks, v.entries) > f.BLOCK_MASK:
+        raise CorruptionError(ino, "blocks and entries", (v.blocks, v.entries), "below 2**56")
     if v.flags & f.I_INLINE and v.mode >> 12 != DT_DIR and v.size > f.INLINE_MAX:
         raise CorruptionError(ino, "size", v.size, f"at most {f.INLINE_MAX} inline")
     if v.mode >> 12 == DT_DIR and bool(v.flags & f.I_INLINE) == bool(v.flags & f.I_HASHED):

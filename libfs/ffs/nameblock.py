@@ -221,7 +221,7 @@ def _fill_untrusted(nb: NameBlock, raw: bytes, end: int) -> NameBlock:
                 nb.block, f"pointer in slot {slot}", hex(pointer), "a named inode"
             )
         if offset < area.heap or offset + length > end or name in nb.names:
-            raise CorruptionError(nb.block, f"name in slot {slot}", name, "in the heap, once")
+            raise CorruptionError(nb.block, f"name in slot {slot}", name[:20], "in the heap, once")
         nb.names[name] = (slot, ino, kind, d_type)
         nb.records[slot] = (offset, length, d_type)
         nb.live += length

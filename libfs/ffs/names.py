@@ -297,12 +297,18 @@ class Names:
     def reclaim(self, v: Vnode) -> None:
         """Free an inode without a name, and all that it owns."""
         vol = self._vol
+        data: list[tuple[int, int, int]] = []
         if v.is_dir:
             self._dirs.empty(v)
-        else:
+        elif not self._owns_little(v):
             self._data.remove(vol.who, v, 0, f.MAX_FILE_BLOCKS, shrink_to=0)
-        self._xattrs.drop_block(v)
-        vol.xn.drop(vol.who, v.ino)
+        elif v.blocks:
+            entries = self._map.root(v).entries
+            data = [(vol.type[kind], block, n) for _fb, n, kind, block, _slot in entries]
+        if v.blocks and not data:
+            self._xattrs.drop_block(v)
+        vol.ensure(v.ino)
+        vol.xn.drop(vol.who, v.ino, free=data)
         vol.gone(v.ino)
 
     # -- rename

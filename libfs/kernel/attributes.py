@@ -3,7 +3,8 @@
 Who asks: with a write-back cache the host kernel keeps sizes and times of files itself, and brings
 them here when it writes a file back, as whoever happens to close the file. Such requests carry a
 ctime, which no program can set; they are carried out as uid 0. A program's own utimensat(2) looks
-the same; the host kernel has then checked that it is the owner's (`default_permissions`).
+the same; the host kernel has then checked that it is the owner's (`default_permissions`), or
+nobody but root can ask.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ elsewhere:
   (`default_permissions`, which FUSE_POSIX_ACL implies). Without it nobody would: not at open, and
   not on the way along a path either, since names that the kernel has cached are not looked up
   again, so a directory closed to somebody would stop only whoever comes first. Everything that
-  changes the file system still arrives here and is decided by its own acl.
+  changes the file system still arrives here and is decided by its own acl. A mount by root without
+  `allow_other` lets nobody in but root, so there it is off (`mounting.Wanted`).
 - O_TRUNC: arrives as a SETATTR of the size (ATOMIC_O_TRUNC is not asked for).
 - O_APPEND: the host kernel keeps the size of a file (write-back cache) and is its only writer.
 - unlinked open files: the kernel's lookup of the inode holds it; FORGET comes after the last close.

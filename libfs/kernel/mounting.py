@@ -44,6 +44,8 @@ class Wanted:
 
     flags: set[str] = field(default_factory=lambda: {"nosuid", "nodev"})
     allow_other: bool = False
+    #: Whether the host kernel checks modes and access lists (`files` says why it must).
+    default_permissions: bool = field(default_factory=lambda: os.geteuid() != 0)
     #: Every read is to move the access time, so the kernel must say when a file is opened.
     strictatime: bool = False
     #: Whether the server looks for requests before it sleeps (`session`).
@@ -58,18 +60,20 @@ class Wanted:
                 wanted.flags.discard({"rw": "ro", "async": "sync"}.get(word, "no" + word))
             elif word in _FLAGS:
                 wanted.flags.add(word)
-            elif word in ("allow_other", "strictatime"):
+            elif word in ("allow_other", "default_permissions", "strictatime"):
                 setattr(wanted, word, True)
             elif word == "nospin":
                 wanted.spin = False
-            elif word not in ("default_permissions", "nonempty"):
-                # The first is always on; mounting over files is nobody's business but the caller's.
+            elif word != "nonempty":  # mounting over files is nobody's business but the caller's
                 raise MountFailed(f"the kernel transport knows no option '{word}'")
+        # Where none but root gets in, there is nothing to check, and the kernel need not ask for a
+        # directory's attributes again after each change in it.
+        wanted.default_permissions |= wanted.allow_other
         return wanted
 
     def common(self) -> list[str]:
         """The words that the kernel and fusermount both know."""
-        return ["default_permissions", *(["allow_other"] if self.allow_other else [])]
+        return [word for word in ("default_permissions", "allow_other") if getattr(self, word)]
 
 
 def mount(directory: str, source: str, wanted: Wanted) -> int:

@@ -29,13 +29,12 @@ _ALWAYS: Final = (
     | Init.NO_OPEN_SUPPORT
     | Init.NO_OPENDIR_SUPPORT  # `files` says why
     | Init.PARALLEL_DIROPS
-    | Init.POSIX_ACL  # the kernel's permission check must see access lists
     | Init.CACHE_SYMLINKS
     | Init.EXPLICIT_INVAL_DATA  # nobody else changes the files
     | Init.HANDLE_KILLPRIV_V2  # the server drops set-id bits: no request to ask before a write
 )
 #: Without these the semantics would be other ones than those written down.
-_NEEDED: Final = Init.NO_OPEN_SUPPORT | Init.NO_OPENDIR_SUPPORT | Init.POSIX_ACL | Init.DONT_MASK
+_NEEDED: Final = Init.NO_OPEN_SUPPORT | Init.NO_OPENDIR_SUPPORT | Init.DONT_MASK
 
 _PAGE: Final = 4096
 _BACKGROUND: Final = 64
@@ -52,6 +51,8 @@ class Negotiation:
     writeback: bool = True
     #: Whether the kernel is to announce opening (`files`).
     opens: bool = False
+    #: Whether the kernel is to check permissions; then it must see access lists.
+    checks: bool = True
     minor: int = 0
     flags: int = 0
     #: Why nothing can be served; the mount is to be taken away again.
@@ -70,9 +71,12 @@ class Negotiation:
         wanted = _ALWAYS | Init.INIT_EXT
         if self.writeback:
             wanted |= Init.WRITEBACK_CACHE
-        flags = int(wanted) & offered
-        if _NEEDED & ~flags:
-            return self._fail(f"this kernel's FUSE lacks {(_NEEDED & ~Init(flags)).name}")
+        needed = _NEEDED
+        if self.checks:
+            needed |= Init.POSIX_ACL
+        flags = int(wanted | needed) & offered
+        if needed & ~flags:
+            return self._fail(f"this kernel's FUSE lacks {(needed & ~Init(flags)).name}")
         self.minor = min(minor, abi.MINOR)
         self.flags = flags
         return abi.INIT.pack(

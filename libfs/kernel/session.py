@@ -66,7 +66,10 @@ class Mount:
         self._fd = -1
         self._stopping = False
         self._negotiation = Negotiation(
-            MAX_IO, writeback="sync" not in self._wanted.flags, opens=self._wanted.strictatime
+            MAX_IO,
+            writeback="sync" not in self._wanted.flags,
+            opens=self._wanted.strictatime,
+            checks=self._wanted.default_permissions,
         )
         self._dispatcher = Dispatcher(posix, self._send, self._negotiation)
         #: For changes that do not come through this mount, made in the same process.

@@ -262,6 +262,56 @@ def test_changes_hold_and_drop(kit: Kit) -> None:
     assert kit.xn.free_blocks() == free
 
 
+def test_changes_drop_frees_exactly_the_data(kit: Kit) -> None:
+    free = kit.xn.free_blocks()
+    node = kit.node(kit.root, 0)
+    one, two = kit.data(node, 0, b"x"), kit.data(node, 1, b"y")
+    other = kit.data(kit.root, 1, b"z")
+    kit.xn.hold(kit.me, node)
+    claims = [extent(DATA, one), extent(DATA, two)]
+    with pytest.raises(Refused):
+        kit.xn.drop(kit.me, node, free=claims)  # the root still owns it
+    kit.free(kit.root, 0)
+    for wrong in (
+        claims[:1],
+        [*claims, extent(DATA, other)],
+        [claims[0], extent(DATA, other)],
+        [claims[0], claims[0]],
+        [extent(HIDDEN, one), claims[1]],
+    ):
+        with pytest.raises(NotEmpty):
+            kit.xn.drop(kit.me, node, free=wrong)
+    assert kit.xn.read(kit.me, one, 0, 1) == b"x"
+    kit.xn.drop(kit.me, node, free=claims[::-1])
+    assert not any(map(kit.xn.cached, (node, one, two)))
+    kit.sync()
+    assert kit.xn.free_blocks() == free - 1
+
+
+def test_changes_drop_frees_no_metadata_with_it(kit: Kit) -> None:
+    node = kit.node(kit.root, 0)
+    child = kit.node(node, 0)
+    kit.xn.hold(kit.me, node)
+    kit.free(kit.root, 0)
+    with pytest.raises(NotEmpty):
+        kit.xn.drop(kit.me, node, free=[extent(NODE, child)])
+    assert kit.xn.refs(child) == 1
+
+
+def test_changes_drop_waits_for_the_durable_pointer(kit: Kit) -> None:
+    """R1: what a durable inode still names is not free before its name is durably gone."""
+    node = kit.node(kit.root, 0)
+    data = kit.data(node, 0, b"x")
+    kit.sync()
+    kit.xn.hold(kit.me, node)
+    kit.free(kit.root, 0)
+    free = kit.xn.free_blocks()
+    kit.xn.drop(kit.me, node, free=[extent(DATA, data)])
+    assert kit.xn.free_blocks() == free
+    kit.sync()
+    assert kit.xn.free_blocks() == free + 2
+
+
 def test_changes_alloc_held(kit: Kit) -> None:
     free = kit.xn.free_blocks()
     start = kit.find()

@@ -27,7 +27,7 @@ Mount(posix, {mnt!r}, source="a name, with a comma", ready=lambda: print("ready"
 """
 
 
-def test_options_of_the_kernel_transport() -> None:
+def test_options_of_the_kernel_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Wanted.parse([]).flags == {"nosuid", "nodev"}
     assert Wanted.parse(["suid", "dev", "noexec", "ro"]).flags == {"noexec", "ro"}
     assert Wanted.parse(["ro", "rw", "sync", "async"]).flags == {"nosuid", "nodev"}
@@ -37,6 +37,12 @@ def test_options_of_the_kernel_transport() -> None:
     assert wanted.spin
     assert not Wanted.parse(["nospin"]).spin
     assert wanted.common() == ["default_permissions", "allow_other"]
+    assert Wanted.parse(["allow_other"]).default_permissions
+    assert Wanted.parse(["default_permissions"]).common() == ["default_permissions"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert Wanted.parse([]).common() == ["default_permissions"]
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert Wanted.parse([]).common() == []
     with pytest.raises(MountFailed, match="allow_root"):
         Wanted.parse(["allow_root"])
 

@@ -73,6 +73,13 @@ def test_init_lacking_what_is_needed_is_refused() -> None:
     assert "POSIX_ACL" in wanted.failure
 
 
+def test_init_asks_for_access_lists_only_where_the_kernel_checks() -> None:
+    unchecked = Negotiation(1 << 20, checks=False)
+    flags = abi.INIT.unpack(unchecked.answer(7, 40, 0, _ALL & 0xFFFFFFFF, _NOTHING))[3]
+    assert not flags & Init.POSIX_ACL
+    assert _answer(40)[3] & Init.POSIX_ACL
+
+
 def test_init_of_a_newer_major_is_asked_again() -> None:
     wire = Wire(MemoryFs())
     first = wire.good(Op.INIT, 8, 0, 0, 0, tail=bytes(48))

@@ -2,7 +2,7 @@
 
 The superuser walks all paths first, so that the host kernel knows every name: what it has cached
 must not open a door to anybody else. (Without `default_permissions` it would, since cached names
-are not looked up again; so the transport always mounts with it.)
+are not looked up again; so the transport mounts with it unless only root can get in.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Disk
+from tests.support import Disk, as_user
 
 pytestmark = pytest.mark.fuse
 
@@ -209,3 +209,23 @@ def test_permissions_as_on_tmpfs(disk: Disk, oracle: Path, user: str) -> None:
     assert _owners(disk.mnt) == _owners(oracle)
     disk.umount()
     disk.fsck()
+
+
+def test_root_alone_needs_no_check_by_the_kernel(unmounted: Disk) -> None:
+    """Without allow_other nobody but root gets in, whatever the modes and whatever is cached, and
+    for root what a superuser may not do still holds."""
+    unmounted.mount()
+    tool = unmounted.mnt / "tool"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o666)
+    unmounted.mnt.chmod(0o777)
+    assert tool.stat().st_size  # the name is cached now
+    assert os.access(tool, os.R_OK | os.W_OK)
+    assert not os.access(tool, os.X_OK)
+    with pytest.raises(PermissionError):
+        subprocess.run([tool], check=False)
+    for script in (f"cat {tool}", f"ls {unmounted.mnt}", f"touch {unmounted.mnt}/new"):
+        done = as_user(script, Path("/"), uid=_OTHER)
+        assert done.returncode != 0
+        assert "Permission denied" in done.stderr
+    assert os.listdir(unmounted.mnt) == ["tool"]

@@ -22,7 +22,7 @@ from xnfs.disk.records import OP_BIRTH, OP_CHANGE, OP_DEATH, Caller, Extent
 from xnfs.disk.registry import MetaPage
 from xnfs.errors import AclRefused
 
-View: TypeAlias = bytes | bytearray | memoryview
+View: TypeAlias = bytes | bytearray
 
 
 class Acls:
@@ -48,11 +48,13 @@ class Acls:
             edit.parent = next(
                 (e.block for e in plan if any(_holds(x, edit.block) for x in e.added)), 0
             )
-        for op, edits in ((OP_CHANGE, plan), (OP_DEATH, dying)):
-            for edit in edits:
-                if edit.type.acl is not None:
-                    asked = OP_BIRTH if edit.page is None else op
-                    self.ask(who, edit.type, asked, 0, edit, _witness(edit, shown, witness))
+        for edit in plan:
+            if edit.type.acl is not None:
+                op = OP_BIRTH if edit.page is None else OP_CHANGE
+                self.ask(who, edit.type, op, 0, edit, _witness(edit, shown, witness))
+        for edit in dying:
+            if edit.type.acl is not None:
+                self.ask(who, edit.type, OP_DEATH, 0, edit, _witness(edit, shown, witness))
 
     def ask(
         self,
@@ -96,7 +98,7 @@ def _witness(
     if number in shown:
         seen = shown[number]
         return number, seen.new if edit.page is None else seen.old
-    return number, page.view if page else ZERO
+    return number, bytes(page.view) if page else ZERO
 
 
 def _holds(extent: Extent, block: int) -> bool:

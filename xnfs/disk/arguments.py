@@ -16,22 +16,25 @@ from xnfs.errors import Refused
 def plain_diff(diff: Diff) -> Diff:
     """(offset, bytes) pairs. Raises Refused."""
     out = []
-    for item in _items(diff, "a diff", 2):
-        offset, data = item
-        if type(data) is not bytes:
-            if not isinstance(data, bytearray | memoryview):
-                raise Refused("a diff is pairs of an offset and bytes")
-            data = bytes(data)
-        out.append((_integer(offset), data))
+    items: Iterable[tuple[object, object]] = diff
+    try:
+        for offset, data in items:
+            if type(data) is not bytes:
+                if not isinstance(data, bytearray | memoryview):
+                    raise Refused("a diff is pairs of an offset and bytes")
+                data = bytes(data)
+            out.append((offset if type(offset) is int else _integer(offset), data))
+    except (TypeError, ValueError):
+        raise Refused("a diff is pairs of an offset and bytes") from None
     return tuple(out)
 
 
 def plain_extents(extents: Iterable[Extent]) -> list[Extent]:
     """(type, start, count) triples. Raises Refused."""
-    return [
-        (_integer(t), _integer(start), _integer(count))
-        for t, start, count in _items(extents, "a claim", 3)
-    ]
+    try:
+        return [(_integer(t), _integer(start), _integer(count)) for t, start, count in extents]
+    except (TypeError, ValueError):
+        raise Refused("a claim is triples of type, start and count") from None
 
 
 def plain_bytes(data: bytes | bytearray | memoryview) -> bytes | memoryview:
@@ -42,16 +45,6 @@ def plain_bytes(data: bytes | bytearray | memoryview) -> bytes | memoryview:
         return memoryview(data).cast("B")
     except TypeError:
         raise Refused("data must be contiguous bytes") from None
-
-
-def _items(items: Iterable[tuple[object, ...]], what: str, size: int) -> list[tuple[object, ...]]:
-    try:
-        out = [tuple(item) for item in items]
-    except TypeError:
-        raise Refused(f"{what} is a sequence of tuples") from None
-    if any(len(item) != size for item in out):
-        raise Refused(f"{what} has {size} fields in each item")
-    return out
 
 
 def _integer(value: object) -> int:

@@ -27,6 +27,8 @@ STAMP = 16
 MAX_PARTS = 1024
 MAX_GROUPS = 64
 MAX_EMITS = 4
+#: Answers of `parts_of` remembered by each type, some 200 bytes each.
+MAX_KNOWN = 2048
 MAX_REFS = 64
 MAX_GROUP_IDS = 64  # supplementary groups shown to an acl
 
@@ -70,6 +72,7 @@ class BlockType:
 
     __slots__ = (
         "_hulls",
+        "_known",
         "_numbers",
         "_owns",
         "_part_map",
@@ -91,6 +94,7 @@ class BlockType:
         self.unreadable = bool(spec.flags & T_UNREADABLE)
         self._resolve = resolve
         self._numbers: list[int | None] = [None] * len(spec.refs)
+        self._known: dict[tuple[int, int], tuple[int, ...]] = {}
         self.ranges, self._part_map = _layout(spec)
         self.nparts = len(self.ranges)
         self._hulls = [(at, at + step * (n - 1) + size) for at, step, size, n in spec.parts if n]
@@ -100,13 +104,22 @@ class BlockType:
 
     def parts_of(self, offset: int, length: int) -> Sequence[int]:
         """The partitions that a write of these bytes touches. Refused: outside, or the stamp."""
+        known = self._known.get((offset, length))
+        if known is None:
+            known = self._parts_of(offset, length)
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[offset, length] = known
+        return known
+
+    def _parts_of(self, offset: int, length: int) -> tuple[int, ...]:
         end = offset + length
         if offset < 0 or length <= 0 or end > BLOCK:
             raise Refused(f"diff [{offset}, {end}) leaves the block")
         kinds = set(self._part_map[offset:end])
         if KERNEL in kinds:
             raise Refused(f"diff [{offset}, {end}) touches the kernel's stamp")
-        return [k - FIRST_PART for k in kinds if k >= FIRST_PART]
+        return tuple(k - FIRST_PART for k in kinds if k >= FIRST_PART)
 
     def is_raw(self, offset: int, length: int) -> bool:
         """True if these bytes lie inside the raw range."""

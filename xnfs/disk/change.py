@@ -93,7 +93,7 @@ class Changer:
             self._check_alloc(alloc, flow)
         dying = self._dying(flow, plan) if flow.freed else []
         self._acls.ask_all(who, plan, births, dying, witness)
-        load_counts(self._tables, (e for x in plan for e in (*x.added, *x.removed)))
+        load_counts(self._tables, [e for x in plan for e in (*x.added, *x.removed)])
         self._apply(plan, flow, dying)
 
     def _births(self, alloc: Sequence[Extent], inits: Mapping[int, Diff]) -> list[Edit]:
@@ -250,17 +250,14 @@ class Changer:
             for block in range(start, start + count):
                 self._ledger.remove_one(page, block)
             return
-        owners = self._ledger.owners
-        shared = self._tables.any_shared(start, count)
-        self._ledger.remove_data(page, start, count)
-        run = range(start, start + count)
-        self._registry.drop(b for b in run if not shared or owners(b) < 1)
+        self._ledger.discard(page, start, count)
 
 
-def load_counts(tables: Tables, extents: Iterable[Extent]) -> None:
+def load_counts(tables: Tables, extents: Sequence[Extent]) -> None:
     """Have the reference counts that the effect will change: reading them may fail."""
     for _t, start, count in extents:
-        tables.shared(start, count)
+        if tables.may_count(start, count):
+            tables.shared(start, count)
 
 
 def newborn(registry: Registry, block: int) -> MetaPage:

@@ -21,7 +21,7 @@ from xnfs.disk.blocktype import ZERO
 from xnfs.disk.flow import Edit
 from xnfs.disk.records import OP_ACCESS, Caller, Diff, Extent
 from xnfs.disk.syscalls import Boundary, syscall
-from xnfs.errors import NotEmpty, Refused
+from xnfs.errors import Refused
 
 
 class ChangeCalls(Boundary):
@@ -153,18 +153,19 @@ class ChangeCalls(Boundary):
         self._reshaper.alloc_held(who, page, claim, plain_diff(init))
 
     @syscall
-    def drop(self, who: Caller, block: int) -> None:
-        """Let go of a held block. If nothing else owns it, it is freed; then it must own nothing
-        (NotEmpty).
+    def drop(self, who: Caller, block: int, *, free: Sequence[Extent] = ()) -> None:
+        """Let go of a held block. If nothing else owns it, it is freed, and with it the data that
+        it owns, which must be exactly `free` (NotEmpty).
         """
         self._writable()
         page = self._meta(who, block, WRITE)
         if block not in self._ledger.held:
             raise Refused(f"block {block} is not held")
+        claims = plain_extents(free)
         if self._ledger.owners(block) == 0:
-            if not page.type.owns_nothing(bytes(page.view)):
-                raise NotEmpty(f"block {block} still owns blocks")
-            self._reshaper.bury_held(page)
+            self._reshaper.bury_held(page, claims)
+        elif claims:
+            raise Refused(f"block {block} has other owners")
         self._ledger.let_go(block)
 
     # -- questions
@@ -181,5 +182,5 @@ class ChangeCalls(Boundary):
         shown = self._meta(who, witness, READ) if witness else None
         old = bytes(page.view)
         edit = Edit(block, page.type, page, (), old, bytearray(old))
-        seen = (shown.block, shown.view) if shown else (0, ZERO)
+        seen = (shown.block, bytes(shown.view)) if shown else (0, ZERO)
         self._acls.ask(who, page.type, OP_ACCESS, mask & 7, edit, seen)

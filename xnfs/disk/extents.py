@@ -32,6 +32,9 @@ def difference(minus: list[Extent], plus: list[Extent]) -> tuple[list[Extent], l
             if m > n:
                 return [], [(t, s + n, m - n)]
             return [(t, s + m, n - m)] if n > m else [], []
+    minus, plus = _cancel(minus, plus)
+    if not minus or not plus:
+        return merge(minus), merge(plus)
     added, removed = _sweep(
         chain(
             chain.from_iterable(((t, s, -1), (t, s + n, 1)) for t, s, n in minus),
@@ -39,6 +42,20 @@ def difference(minus: list[Extent], plus: list[Extent]) -> tuple[list[Extent], l
         )
     )
     return removed, added
+
+
+def _cancel(minus: Sequence[Extent], plus: Sequence[Extent]) -> tuple[list[Extent], list[Extent]]:
+    """Both without what occurs whole in both: in a block of names, that is nearly everything."""
+    left: dict[Extent, int] = {}
+    for extent in minus:
+        left[extent] = left.get(extent, 0) + 1
+    rest = []
+    for extent in plus:
+        if left.get(extent):
+            left[extent] -= 1
+        else:
+            rest.append(extent)
+    return [extent for extent, n in left.items() for _ in range(n)], rest
 
 
 def _sweep(edges: Iterable[tuple[int, int, int]]) -> tuple[list[Extent], list[Extent]]:

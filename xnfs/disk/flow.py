@@ -67,25 +67,29 @@ def compare(edit: Edit, data: tuple[int, int]) -> None:
 
     `data`: the blocks [lo, hi) that can be owned. Raises Refused, CorruptionError.
     """
-    kind, new = edit.type, edit.new
+    kind, old, new = edit.type, edit.old, edit.new
     parts: set[int] = set()
     for offset, piece in edit.diff:
-        parts.update(kind.parts_of(offset, len(piece)))
+        if touched := kind.parts_of(offset, len(piece)):
+            parts.update(touched)
         new[offset : offset + len(piece)] = piece
     minus: list[Extent] = []
     plus: list[Extent] = []
     for part in parts:
-        before, after = kind.owned(edit.old, part), kind.owned(new, part)
+        lo, hi = kind.ranges[part]
+        if old[lo:hi] == new[lo:hi]:
+            continue
+        before, after = kind.owned(old, part), kind.owned(new, part)
         if before != after:
             minus += before
             plus += after
     if minus or plus:
-        _bound(minus, edit.block, data, old=True)
-        _bound(plus, edit.block, data, old=False)
+        bound(minus, edit.block, data, old=True)
+        bound(plus, edit.block, data, old=False)
         edit.removed, edit.added = difference(minus, plus)
 
 
-def _bound(extents: Iterable[Extent], block: int, data: tuple[int, int], *, old: bool) -> None:
+def bound(extents: Iterable[Extent], block: int, data: tuple[int, int], *, old: bool) -> None:
     """Pointers must lie in the data area. Old ones come from the disk: it lied."""
     lo, hi = data
     for _t, start, count in extents:
@@ -129,12 +133,23 @@ def _trace(
 ) -> Flow:
     """Find the source of each pointer that is added; what no edit takes up is freed."""
     flow = Flow()
+    # Most pointers that move do so whole; only the others need to be cut to pieces.
+    whole: dict[Extent, list[Edit]] = {}
+    for edit, extent in sources:
+        whole.setdefault(extent, []).append(edit)
+    left: list[tuple[Edit, Extent]] = []
     for edit in plan:
         for extent in edit.added:
-            moved, rest, sources = _match([extent], sources, same_type=True)
-            flow.moved += [(src, edit, piece) for src, piece in moved]
-            for piece in rest:
-                _place(edit, piece, claimed, flow)
+            if owners := whole.get(extent):
+                flow.moved.append((owners.pop(), edit, extent))
+            else:
+                left.append((edit, extent))
+    sources = [(edit, extent) for extent, owners in whole.items() for edit in owners]
+    for edit, extent in left:
+        moved, rest, sources = _match([extent], sources, same_type=True)
+        flow.moved += [(src, edit, piece) for src, piece in moved]
+        for piece in rest:
+            _place(edit, piece, claimed, flow)
     flow.freed = sources
     return flow
 

@@ -23,26 +23,19 @@ from dataclasses import dataclass, replace
 from bitarray import bitarray
 
 from xnfs.disk.device import BlockDevice
-from xnfs.disk.entries import slot_offset
-from xnfs.disk.fsck_walk import Finding, Walk, stamped_as
+from xnfs.disk.fsck_roots import RootsCheck
+from xnfs.disk.fsck_walk import Finding, Walk
 from xnfs.disk.layout import (
     CLEAN,
     COUNTS,
+    DAMAGED,
     FIRST_TYPE,
     GROUP,
-    ROOT_SLOT,
-    ROOTS_TYPE,
     SECTORS,
-    SLOT_SIZE,
-    SLOTS,
-    STAMP,
     Geometry,
     Seed,
     Superblock,
-    check_stamp_untrusted,
     decode_superblock_untrusted,
-    stamp_block,
-    text_untrusted,
 )
 from xnfs.disk.log import Log
 from xnfs.disk.records import BLOCK
@@ -51,7 +44,7 @@ from xnfs.disk.scratch import Scratch
 from xnfs.disk.superblock import read_superblock_untrusted, write_superblock
 from xnfs.disk.tables import REFS_PER_BLOCK, Tables
 from xnfs.disk.typetable import TypeTable
-from xnfs.errors import BadImage, CorruptionError
+from xnfs.errors import BadImage, CorruptionError, VersionError
 
 Report = Callable[[Finding], None]
 Progress = Callable[[str, int, int], None]
@@ -91,6 +84,8 @@ def check_image(
 
     Raises BadImage or VersionError where there is nothing to check, DeviceError.
     """
+    if repair and read_superblock_untrusted(device).must_be_readonly:
+        raise VersionError("features are in use that this program may not change: it can only look")
     target = device if repair else Scratch(device)
     return _Fsck(target, report, progress or (lambda what, done, total: None)).run()
 
@@ -114,7 +109,7 @@ class _Fsck:
         """All passes."""
         self._superblocks()
         replayed = self._replay()
-        self._roots()
+        RootsCheck(self._device, self._g, self._seed, self._table, self._report).run()
         walk = self._walk()
         self._check_types(walk)
         leaked = self._tables(walk)
@@ -160,6 +155,9 @@ class _Fsck:
             else:
                 continue
             self._sb = write_superblock(self._device, self._sb)
+        if self._sb.state & DAMAGED:
+            text = "corruption was seen while the image was in use"
+            self._report(Finding("marked-damaged", 0, text, safe_to_preen=True))
 
     # -- types
 
@@ -204,54 +202,10 @@ class _Fsck:
 
     # -- the walk
 
-    def _roots(self) -> None:
-        """Blocks of the root catalogue. A slot is believed as far as the block that it names bears
-        it out."""
-        for block in range(self._g.roots_start, self._g.data_start):
-            raw = self._read(block)
-            seq = STAMP.unpack_from(raw)[2]
-            try:
-                check_stamp_untrusted(self._seed, block, raw, 0, ROOTS_TYPE)
-                wrong = False
-            except CorruptionError as e:
-                self._report(Finding("roots-block", block, str(e)))
-                wrong, seq = True, 0
-            for index in range(SLOTS):
-                wrong |= self._slot_untrusted(block, raw, index)
-            if wrong:
-                stamp_block(self._seed, block, raw, 0, ROOTS_TYPE, seq)
-                self._device.write(block, [bytes(raw)])
-        self._device.flush()
-
-    def _slot_untrusted(self, block: int, raw: bytearray, index: int) -> bool:
-        """Check one slot, and mend it in `raw`. True if it was wrong."""
-        at = slot_offset(index)
-        name, first, number, flags, created = ROOT_SLOT.unpack_from(raw, at)
-        if not first:
-            return False
-        kind = (
-            stamped_as(self._seed, self._types, first, self._read(first))
-            if self._g.in_data(first)
-            else 0
-        )
-        known = number in self._types or number in self._table.broken
-        if not self._g.in_data(first) or not (kind or known):
-            raw[at : at + SLOT_SIZE] = bytes(SLOT_SIZE)
-            text = f"root slot {index} names block {first} as type {number}: no file system"
-        elif kind not in (0, number):
-            ROOT_SLOT.pack_into(raw, at, name, first, kind, flags, created)
-            text = f"root slot {index} says type {number}, block {first} is of type {kind}"
-        elif not text_untrusted(name):
-            ROOT_SLOT.pack_into(raw, at, b"recovered-%d" % first, first, number, flags, created)
-            text = f"the name in root slot {index} is unreadable"
-        else:
-            return False
-        self._report(Finding("root-slot", block, text))
-        return True
-
     def _walk(self) -> Walk:
         """Until nothing had to be cut."""
         proven = bitarray(self._g.blocks, endian="little")
+        solid = bitarray(self._g.blocks, endian="little")
         for _turn in range(MAX_PASSES):
             walk = Walk(
                 self._device,
@@ -261,6 +215,7 @@ class _Fsck:
                 self._report,
                 lambda done: self._progress("blocks of metadata", done, 0),
                 proven,
+                solid,
             )
             walk.run(range(self._g.roots_start, self._g.data_start))
             # Cut pointers are gone for good before the tables are lowered.

@@ -1,9 +1,10 @@
 """The walk of fsck: every block that can be reached from a root, by `owns` alone.
 
 It marks blocks and counts pointers; it knows no format of any libFS. A pointer that can't be right
-(outside the data area, to a destroyed block, to a block of another type, back to an ancestor) is
-*cut*: the bytes that its partition reads are zeroed, because an all-zero partition owns nothing,
-and the block gets its stamp anew. What `fsck.py` does with the marks, and the tables, is not here.
+(outside the data area, to a destroyed block, to a block of another type, to one of a file system
+whose root comes before, back to an ancestor) is *cut*: the bytes that its partition reads are
+zeroed, because an all-zero partition owns nothing, and the block gets its stamp anew. What
+`fsck.py` does with the marks, and the tables, is not here.
 
 Guarantees: ends on any bytes (a block is entered once, claims that repeat are bounded), does not
 recurse, keeps bits and not objects per block. What it can't judge (a type without a verified
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 from bitarray import bitarray
 
-from xnfs.disk.blocktype import BlockType
+from xnfs.disk.blocktype import ZERO, BlockType
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import ROOTS_TYPE, STAMP, Geometry, Seed, check_stamp_untrusted, stamp_block
 from xnfs.disk.records import BLOCK, Extent
@@ -66,16 +67,20 @@ class Walk:
         report: Callable[[Finding], None],
         progress: Callable[[int], None],
         proven: bitarray,
+        solid: bitarray,
     ) -> None:
         self._device, self._g, self._seed, self._types = device, geometry, seed, types
         self._report, self._progress = report, progress
-        self._proven = proven  # blocks whose own stamp says that they are metadata
+        # What earlier passes have learned: blocks whose own stamp says that they are metadata, and
+        # blocks of data that somebody else has as reserved only.
+        self._proven, self._solid = proven, solid
         self.marked = _bits(geometry.blocks)
         self.counts: dict[int, int] = {}  # of blocks with more than one pointer
         self.incomplete = False
         self.cuts = 0
         self._planes: dict[int, bitarray] = {}  # plain type -> its blocks
         self._meta = _bits(geometry.blocks)
+        self._mine = _bits(geometry.blocks)  # blocks of the root at hand
         self._open = _bits(geometry.blocks)  # ancestors of the block at hand
         self._bad: set[int] = set()
         self._visited = 0
@@ -104,6 +109,8 @@ class Walk:
 
     def _pointer(self, block: int, kind: BlockType, parent: int, part: int) -> None:
         """A pointer to one stamped block."""
+        if self._is_catalogue(parent):
+            self._mine.setall(0)  # the blocks below one root are done before the next begins
         if block in self._bad:
             self._cut(parent, part, "destroyed-block", f"names block {block}, which is destroyed")
         elif self._open[block]:
@@ -111,7 +118,9 @@ class Walk:
         elif self.marked[block] and not self._meta[block]:
             self._versus_plain(block, kind, parent, part)
         elif self.marked[block]:
-            if self._stamped_as(block) == kind.number:
+            if not self._mine[block]:
+                self._cut(parent, part, "two-roots", f"names block {block} of another file system")
+            elif self._stamped_as(block) == kind.number:
                 self.counts[block] = self.counts.get(block, 1) + 1
             else:
                 self._cut(parent, part, "two-types", f"names block {block} as {kind.spec.name}")
@@ -142,14 +151,16 @@ class Walk:
         except CorruptionError as e:
             self._destroyed(block, kind, parent, part, e)
             return
-        self.marked[block] = self._meta[block] = self._open[block] = True
+        self.marked[block] = self._meta[block] = self._open[block] = self._mine[block] = True
         self._visited += 1
         if self._visited % 256 == 0:
             self._progress(self._visited)
         self._push(block, 0, kind.number, 0, 0)
         repeats = 0
         for child in reversed(range(kind.nparts)):  # the first pointer on top: in order
-            repeats += self._partition(block, kind, raw, child, repeats)
+            lo, hi = kind.ranges[child]
+            if raw[lo:hi] != ZERO[lo:hi]:  # zeros own nothing: proved at installation
+                repeats += self._partition(block, kind, raw, child, repeats)
 
     def _destroyed(
         self, block: int, kind: BlockType, parent: int, part: int, why: CorruptionError
@@ -218,19 +229,40 @@ class Walk:
         plane = self._planes.setdefault(kind.number, _bits(self._g.blocks))
         end = start + count
         wrong = self._proven.find(1, start, end)
+        if wrong < 0 and kind.unreadable:
+            wrong = self._solid.find(1, start, end)
         if wrong < 0:
-            at = (self.marked[start:end] & ~plane[start:end]).find(1)
-            wrong = start + at if at >= 0 else -1
+            wrong = self._contested(start, end, kind, plane)
         if wrong >= 0:
             name = kind.spec.name
             self._cut(parent, part, "two-types", f"names block {wrong}, of another type, as {name}")
+            return
+        foreign = (plane[start:end] & ~self._mine[start:end]).find(1)
+        if foreign >= 0:
+            text = f"names block {start + foreign} of another file system"
+            self._cut(parent, part, "two-roots", text)
             return
         if plane.find(1, start, end) >= 0:
             for block in range(start, end):
                 if plane[block]:
                     self.counts[block] = self.counts.get(block, 1) + 1
         self.marked[start:end] = True
+        self._mine[start:end] = True
         plane[start:end] = True
+
+    def _contested(self, start: int, end: int, kind: BlockType, plane: bitarray) -> int:
+        """The first block that is another type's already; -1 if there is none. Reserved blocks hold
+        nothing, so that data win: the other pointer is cut in the next pass."""
+        others = self.marked[start:end] & ~plane[start:end]
+        if kind.unreadable or not others.any():
+            return start + others.find(1) if others.any() else -1
+        for number, other in self._planes.items():
+            if self._types[number].unreadable:
+                reserved = others & other[start:end]
+                self._solid[start:end] |= reserved
+                self.cuts += reserved.any()
+                others &= ~reserved
+        return start + others.find(1) if others.any() else -1
 
     # -- mending
 

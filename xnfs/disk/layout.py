@@ -37,6 +37,8 @@ TYPE_MAGIC: Final = b"XTYP"
 #: Feature flags that this version knows. An unknown incompat bit is refused.
 KNOWN_INCOMPAT: Final = 0
 KNOWN_RO_COMPAT: Final = 0
+#: Generations and transactions are counted up from 0; no image lives to see this.
+MAX_COUNTER: Final = (1 << 63) - 1
 #: Superblock.state
 CLEAN, DAMAGED = 1, 2
 
@@ -324,6 +326,8 @@ def decode_superblock_untrusted(raw: View) -> Superblock:
         raise BadImage(f"superblock: version {version}, block size {size}")
     layout = _geometry_untrusted(blocks, areas)
     created, generation, seq = areas[11:]
+    if max(generation, seq) > MAX_COUNTER:
+        raise BadImage(f"superblock: generation {generation}, transaction {seq}: out of range")
     name = text_untrusted(label)
     if name is None:
         raise BadImage("superblock: the label is not UTF-8")

@@ -154,6 +154,13 @@ class Ledger:
             for block in run:
                 self.remove_data(page, block, 1)
 
+    def discard(self, page: MetaPage, start: int, count: int) -> None:
+        """As `remove_data`; and the pages that nobody owns any more go."""
+        shared = self._tables.any_shared(start, count)
+        self.remove_data(page, start, count)
+        run = range(start, start + count)
+        self._registry.drop(b for b in run if not shared or self.owners(b) < 1)
+
     def remove_one(self, page: MetaPage, block: int) -> None:
         """`page` drops one pointer to a block that is counted by itself."""
         if page.shared.get(block):

@@ -12,18 +12,19 @@ Source: Kaashoek et al. 1997, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from xnfs.disk.acl import Acls
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.change import load_counts, newborn
-from xnfs.disk.flow import Edit, compare, edit_of
+from xnfs.disk.extents import merge
+from xnfs.disk.flow import Edit, bound, compare, edit_of
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import OP_BIRTH, Caller, Diff, Extent
 from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
-from xnfs.errors import NotFree, Refused
+from xnfs.errors import NotEmpty, NotFree, Refused
 
 
 class Reshaper:
@@ -113,15 +114,25 @@ class Reshaper:
         compare(edit, self._data)
         if edit.added:
             raise Refused("a held block is born without pointers")
-        self._acls.ask(who, kind, OP_BIRTH, 0, edit, (near.block, near.view))
+        self._acls.ask(who, kind, OP_BIRTH, 0, edit, (near.block, bytes(near.view)))
         load_counts(self._tables, [extent])
         self._registry.add_blank(block, 1, kind, 0, near.root)
         newborn(self._registry, block).view[:] = edit.new
         self._ledger.hold_new(block)
         self._observer([extent])
 
-    def bury_held(self, page: MetaPage) -> None:
-        """The temporary root gives up a block that nobody owns."""
+    def bury_held(self, page: MetaPage, free: Sequence[Extent]) -> None:
+        """The temporary root gives up a block that nobody owns, and with it the data that it owns:
+        `free` says exactly which. Raises NotEmpty if there is more, or metadata.
+        """
+        owned = _all_owned(page, self._data)
+        if owned != merge(free):
+            raise NotEmpty(f"block {page.block} owns {owned}, to be freed with it: {merge(free)}")
+        if any(self._types.get(t).stamp is not None for t, _start, _count in owned):
+            raise NotEmpty(f"block {page.block} still owns metadata")
+        load_counts(self._tables, owned)
+        for _t, start, count in owned:
+            self._ledger.discard(page, start, count)
         self._ledger.bury(page)
 
     def abandon(self, page: MetaPage, diff: Diff) -> None:
@@ -131,3 +142,12 @@ class Reshaper:
         for offset, data in diff:
             page.view[offset : offset + len(data)] = data
         self._registry.mark_dirty(page)
+
+
+def _all_owned(page: MetaPage, data: tuple[int, int]) -> list[Extent]:
+    kind, block = page.type, bytes(page.view)
+    if kind.owns_nothing(block):
+        return []
+    owned = [e for part in range(kind.nparts) for e in kind.owned(block, part)]
+    bound(owned, page.block, data, old=True)
+    return merge(owned)

@@ -81,7 +81,8 @@ class Xn(CatalogueCalls, ChangeCalls, PageCalls):
         Raises BadImage, VersionError, CorruptionError, DeviceError; the device then is the caller's
         to close.
         """
-        self._lock = threading.Condition(threading.RLock())
+        self._mutex = threading.RLock()
+        self._lock = threading.Condition(self._mutex)
         self._calls = 0
         self._clock = clock
         sb = self._sb = read_superblock_untrusted(device)
