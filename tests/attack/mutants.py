@@ -308,7 +308,7 @@ def newborns_bring_pointers(patch: Patch) -> None:
 
 
 def pointers_beyond_the_disk(patch: Patch) -> None:
-    patch.setattr("xnfs.disk.flow._bound", _nothing)
+    patch.setattr("xnfs.disk.flow.bound", _nothing)
     patch.setattr(change_calls.ChangeCalls, "_check_claims", _nothing)
 
 

@@ -10,14 +10,11 @@ from xnfs_trials.crash.subject import load
 
 from libfs.ffs import types
 
-#: What the acls of FFS let a stranger do and must not: open defects. (type, first byte)
+#: What the acls of FFS let a stranger do and must not: fields of the header, open defects.
 OPEN = {
-    ("ffs.dir", "bytes 32 to 40"),
-    ("ffs.dir", "bytes 40 to 48"),
-    ("ffs.dir", "bytes 56 to 64"),
-    ("ffs.dir", "bytes 120 to 128"),
-    ("ffs.inode", "bytes 32 to 40"),
-    ("ffs.inode", "bytes 56 to 64"),
+    (kind, f"bytes {at} to {at + 8}")
+    for kind, places in (("ffs.dir", (32, 40, 56, 104, 120)), ("ffs.inode", (32, 40, 56, 104)))
+    for at in places
 }
 
 

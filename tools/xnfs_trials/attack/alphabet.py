@@ -37,6 +37,9 @@ def calls(state: State, names: range) -> Iterator[Call]:
             yield from _page_calls(who, block, page.kind if page else "")
             none: list[Pointer | None] = [None] * SLOTS
             slots = page.slots if page and page.slots else none
+            owned = [p for p in slots if p]
+            for claims in ((), owned, owned[:1], [(DATA, blocks[-1])]):
+                yield "drop", who, (block, claims)
             for slot in range(SLOTS if slots[0] != slots[1] else 1):
                 yield from _changes(state, who, block, slot, slots, targets, blocks)
     yield from _token_calls(state, blocks)
@@ -49,7 +52,7 @@ def calls(state: State, names: range) -> Iterator[Call]:
 
 
 def _page_calls(who: str, block: int, kind: str) -> Iterator[Call]:
-    names = "read write evict pin unpin lock unlock hold drop".split()
+    names = "read write evict pin unpin lock unlock hold".split()
     yield from ((name, who, (block,)) for name in names)
     if kind != DATA:  # of data, that would be a write like any other
         yield "poke", who, (block,)

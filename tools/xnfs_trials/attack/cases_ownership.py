@@ -293,6 +293,13 @@ def _not_empty(s: Session) -> None:
     s.honest(lambda: s.xn.alloc_held(m.who, m.root, claim(NODE, held), init=()), "a held node")
     s.honest(lambda: s.xn.move(m.who, m.node, [slot(0)], held, [slot(0, DATA, m.data, 2)]), "move")
     s.refused(lambda: s.xn.drop(m.who, held), "a held node that owns blocks")
+    for claims in (
+        [claim(DATA, m.data)],
+        [claim(DATA, m.data, 3)],
+        [claim(DATA, s.a.data, 2)],
+        [claim(DATA, m.data, 2), claim(NODE, m.leaf)],
+    ):
+        s.refused(lambda: s.xn.drop(m.who, held, free=claims), "with other blocks than it owns")
     s.xn.move(m.who, held, [slot(0)], m.node, [slot(0, DATA, m.data, 2)])
     s.xn.drop(m.who, held)
 

@@ -178,6 +178,9 @@ class Ground:
         (extent,) = self._claims([claim])
         self.xn.alloc_held(who, self.number[near], extent, init=())
 
+    def _drop(self, who: Caller, block: int, free: Any = ()) -> None:
+        self.xn.drop(who, self.number[block], free=self._claims(free))
+
     def _readin(self, who: Caller, parent: int, slot: int, block: int) -> None:
         self.xn.readin(who, self.number[parent], slot, self.number[block], 1)
 
@@ -223,7 +226,7 @@ class Ground:
 
     def __getattr__(self, name: str) -> Callable[[Caller, int], object]:
         """Calls on one block have the kernel's own names."""
-        call = {"_hold": "hold", "_drop": "drop", "_pin": "pin", "_unpin": "unpin",
+        call = {"_hold": "hold", "_pin": "pin", "_unpin": "unpin",
                 "_lock": "lock", "_unlock": "unlock"}[name]  # fmt: skip
         return lambda who, block: getattr(self.xn, call)(who, self.number[block])
 

@@ -241,14 +241,22 @@ class State:
         self.blocks[claim[1]] = node(page.home, held=True)
         self.quiet = False
 
-    def drop(self, who: str, block: int) -> None:
-        """The temporary root lets go; what nobody owns then must be empty, and is free."""
+    def drop(self, who: str, block: int, free: Claims = ()) -> None:
+        """The temporary root lets go; what nobody owns then is free, and with it the data that it
+        owns: exactly what is claimed.
+        """
         page = self.meta(who, block, "w")
-        need(page.held, self.owners(block) or not any(page.slots))
+        owned = Counter(p for p in page.slots if p) if not self.owners(block) else Counter()
+        need(page.held, Counter(free) == owned, all(kind != NODE for kind, _block in free))
         self.effect()
         page.held, self.quiet = False, False
-        if not self.owners(block):
-            del self.blocks[block]
+        if self.owners(block):
+            return
+        self._marks({block: owned}, {}, (), free)
+        del self.blocks[block]
+        for _kind, data in free:
+            if data in self.blocks and not self.owners(data):
+                del self.blocks[data]
 
     # -- bytes and pages
 
