@@ -276,7 +276,7 @@ class Ground:
                 node = page.kind == NODE
                 slots = b"".join(map(self._slot, page.slots)) if node else b""
                 content = (page.text, slots) if page.filled else None
-                fresh, locked = node and page.fresh, bool(state.tokens.get(str(page.lock)))
+                fresh, locked = node and page.fresh, page.lock is not None
                 seen += (page.kind, page.dirty, fresh, page.pins, locked, content)
             out.append(seen)
         return tuple(out)

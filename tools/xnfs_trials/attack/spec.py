@@ -110,8 +110,8 @@ class State:
         return page
 
     def unlocked(self, page: Block, who: str) -> bool:
-        """A lock ends with the capability that took it."""
-        return page.lock in (None, who) or not self.tokens.get(str(page.lock))
+        """Nobody else has locked it."""
+        return page.lock in (None, who)
 
     # -- who owns what
 
@@ -389,12 +389,14 @@ class State:
         self.tokens[home + "'"] = True
 
     def revoke(self, who: str, token: str) -> None:
-        """One's own, or what derives from it."""
+        """One's own, or what derives from it. Its locks end with it."""
         self.live(who)
         need(self.tokens.get(token), who in (token, token[0]))
         self.effect()
         for derived in [t for t in self.tokens if t in (token, token + "'")]:
             self.tokens[derived] = False
+            for page in self.blocks.values():
+                page.lock = None if page.lock == derived else page.lock
 
     # -- what the kernel may decide
 
