@@ -11,7 +11,7 @@ with the options and open flags that say so. Times are ns, sizes and offsets byt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock as Mutex
 
 from libfs.posix import attributes, data, names, opening, rename, xattrs
@@ -191,6 +191,13 @@ class Posix:
         """See `opening.readdir`. Go on with the `next` of the last one."""
         with self._lock:
             return opening.readdir(self._core, fh, cookie, count)
+
+    def readdirplus(
+        self, fh: Fh, cookie: int, count: int, wanted: Callable[[], bool]
+    ) -> tuple[list[Dirent], list[Attr | None]]:
+        """As `readdir`, with attributes where there are any. See `opening.readdirplus`."""
+        with self._lock:
+            return opening.readdirplus(self._core, fh, cookie, count, wanted)
 
     def releasedir(self, fh: Fh) -> None:
         """See `opening.release`."""
