@@ -122,6 +122,8 @@ class FileData:
         """Have blocks [first, end) of an extent cached."""
         vol = self._vol
         vol.ensure(piece.owner)
+        if piece.end <= READ_AHEAD_MIN:  # a small file: what comes next is another one
+            vol.ahead.lone(piece.block + first)
         vol.readin(piece.owner, piece.slot, piece.block + first, end - first)
 
     # -- writing

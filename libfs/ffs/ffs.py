@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
@@ -205,12 +206,12 @@ class Ffs:
         v = vol.vnodes.get(parent)
         if v is None or v.mode >> 12 != DT_DIR:
             v = vol.directory(parent)
-        found = self._dirs.find(v, name)
-        if found is None:
+        nb = self._dirs.where(v, name)
+        found = None if nb is None else nb.names.get(name)
+        if nb is None or found is None:
             return None
         ino = found[1]
         if ino not in vol.home:
-            nb = self._dirs.holder(v, name)
             vol.set_home(ino, nb.block, found[0])
         return Ino(ino)
 
@@ -221,20 +222,40 @@ class Ffs:
 
     def readdir(self, directory: Ino, cookie: int) -> Iterator[Dirent]:
         """Entries after `cookie`."""
-        entries = self._dirs.entries(self._directory(directory), cookie)
-        while True:
-            entry = self._next_entry(entries)
-            if entry is None:
-                return
-            yield entry
+        try:
+            yield from self._dirs.entries(self.volume.directory(directory), cookie)
+        except XnError as error:
+            raise self._answer(error) from error
+
+    def getattrs(
+        self, directory: Ino, entries: Sequence[Dirent], *, read: bool
+    ) -> list[Attr | None]:
+        """Attributes of entries, read in few pieces."""
+        vnodes = self.volume.vnodes
+        if read:
+            self._fetch(directory, [entry for entry in entries if entry.ino not in vnodes])
+        found: list[Attr | None] = []
+        for entry in entries:
+            v = vnodes.get(entry.ino)
+            attr = None
+            if v is not None:
+                attr = v.attr or v.attributes()
+            elif read:
+                with suppress(FsError):
+                    attr = self.getattr(entry.ino)
+            found.append(attr)
+        return found
 
     @answers
-    def _directory(self, ino: Ino) -> Vnode:
-        return self.volume.directory(ino)
-
-    @answers
-    def _next_entry(self, entries: Iterator[Dirent]) -> Dirent | None:
-        return next(entries, None)
+    def _fetch(self, directory: Ino, entries: Sequence[Dirent]) -> None:
+        """Have the inodes of entries at hand, and know where their pointers lie."""
+        vol = self.volume
+        v, home = vol.directory(directory), vol.home
+        for entry in entries:
+            if entry.ino not in home:
+                nb = self._dirs.holder(v, entry.name)
+                vol.set_home(entry.ino, nb.block, nb.names[entry.name][0])
+        vol.ahead.many(entry.ino for entry in entries)
 
     @answers
     def entries(self, directory: Ino) -> int:

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from libfs.ffs import format as f
 from libfs.ffs import types as t
+from libfs.ffs.ahead import ReadAhead
 from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.ffs.syncing import Sync
@@ -34,6 +35,7 @@ PART_BITS: Final = 10
 VNODES: Final = 20_000
 #: Longest chain from the root to a block: a bound for a loop over what the disk says.
 MAX_CHAIN: Final = 4096
+_HEADER_END: Final = f.HEADER_AT + f.HEADER.size
 
 KIND_TYPES: Final = {
     f.P_DATA: t.DATA,
@@ -67,6 +69,7 @@ class Volume:
         self.who = Caller(cap)
         xn.pin(self.who, root_block)  # every chain of parents ends in it
         self.cache = PageCache(xn, self.who, self._dropped)
+        self.ahead = ReadAhead(xn, self.who)
         self.decoded: dict[int, Any] = {}
         self.home: dict[int, int] = {}
         self.vnodes: OrderedDict[int, Vnode] = OrderedDict()
@@ -131,6 +134,7 @@ class Volume:
             chain.append((home, block))
             block = home >> PART_BITS
         for home, child in reversed(chain):
+            self.ahead.lone(child)
             self.readin(home >> PART_BITS, home & (1 << PART_BITS) - 1, child, 1)
 
     def readin(self, parent: int, part: int, start: int, count: int) -> None:
@@ -183,7 +187,10 @@ class Volume:
         """The inode `ino`. Raises ESTALE if nobody knows where it lies."""
         v = self.vnodes.get(ino)
         if v is None:
-            v = self.vnodes[ino] = decode_untrusted(ino, self.block(ino))
+            self.ensure(ino)
+            head = self.xn.read(self.who, ino, 0, _HEADER_END)
+            v = self.vnodes[ino] = decode_untrusted(ino, head)
+            self.cache.touch(ino)
             if len(self.vnodes) > VNODES:
                 self._forget_vnodes()
         return v

@@ -183,6 +183,14 @@ class FileSystem(Protocol):
         meanwhile, also by a new call with the last cookie. 0 < cookie < 2**63 - 2.
         """
 
+    def getattrs(
+        self, directory: Ino, entries: Sequence[Dirent], *, read: bool
+    ) -> list[Attr | None]:
+        """Attributes of entries that `readdir` has just given, one for one.
+
+        None for an inode that is damaged, and, unless `read`, for one that is not in memory.
+        """
+
     def entries(self, directory: Ino) -> int:
         """How many entries (0 = may be removed)."""
 

@@ -137,6 +137,11 @@ class MemoryFs:
             if at > cookie:
                 yield Dirent(name, ino, self._node(ino).mode >> 12, at)
 
+    def getattrs(
+        self, directory: Ino, entries: Sequence[Dirent], *, read: bool
+    ) -> list[Attr | None]:
+        return [self.getattr(entry.ino) for entry in entries]
+
     def entries(self, directory: Ino) -> int:
         return len(self._directory(directory).entries)
 

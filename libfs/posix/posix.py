@@ -196,6 +196,13 @@ class Posix:
         with self._lock:
             return opening.readdir(self._core, fh, cookie, count)
 
+    def readdirplus(
+        self, fh: Fh, cookie: int, count: int, wanted: Callable[[], bool]
+    ) -> tuple[list[Dirent], list[Attr | None]]:
+        """As `readdir`, with attributes where there are any. See `opening.readdirplus`."""
+        with self._lock:
+            return opening.readdirplus(self._core, fh, cookie, count, wanted)
+
     def releasedir(self, fh: Fh) -> None:
         """See `opening.release`."""
         with self._lock:

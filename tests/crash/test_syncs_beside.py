@@ -4,10 +4,12 @@ the request makes. Here one comes before nearly every call that changes somethin
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from xnfs_trials.crash import ffstrial
+from xnfs_trials.crash.choices import QUICK
 from xnfs_trials.crash.explore import explore
 from xnfs_trials.crash.ffstrial import FfsTrial
 from xnfs_trials.crash.workload import random_ops
@@ -47,7 +49,7 @@ def run(seed: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(ffstrial, "Xn", Interrupting)
         trial = FfsTrial(ops, log_blocks=32)
-    stats = explore(trial, seed, mount_every=16, samples=3, torn=1)
+    stats = explore(trial, seed, mount_every=16, plan=replace(QUICK, samples=3, torn=1))
     assert not stats.failures, stats.failures[0]
 
 
