@@ -238,15 +238,17 @@ class _Run:
         # Of a broken disk nothing can be promised.
         question = verdict.number, None if verdict.broken else self._question(cut)
         answer = verdict.broken or self.known.answers.get(question)
+        below: list[Verdict] = []
         if answer is None:
             self.stats.promises += 1
             answer = self._promise(verdict.shown, cut)
             self.known.answers.put(question, answer)
-            for below in list(verdict.below.values()):
-                out += [f"if recovery is cut: {text}" for text in self._answer(below, cut)]
+            below = list(verdict.below.values())
         if answer and question not in self._told:
             self._told.add(question)
             out += answer
+        for each in below:  # after its own: what is wrong without a second cut is said so
+            out += [f"if recovery is cut: {text}" for text in self._answer(each, cut)]
         return out
 
     def _question(self, cut: Cut) -> Hashable:

@@ -25,7 +25,7 @@ import stat
 import struct
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
@@ -267,13 +267,13 @@ class Model:
         self, known: list[Node], inode: Inode, cut: Cut, *, synced: bool
     ) -> tuple[Node | None, str]:
         """Which of the nodes that had this number it may be; else why not the last of them."""
-        reason = "there never was one"
-        for node in known:
+        reason = ""
+        for node in reversed(known):  # an older one may look alike: the newest is what is there
             why = self._mismatch(node, inode, cut, synced=synced)
             if why is None:
                 return node, ""
-            reason = why
-        return None, reason
+            reason = reason or why
+        return None, reason or "there never was one"
 
     def _gone(self, shown: Collection[int], cut: Cut) -> Iterator[str]:
         for node in self.nodes.values():
@@ -302,7 +302,7 @@ class Model:
             _between(got, records) if WHOLE in self.promises else _each(got, records)
         )
         if not alike:
-            return f"{got} is none of {records} (versions {low}..{cut.version})"
+            return f"{_unlike(got, records)} (versions {low}..{cut.version})"
         if names_low > low:
             links = [(r.nlink, r.names) for r in node.records.window(names_low, cut.version)]
             if (got.nlink, got.names) not in links:
@@ -347,8 +347,21 @@ class Model:
             child = inode.entries.get(name)
             allowed = {self.nodes[n].ino if n else None for n in history.window(low, cut.version)}
             if child not in allowed:
-                return f"{name!r} is {child}, not {allowed} (versions {low}..{cut.version})"
+                shown = "gone" if child is None else f"inode {child}"
+                want = " or ".join(sorted("nothing" if c is None else str(c) for c in allowed))
+                return f"{name!r} is {shown}, not {want} (versions {low}..{cut.version})"
         return None
+
+
+def _unlike(got: Record, records: list[Record]) -> str:
+    """What a record has that none of these has, for people."""
+    parts = []
+    for each in fields(Record):
+        there = getattr(got, each.name)
+        known = list(dict.fromkeys(getattr(r, each.name) for r in records))
+        if there not in known:
+            parts.append(f"{each.name} is {there!r}, not {' or '.join(map(repr, known))}")
+    return "; ".join(parts) or "a mixture of versions"
 
 
 def _low(acks: History[int], cut: Cut, default: int) -> int:
