@@ -205,3 +205,18 @@ def test_collect_removing_a_root_with_held_blocks() -> None:
     assert not kit.xn.damaged
     assert kit.xn.stats()["held"] == 0
     kit.xn.close()
+
+
+def test_collect_a_pointer_to_a_root_beside_the_catalogues(kit: Kit) -> None:
+    """The catalogue owns the root as any block owns what it names. Counted too low, the root's
+    block would be free, and somebody else's, as soon as the other pointer goes.
+    """
+    kit.share(kit.root, 0, NODE, kit.root)
+    kit.sync()
+    assert collect(kit) == 0
+    assert kit.xn.refs(kit.root) == 2
+    kit.free(kit.root, 0)
+    kit.sync()
+    assert kit.xn.refs(kit.root) == 1
+    assert kit.find() != kit.root
+    assert not kit.reopen().xn.damaged

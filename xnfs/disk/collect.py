@@ -61,7 +61,9 @@ class Collector:
         self._visited = 0
         #: swept, or given up: nothing is freed any more
         self.over = False
+        roots = list(roots)
         self._mark(roots)
+        self._count(roots)  # the catalogue's pointer is one of the owners
         self._mark((self._type_of(b), b, 1) for b in ledger.held)
 
     def saw(self, extents: Iterable[Extent]) -> None:
