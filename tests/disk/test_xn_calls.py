@@ -9,6 +9,7 @@ import pytest
 
 from tests.disk.xn_kit import (
     DATA,
+    HIDDEN,
     NODE,
     NUMBER,
     RAW,
@@ -352,3 +353,17 @@ def test_calls_after_close(kit: Kit) -> None:
         with pytest.raises(XnError):
             call()
     assert kit.pool.used("xn") == 0
+
+
+@pytest.mark.parametrize("kind", [DATA, HIDDEN])
+def test_calls_refs_of_a_run_that_waits_for_a_commit(kit: Kit, kind: int) -> None:
+    """No pointer in memory names it any more, though it is not free (R1)."""
+    start = kit.add(kit.root, 0, kind, 3)
+    assert [kit.xn.refs(start + i) for i in range(3)] == [1, 1, 1]
+    kit.sync()
+    kit.free(kit.root, 0)
+    assert [kit.xn.refs(start + i) for i in range(3)] == [0, 0, 0]
+    assert kit.find() == start + 3
+    kit.sync()
+    assert [kit.xn.refs(start + i) for i in range(3)] == [0, 0, 0]
+    assert kit.find() == start
