@@ -99,6 +99,16 @@ def test_calls_install_type_refuses(kit: Kit, change: dict[str, Any]) -> None:
     assert kit.xn.type_number("t.bad") is None
 
 
+def test_calls_a_run_of_no_blocks_is_no_pointer(kit: Kit) -> None:
+    """Also where the installation looks at what zeros own."""
+    owns = "def owns(meta, part):\n    emit(0, u64(meta, 72 + part * 16), u32(meta, 68 + part * 16))"
+    number = kit.xn.install_type(kit.admin, replace(SPECS[2], name="t.empty", owns=owns))
+    info = kit.xn.install_root(kit.admin, "empty", number)
+    kit.xn.update(Caller(info.cap), info.block, [(72, b"\1")])
+    with pytest.raises(XnError):
+        kit.xn.update(Caller(info.cap), info.block, [(68, b"\1")])
+
+
 def test_calls_roots(kit: Kit) -> None:
     info = kit.xn.install_root(kit.admin, "other", NUMBER[NODE])
     assert [r.name for r in kit.xn.roots()] == ["main", "other"]
