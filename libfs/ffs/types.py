@@ -8,9 +8,11 @@ with one range): `names`, `check`.
 What the acls guarantee, whatever libFS makes the call:
 
 - A1 names are well formed, lie in the leaf that their hash belongs to, and are unique in it;
-- A2 only who may write and search a directory changes its names;
+- A2 only who may write and search a directory changes its names, and what its header says of them
+  (but for the link count of an empty one, which goes to 0 with its name: that is its parent's);
 - A3 only the owner changes mode, group, access list, and times at will; only root changes owners;
-- A4 who writes to a file changes none of that: set-id bits can only go, times are now;
+- A4 who writes to a file changes none of that: set-id bits can only go, times are now; who has no
+  right to write to a directory, symlink or device does not move the time of its last write;
 - A5 a new inode belongs to who made it.
 
 The right to write data is checked when a file is opened (`op` 0): POSIX keeps it after a chmod.
@@ -112,7 +114,16 @@ if op == 1:
 {indent(_CHANGED, "    ")}\
     if u64(old, 112) != u64(new, 112):
         want = 2
-    if not same(old, 512, new, 512, 2560):
+    if u64(old, 104) != u64(new, 104) or not same(old, 32, new, 32, 8):
+        want = 3
+    if u16(old, 18) != u16(new, 18) or u32(old, 84) != u32(new, 84):
+        want = 3
+    if not same(old, 124, new, 124, 324) or not same(old, 456, new, 456, 56):
+        want = 3
+    links = u32(new, 28)
+    if links != u32(old, 28) and max(links, u64(new, 104)) > 0:
+        want = 3
+    if not same(old, 512, new, 512, 2560) or u32(old, 120) != u32(new, 120):
         want = 3
         if u16(new, 18) & 2 > 0:
             if not zero(new, 1024, 2048):

@@ -163,6 +163,73 @@ def test_types_no_raw_writes(raw: Raw) -> None:
         raw.xn.write_raw(Caller(raw.cap), ino, f.INLINE_AT, b"x")
 
 
+@pytest.mark.parametrize(
+    ("fields", "errors"),
+    [
+        ({"size": 4096}, (EACCES, EACCES, EACCES, 0)),
+        ({"blocks": 7}, (EACCES, EACCES, 0, 0)),
+        ({"nlink": 3}, (EACCES, EACCES, EACCES, 0)),
+        ({"depth": 1}, (EACCES, EACCES, EACCES, 0)),
+        ({"flags": 5}, (EACCES, EACCES, EACCES, 0)),
+        ({"entries": 9}, (EACCES, EACCES, EACCES, 0)),
+        ({"names": 9}, (EACCES, EACCES, EACCES, 0)),
+        ({"heap": 65535}, (EUCLEAN, EUCLEAN, EUCLEAN, EUCLEAN)),
+        ({"heap": 0}, (EUCLEAN, EUCLEAN, EUCLEAN, EUCLEAN)),
+        ({"parent": 9}, (EACCES, EACCES, 0, 0)),
+        ({"mtime": -1}, (EACCES, EACCES, 0, 0)),
+        ({"mtime": -1, "entries": 9}, (EACCES, EACCES, EACCES, 0)),
+        ({"atime": -1, "ctime": -1}, (0, 0, 0, 0)),
+    ],
+)
+def test_types_header_of_anothers_directory(
+    raw: Raw, fields: dict[str, int], errors: tuple[int, ...]
+) -> None:
+    """What names, and times and blocks, say of a directory is changed by who may change those: for
+    the first that is write and search, for the others write."""
+    for other, answer in zip((0, 5, 6, 7), errors, strict=True):
+        new = New(stat.S_IFDIR | 0o750 | other, ALICE.uid, ALICE.gid)
+        ino = raw.fs.create(ROOT, raw.fs.root, b"d%d" % other, new)
+        now = raw.fs.now()
+        wanted = {name: now if value < 0 else value for name, value in fields.items()}
+        assert raw.change(BOB, raw.header(ino, **wanted)) == answer, other
+
+
+def test_types_what_lies_beside_a_directorys_header(raw: Raw) -> None:
+    ino = raw.fs.create(ROOT, raw.fs.root, b"d", New(stat.S_IFDIR | 0o755, ALICE.uid, ALICE.gid))
+    for at in (124, 255, 256, 440, 456, 511):
+        assert raw.change(BOB, {ino: [(at, b"\1")]}) == EACCES
+        assert raw.change(ALICE, {ino: [(at, b"\1")]}) == 0
+
+
+def test_types_owner_of_a_closed_directory(raw: Raw) -> None:
+    """Times, mode, group and attributes are the owner's whatever the mode says."""
+    ino = raw.fs.create(ROOT, raw.fs.root, b"d", New(stat.S_IFDIR, ALICE.uid, ALICE.gid))
+    assert raw.change(ALICE, raw.header(ino, mtime=5, gid=44, blocks=1)) == 0
+    assert raw.change(ALICE, raw.header(ino, entries=5)) == EACCES
+    assert raw.change(ALICE, raw.header(ino, mode=stat.S_IFDIR | 0o700)) == 0
+    assert raw.change(ALICE, raw.header(ino, entries=5)) == 0
+
+
+def test_types_anothers_empty_directory_goes_while_it_is_open(raw: Raw) -> None:
+    """Write and search on its parent are enough for that, as POSIX wants it."""
+    fs = raw.fs
+    above = fs.create(ROOT, fs.root, b"above", New(stat.S_IFDIR | 0o755, BOB.uid, BOB.gid))
+    ino = fs.create(ROOT, above, b"d", New(stat.S_IFDIR | 0o700, ALICE.uid, ALICE.gid))
+    fs.unlink(BOB, above, b"d", keep=True)
+    assert fs.getattr(ino).nlink == 0
+    fs.forget(ino)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
+def test_types_times_of_what_is_no_file_need_write(raw: Raw, kind: int) -> None:
+    """No data is written to it, so that nobody's data tells its time."""
+    target = b"here" if kind == stat.S_IFLNK else b""
+    for mode, answer in ((0o755, EACCES), (0o777, 0)):
+        new = New(kind | mode, ALICE.uid, ALICE.gid, target=target)
+        ino = raw.fs.create(ROOT, raw.fs.root, b"%o" % mode, new)
+        assert raw.change(BOB, raw.header(ino, mtime=raw.fs.now())) == answer
+
+
 class Directory(Raw):
     """A directory of Alice, inline or hashed, and edits that put a name into it."""
 
