@@ -185,6 +185,16 @@ if uid > 0:
             want = 2
 """
 
+#: A6: the header of any inode, old or new, can be decoded (`inode.decode_untrusted` asks the same).
+SANE: Final = """\
+size = u64(new, 32)
+if size > MOST or (u64(new, 40) | u64(new, 104)) >> 56 > 0 or u32(new, 84) > DEPTH:
+    return 117
+inline = u16(new, 18) & 1
+if KIND:
+    return 117
+"""
+
 #: A5: the header of a new inode; the witness is its directory, if it has one.
 BIRTH: Final = """\
 if uid > 0:

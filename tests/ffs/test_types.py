@@ -11,6 +11,7 @@ import pytest
 
 from libfs.ffs import format as f
 from libfs.ffs import types as t
+from libfs.ffs.inode import decode_untrusted
 from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import Ino, New, User
 from tests.ffs.support import ALICE, BOB, FILE, ROOT, Disk, write
@@ -228,6 +229,59 @@ def test_types_times_of_what_is_no_file_need_write(raw: Raw, kind: int) -> None:
         new = New(kind | mode, ALICE.uid, ALICE.gid, target=target)
         ino = raw.fs.create(ROOT, raw.fs.root, b"%o" % mode, new)
         assert raw.change(BOB, raw.header(ino, mtime=raw.fs.now())) == answer
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        ({"size": 2**44}, 0),
+        ({"size": 2**44 + 1}, EUCLEAN),
+        ({"size": 2**64 - 1}, EUCLEAN),
+        ({"depth": 3}, 0),
+        ({"depth": 4}, EUCLEAN),
+        ({"blocks": 2**56 - 1}, 0),
+        ({"blocks": 2**56}, EUCLEAN),
+        ({"entries": 2**56}, EUCLEAN),
+        ({"flags": f.I_INLINE, "size": 2560}, 0),
+        ({"flags": f.I_INLINE, "size": 2561}, EUCLEAN),
+    ],
+)
+@pytest.mark.parametrize("user", [ROOT, ALICE, BOB], ids=["root", "owner", "stranger"])
+def test_types_header_that_could_not_be_read(
+    raw: Raw, user: User, fields: dict[str, int], answer: int
+) -> None:
+    """One such inode would make the file system read-only for everybody."""
+    ino = raw.file(ALICE)
+    assert raw.change(user, raw.header(ino, **fields)) == answer
+    assert decode_untrusted(ino, raw.xn.read(Caller(raw.cap), ino, 0, f.BLOCK)).ino == ino
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"flags": 0}, {"flags": 3}, {"size": 2**44 + 1}, {"depth": 4}, {"entries": 2**56}],
+)
+def test_types_header_of_a_directory_that_could_not_be_read(
+    raw: Raw, fields: dict[str, int]
+) -> None:
+    ino = raw.fs.create(ROOT, raw.fs.root, b"d", New(stat.S_IFDIR | 0o755, ALICE.uid, ALICE.gid))
+    for user in (ROOT, ALICE):
+        assert raw.change(user, raw.header(ino, **fields)) == EUCLEAN
+
+
+def test_types_inode_is_born_readable(raw: Raw) -> None:
+    number, block = raw.xn.type_number(t.INODE), raw.xn.find_free(raw.fs.root, 1)[0]
+    assert number is not None
+    made = raw.fs._names._inode(block, New(FILE.mode, ALICE.uid, ALICE.gid), raw.fs.root)
+    for size, answer in ((2561, EUCLEAN), (2**44 + 1, EUCLEAN), (2560, 0)):
+        made.size = size
+        init = [(f.HEADER_AT, made.pack())]
+        who = Caller(raw.cap, ALICE.uid, ALICE.gid)
+        got = 0
+        try:
+            raw.xn.alloc_held(who, raw.fs.volume.super, (number, block, 1), init=init)
+        except AclRefused as refused:
+            got = refused.errno
+        assert got == answer
 
 
 class Directory(Raw):
