@@ -101,7 +101,8 @@ def test_calls_install_type_refuses(kit: Kit, change: dict[str, Any]) -> None:
 
 def test_calls_a_run_of_no_blocks_is_no_pointer(kit: Kit) -> None:
     """Also where the installation looks at what zeros own."""
-    owns = "def owns(meta, part):\n    emit(0, u64(meta, 72 + part * 16), u32(meta, 68 + part * 16))"
+    run = "u64(meta, 72 + part * 16), u32(meta, 68 + part * 16)"
+    owns = f"def owns(meta, part):\n    emit(0, {run})\n"
     number = kit.xn.install_type(kit.admin, replace(SPECS[2], name="t.empty", owns=owns))
     info = kit.xn.install_root(kit.admin, "empty", number)
     kit.xn.update(Caller(info.cap), info.block, [(72, b"\1")])
