@@ -74,8 +74,8 @@ class PageCache:
         if blocks:
             self._xn.writeback(self._who, blocks)
 
-    def synced(self) -> None:
-        """Everything is clean."""
+    def written(self) -> None:
+        """All that is dirty is on its way."""
         self._dirty.clear()
         self._dirty_blocks = 0
 

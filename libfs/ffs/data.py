@@ -122,6 +122,8 @@ class FileData:
         """Have blocks [first, end) of an extent cached."""
         vol = self._vol
         vol.ensure(piece.owner)
+        if piece.end <= READ_AHEAD_MIN:  # a small file: what comes next is another one
+            vol.ahead.lone(piece.block + first)
         vol.readin(piece.owner, piece.slot, piece.block + first, end - first)
 
     # -- writing
@@ -181,9 +183,9 @@ class FileData:
         batch.set(v, blocks=v.blocks + 1)
         batch.edit(v.ino, f.INLINE_AT, bytes(len(old)))
         batch.alloc.append((self._vol.type[f.P_DATA], start, 1))
+        batch.fill(start, old)
         self._map.put(batch, v, self._map.root(v), 0, 1, f.P_DATA, start)
         batch.commit()
-        self._vol.xn.write_raw(self._vol.who, start, 0, old)
         self._vol.cache.wrote(start, 1)
 
     def _write_pieces(self, who: Caller, v: Vnode, offset: int, data: bytes | memoryview) -> int:
@@ -252,7 +254,7 @@ class FileData:
             self._bind(Piece(*piece), lo, hi, at, at + len(data))
             vol.xn.write_raw(vol.who, block, at, data)
         vol.cache.wrote(block + lo, hi - lo)
-        v.wrote(block + lo, block + hi)
+        v.wrote(block + lo, block + hi, vol.epoch)
 
     def _bind(self, piece: Piece, lo: int, hi: int, start: int, end: int) -> None:
         """Have blocks [lo, hi) of an extent bound; read the ends if they are written in part."""

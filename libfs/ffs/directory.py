@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from libfs.ffs import format as f
@@ -40,6 +41,8 @@ from xnfs import Caller, CorruptionError
 
 #: Splits that one insertion can need: a bound for a loop.
 MAX_SPLITS: Final = 128
+#: Leaves fetched at once when a directory is listed.
+LEAVES_AHEAD: Final = 64
 #: Cookies have 62 bits.
 COOKIE_SHIFT: Final = 2
 
@@ -55,14 +58,16 @@ class Directories:
 
     def find(self, v: Vnode, name: bytes) -> Named | None:
         """(slot, inode, kind, d_type) of a name; None if it is not there."""
-        if v.flags & f.I_HASHED:
-            nb = self.leaf(v, name_hash(v.hash_key, name))
-            return None if nb is None else nb.names.get(name)
-        return self.inline(v).names.get(name)
+        nb = self.where(v, name)
+        return None if nb is None else nb.names.get(name)
+
+    def where(self, v: Vnode, name: bytes) -> NameBlock | None:
+        """The block that a name belongs to, if there is one yet."""
+        return self.leaf(v, name_hash(v.hash_key, name)) if v.flags & f.I_HASHED else self.inline(v)
 
     def holder(self, v: Vnode, name: bytes) -> NameBlock:
         """The block that has the name. Raises: ENOENT."""
-        nb = self.leaf(v, name_hash(v.hash_key, name)) if v.flags & f.I_HASHED else self.inline(v)
+        nb = self.where(v, name)
         if nb is None or name not in nb.names:
             raise FsError(errno.ENOENT)
         return nb
@@ -154,10 +159,19 @@ class Directories:
             return self.inline(v), f.HASH_MAX + 1
         table, slot = self.place(v, h)
         if slot >= 0 and table.kind(slot) == f.P_LEAF:
+            self._fetch_leaves(table, slot)
             nb = self.leaf_at(v, table, slot)
             if nb.lo <= h <= nb.hi:
                 return nb, nb.hi + 1
         return None, table.gap_end(h)
+
+    def _fetch_leaves(self, table: Table, slot: int) -> None:
+        """Have the leaf of a slot and those after it at hand, unless it is."""
+        ahead, decoded = self._vol.ahead, self._vol.decoded
+        block = table.block_at(slot)
+        if block not in decoded and not ahead.at_hand(block):
+            slots = islice((s for s in table.used() if s >= slot), LEAVES_AHEAD)
+            ahead.many(b for s in slots if (b := table.block_at(s)) not in decoded)
 
     # -- room
 

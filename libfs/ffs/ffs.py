@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
@@ -21,9 +22,10 @@ from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
 from libfs.ffs.names import LINK_MAX, Names
 from libfs.ffs.place import Placer
 from libfs.ffs.superblock import decode_super_untrusted, make
+from libfs.ffs.syncing import Sync
 from libfs.ffs.volume import Batch, Volume
 from libfs.ffs.xattrs import Xattrs
-from libfs.posix.interface import Attr, Change, Dirent, FsError, Ino, New, StatFs, User
+from libfs.posix.interface import Attr, Change, Dirent, FsError, Ino, New, StatFs, Syncing, User
 from xnfs import (
     AclRefused,
     Caller,
@@ -61,7 +63,7 @@ def answers(method: F) -> F:
     """The boundary of a request: errors of the kernel leave as `FsError`."""
 
     @wraps(method)
-    def request(self: Ffs, *args: Any, **kwargs: Any) -> Any:
+    def request(self: Ffs | _Syncing, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except XnError as error:
@@ -204,12 +206,12 @@ class Ffs:
         v = vol.vnodes.get(parent)
         if v is None or v.mode >> 12 != DT_DIR:
             v = vol.directory(parent)
-        found = self._dirs.find(v, name)
-        if found is None:
+        nb = self._dirs.where(v, name)
+        found = None if nb is None else nb.names.get(name)
+        if nb is None or found is None:
             return None
         ino = found[1]
         if ino not in vol.home:
-            nb = self._dirs.holder(v, name)
             vol.set_home(ino, nb.block, found[0])
         return Ino(ino)
 
@@ -220,20 +222,40 @@ class Ffs:
 
     def readdir(self, directory: Ino, cookie: int) -> Iterator[Dirent]:
         """Entries after `cookie`."""
-        entries = self._dirs.entries(self._directory(directory), cookie)
-        while True:
-            entry = self._next_entry(entries)
-            if entry is None:
-                return
-            yield entry
+        try:
+            yield from self._dirs.entries(self.volume.directory(directory), cookie)
+        except XnError as error:
+            raise self._answer(error) from error
+
+    def getattrs(
+        self, directory: Ino, entries: Sequence[Dirent], *, read: bool
+    ) -> list[Attr | None]:
+        """Attributes of entries, read in few pieces."""
+        vnodes = self.volume.vnodes
+        if read:
+            self._fetch(directory, [entry for entry in entries if entry.ino not in vnodes])
+        found: list[Attr | None] = []
+        for entry in entries:
+            v = vnodes.get(entry.ino)
+            attr = None
+            if v is not None:
+                attr = v.attr or v.attributes()
+            elif read:
+                with suppress(FsError):
+                    attr = self.getattr(entry.ino)
+            found.append(attr)
+        return found
 
     @answers
-    def _directory(self, ino: Ino) -> Vnode:
-        return self.volume.directory(ino)
-
-    @answers
-    def _next_entry(self, entries: Iterator[Dirent]) -> Dirent | None:
-        return next(entries, None)
+    def _fetch(self, directory: Ino, entries: Sequence[Dirent]) -> None:
+        """Have the inodes of entries at hand, and know where their pointers lie."""
+        vol = self.volume
+        v, home = vol.directory(directory), vol.home
+        for entry in entries:
+            if entry.ino not in home:
+                nb = self._dirs.holder(v, entry.name)
+                vol.set_home(entry.ino, nb.block, nb.names[entry.name][0])
+        vol.ahead.many(entry.ino for entry in entries)
 
     @answers
     def entries(self, directory: Ino) -> int:
@@ -394,26 +416,23 @@ class Ffs:
     # -- the whole
 
     @answers
-    def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
-        """On return all of it survives any power cut, and so does every earlier change of a name:
-        programs sync a file and trust that what they renamed before is there too, as on ext4.
-        """
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
+        """Every earlier change of a name goes with it. Raises: EROFS if what is dirty can't become
+        durable any more, because corruption was seen."""
         vol = self.volume
-        if inos is None:
-            vol.sync_all()
-            return
-        vnodes = [vol.vnode(ino) for ino in inos]
-        blocks = list(vol.renamed)
-        for v in vnodes:
-            if not (data_only and vol.only_times(v)):
-                vol.flush(v)
-                blocks.append(v.ino)
-            blocks += [b for lo, hi in v.written for b in range(lo, hi)]
-        vol.xn.sync(vol.who, blocks)
-        vol.renamed.clear()
-        for v in vnodes:
-            v.written.clear()
-            v.tail = 0
+        if vol.readonly:
+            if any(vol.xn.dirty_count()) and not self._closed:
+                raise FsError(errno.EROFS)
+            return None
+        vnodes = None if inos is None else [vol.vnode(ino) for ino in inos]
+        return _Syncing(self, Sync(vol, vnodes, data_only=data_only))
+
+    def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
+        """The three steps of it, one after the other."""
+        syncing = self.begin_sync(inos, data_only=data_only)
+        if syncing is not None:
+            syncing.wait()
+            syncing.done()
 
     @answers
     def statfs(self) -> StatFs:
@@ -423,18 +442,19 @@ class Ffs:
         return StatFs(hi - lo, free, free, hi - lo, free)
 
     @answers
-    def idle(self) -> None:
+    def idle(self) -> Syncing | None:
         """Every 5 s what is dirty becomes durable; in between leaks are collected."""
         vol = self.volume
         if vol.readonly:
-            return
+            return None
         now = vol.now()
         if not 0 <= now - self._synced < SYNC_EVERY:
             self._synced = now
             if vol.dirty or any(vol.xn.dirty_count()):
-                vol.sync_all()
+                return self.begin_sync(None)
         elif vol.xn.leaky:
             vol.xn.collect(vol.who, COLLECT_STEP)
+        return None
 
     @answers
     def close(self) -> None:
@@ -445,6 +465,20 @@ class Ffs:
         vol.sync_all()
         self._closed = vol.readonly = True
         vol.xn.unpin(vol.who, vol.super)
+
+
+class _Syncing:
+    """A sync under way, whose errors are answers too."""
+
+    def __init__(self, fs: Ffs, sync: Sync) -> None:
+        self._answer = fs._answer
+        self._sync = sync
+        self.done = sync.done
+
+    @answers
+    def wait(self) -> None:
+        """Until it is durable."""
+        self._sync.wait()
 
 
 def _without_set_id(mode: int) -> int:

@@ -43,7 +43,7 @@ class Vnode:
         "tail",  # disk block with the end of the file, if bytes after that end were written; or 0
         "slots",  # Slots of the inode's own block, once decoded
         "next_inode",  # where the search for a block of a directory's next inode starts
-        "written",  # runs [lo, hi) of disk blocks overwritten since the last sync
+        "written",  # (lo, hi, epoch): disk blocks [lo, hi) were overwritten, and may not be durable
     )
     # Header
     mode: int
@@ -104,7 +104,7 @@ class Vnode:
         self.read_next = 0
         self.read_window = 0
         self.next_inode = ino + 1
-        self.written: list[tuple[int, int]] = []
+        self.written: list[tuple[int, int, int]] = []
         self.hash_key = self.key.to_bytes(8, "little")
 
     @property
@@ -142,13 +142,17 @@ class Vnode:
             self.heap,
         )
 
-    def wrote(self, lo: int, hi: int) -> None:
+    def wrote(self, lo: int, hi: int, epoch: int) -> None:
         """Note disk blocks [lo, hi) as overwritten."""
         runs = self.written
-        if runs and runs[-1][1] == lo:
-            runs[-1] = (runs[-1][0], hi)
-        elif not runs or not (runs[-1][0] <= lo and hi <= runs[-1][1]):
-            runs.append((lo, hi))
+        if runs and runs[-1][2] == epoch:
+            first, end, _epoch = runs[-1]
+            if end == lo:
+                runs[-1] = (first, hi, epoch)
+                return
+            if first <= lo and hi <= end:
+                return
+        runs.append((lo, hi, epoch))
 
     def attributes(self) -> Attr:
         """The `Attr` of this inode; the same object until something changes."""

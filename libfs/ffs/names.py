@@ -85,7 +85,9 @@ class Names:
         self._birth(batch, v, new, parent.ino, far)
         batch.commit()
         self._vol.vnodes[block] = v
-        self._finish(v, new)
+        if far:
+            self._vol.cache.wrote(far, 1)
+        self._xattrs.finish(v, new.xattrs)
         return block
 
     def anonymous(self, user: User, new: New) -> int:
@@ -102,7 +104,7 @@ class Names:
         vol.retry(1, lambda: vol.xn.alloc_held(who, vol.super, extent, init=diff))
         vol.vnodes[block] = v
         vol.cache.touch(block)
-        self._finish(v, new)
+        self._xattrs.finish(v, new.xattrs)
         return block
 
     def _inode(self, block: int, new: New, parent: int) -> Vnode:
@@ -130,6 +132,7 @@ class Names:
         diff = birth_areas(new.xattrs)
         if far:
             batch.alloc.append((self._vol.type[f.P_DATA], far, 1))
+            batch.fill(far, new.target)
             diff.append((f.INODE_SLOTS_AT, f.SLOT.pack(0, 1, f.pointer(f.P_DATA, far))))
             batch.set(v, blocks=1)
         elif new.target:
@@ -143,15 +146,6 @@ class Names:
         if start == v.ino:
             raise FsError(errno.ENOSPC)
         return start
-
-    def _finish(self, v: Vnode, new: New) -> None:
-        """What could not be in the first change: attributes that need a block of their own, and the
-        bytes of a long symlink (its block is zero until then, and can't be durable before)."""
-        if new.target and not v.flags & f.I_INLINE:
-            start = self._map.find(v, 0).block
-            self._vol.xn.write_raw(self._vol.who, start, 0, new.target)
-            self._vol.cache.wrote(start, 1)
-        self._xattrs.finish(v, new.xattrs)
 
     # -- adding and removing
 

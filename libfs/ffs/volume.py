@@ -22,8 +22,10 @@ from typing import Any, Final, Protocol, TypeVar
 
 from libfs.ffs import format as f
 from libfs.ffs import types as t
+from libfs.ffs.ahead import ReadAhead
 from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
+from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User
 from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn
 
@@ -33,6 +35,7 @@ PART_BITS: Final = 10
 VNODES: Final = 20_000
 #: Longest chain from the root to a block: a bound for a loop over what the disk says.
 MAX_CHAIN: Final = 4096
+_HEADER_END: Final = f.HEADER_AT + f.HEADER.size
 
 KIND_TYPES: Final = {
     f.P_DATA: t.DATA,
@@ -66,12 +69,15 @@ class Volume:
         self.who = Caller(cap)
         xn.pin(self.who, root_block)  # every chain of parents ends in it
         self.cache = PageCache(xn, self.who, self._dropped)
+        self.ahead = ReadAhead(xn, self.who)
         self.decoded: dict[int, Any] = {}
         self.home: dict[int, int] = {}
         self.vnodes: OrderedDict[int, Vnode] = OrderedDict()
         self.dirty: set[Vnode] = set()
-        #: directories whose names have changed since the last sync
-        self.renamed: set[int] = set()
+        #: number of the next sync to begin (`syncing`)
+        self.epoch = 1
+        #: directories whose names have changed and may not be durable: epoch of the last change
+        self.renamed: dict[int, int] = {}
         self.homeless: set[int] = set()
         self.type = {kind: self._type_number(name) for kind, name in KIND_TYPES.items()}
         self._callers: dict[tuple[int, int, tuple[int, ...]], Caller] = {}
@@ -128,6 +134,7 @@ class Volume:
             chain.append((home, block))
             block = home >> PART_BITS
         for home, child in reversed(chain):
+            self.ahead.lone(child)
             self.readin(home >> PART_BITS, home & (1 << PART_BITS) - 1, child, 1)
 
     def readin(self, parent: int, part: int, start: int, count: int) -> None:
@@ -180,7 +187,10 @@ class Volume:
         """The inode `ino`. Raises ESTALE if nobody knows where it lies."""
         v = self.vnodes.get(ino)
         if v is None:
-            v = self.vnodes[ino] = decode_untrusted(ino, self.block(ino))
+            self.ensure(ino)
+            head = self.xn.read(self.who, ino, 0, _HEADER_END)
+            v = self.vnodes[ino] = decode_untrusted(ino, head)
+            self.cache.touch(ino)
             if len(self.vnodes) > VNODES:
                 self._forget_vnodes()
         return v
@@ -261,16 +271,10 @@ class Volume:
 
     def sync_all(self) -> None:
         """Everything durable."""
-        if self.readonly:
-            return
-        self.flush_all()
-        self.xn.sync(self.who)
-        self.renamed.clear()
-        self.cache.synced()
-        for v in self.vnodes.values():
-            if v.written:
-                v.written.clear()
-            v.tail = 0
+        if not self.readonly:
+            sync = Sync(self, None, data_only=False)
+            sync.wait()
+            sync.done()
 
     def now(self) -> int:
         """The clock that the acls see."""
@@ -338,6 +342,12 @@ class Batch:
         if witness:
             self.witnesses[block] = witness
 
+    def fill(self, block: int, data: bytes) -> None:
+        """First bytes of a data block that this change allocates. Where losing them would lose what
+        was durable or show half a call, they must come with it: a sync may run between two calls.
+        """
+        self.inits[block] = [(0, data)]
+
     def home(self, block: int, parent: int, part: int) -> None:
         """After the commit the pointer to `block` lies there."""
         self._homes.append((block, parent, part))
@@ -348,7 +358,9 @@ class Batch:
         """Do it. Raises XnError, with memory as before."""
         vol = self._vol
         edits = self._edits
-        vol.renamed.update(v.ino for v in self._heads if v.is_dir)
+        for v in self._heads:
+            if v.is_dir:
+                vol.renamed[v.ino] = vol.epoch
         for container in self._containers:
             if diffs := container.diffs():
                 edits.setdefault(container.block, []).extend(diffs)

@@ -7,16 +7,14 @@ lookup, but for `.` and `..`, whose node is 0 here.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final
 
 from libfs.kernel import abi
-from libfs.kernel.nodes import SUPERUSER, Nodes
-from libfs.kernel.replies import Durable, Reply
-from libfs.posix import Dirent, FsError, Posix, User
+from libfs.kernel.nodes import Nodes
+from libfs.kernel.replies import Durable
+from libfs.posix import Dirent, Posix, User
 
 _pack = abi.DIRENT.pack
-_DOTS: Final = (b".", b"..")
 #: What a name needs at least, padded: to know how many entries may fit.
 _SHORTEST: Final = abi.DIRENT.size + 8
 _NOTHING: Final = bytes(abi.ENTRY.size)
@@ -41,35 +39,39 @@ class Directories:
         return b"".join(parts)
 
     def readdirplus(self, node: int, user: User, fh: int, cookie: int, size: int) -> bytes:
-        """As `readdir`, each entry as if it had been looked up."""
-        nodes, lookup = self._nodes, self._posix.lookup
-        parent = nodes.ino(node)
+        """As `readdir`, each entry as if it had been looked up.
+
+        One without attributes (damaged, or not worth reading) does not hide the others; the kernel
+        will ask for it by name.
+        """
+        nodes = self._nodes
+        ino = nodes.ino(node)
+        found, attrs = self._posix.readdirplus(
+            nodes.directory(ino),
+            cookie,
+            size // (_SHORTEST + abi.ENTRY.size),
+            # The kernel goes on with READDIRPLUS only where entries were looked up meanwhile.
+            lambda: cookie != 0 or nodes.habit.wanted(ino),
+        )
         parts: list[bytes] = []
-        for entry in self._entries(node, cookie, size // (_SHORTEST + abi.ENTRY.size)):
+        for entry, attr in zip(found, attrs, strict=True):
             record = _record(entry)
             size -= len(record) + abi.ENTRY.size
             if size < 0:
                 break
-            head = _NOTHING
-            if entry.name not in _DOTS:
-                # By name: a file system may find an inode only through its directory. One that is
-                # damaged does not hide the others; the kernel will ask for it again.
-                with contextlib.suppress(FsError):
-                    head = nodes.entry(lookup(SUPERUSER, parent, entry.name))
-            parts += (head, record)
+            parts += (_NOTHING if attr is None else nodes.entry(attr), record)
         return b"".join(parts)
 
     def _entries(self, node: int, cookie: int, count: int) -> list[Dirent]:
         return self._posix.readdir(self._nodes.directory(self._nodes.ino(node)), cookie, count)
 
-    def fsyncdir(self, node: int, user: User, fh: int, flags: int) -> Reply:
+    def fsyncdir(self, node: int, user: User, fh: int, flags: int) -> Durable:
         """fsync(2) of a directory. Of the root it makes everything durable: sync(2) and syncfs(2)
         do not reach a FUSE server on a plain mount, so `sync DIR` is the way to ask."""
         ino = self._nodes.ino(node)
-        if ino != self._nodes.root:
-            return Durable(ino, bool(flags & abi.FSYNC_DATA))
-        self._posix.sync()
-        return b""
+        if ino == self._nodes.root:
+            return Durable(None)
+        return Durable(ino, bool(flags & abi.FSYNC_DATA))
 
 
 def _record(entry: Dirent) -> bytes:

@@ -23,6 +23,7 @@ from libfs.kernel import abi
 from libfs.kernel.abi import Op
 from libfs.kernel.attributes import Attributes
 from libfs.kernel.directories import Directories
+from libfs.kernel.durable import Syncer, Waiting
 from libfs.kernel.files import Files
 from libfs.kernel.names import Names
 from libfs.kernel.negotiate import Negotiation
@@ -59,16 +60,16 @@ class _Entry(NamedTuple):
 class Dispatcher:
     """See the module. `buffer` takes a request; `handle` answers it through `send`.
 
-    Answers that wait for durability come with the next `settle`: it is to be called when no request
-    is at hand.
+    Requests that wait for durability are handed to `syncer` by the next `settle`: it is to be
+    called when no request is at hand. `syncer` and `notices` each need a thread.
     """
 
     def __init__(self, posix: Posix, send: Send, negotiation: Negotiation) -> None:
         self.buffer = memoryview(bytearray(BUFFER))
         self.nodes = Nodes(posix)
         self.notices = Notices(send, self.nodes)
-        self.undurable: list[tuple[int, Durable]] = []
-        self._posix = posix
+        self.syncer = Syncer(posix, self._answer_error)
+        self.undurable: list[Waiting] = []
         self._send = send
         self._negotiation = negotiation
         self._users = Users()
@@ -133,24 +134,10 @@ class Dispatcher:
             self._deliver([_header(_HEADER_SIZE + len(reply), 0, unique), reply])
 
     def settle(self) -> None:
-        """Answer all that wait for durability, with one commit for all of them."""
+        """Those that wait for durability may begin to: they share one commit."""
         waiting, self.undurable = self.undurable, []
-        inos = list({durable.ino: None for _, durable in waiting})
-        try:
-            data_only = all(durable.data_only for _, durable in waiting)
-            self._posix.fsync_inodes(inos, datasync=data_only)
-        except Exception as error:
-            if len(inos) > 1:
-                # What is wrong with one inode is no answer for another.
-                for each in waiting:
-                    self.undurable = [each]
-                    self.settle()
-                return
-            number = errno_of(error)
-        else:
-            number = 0
-        for unique, _ in waiting:
-            self._answer_error(unique, number)
+        if waiting:
+            self.syncer.put(waiting)
 
     def _deliver(self, parts: list[bytes]) -> None:
         try:

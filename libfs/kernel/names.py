@@ -28,11 +28,13 @@ class Names:
         """One step of a path."""
         nodes = self._nodes
         try:
-            return nodes.entry(self._posix.lookup(user, nodes.ino(parent), tail[:-1]))
+            attr = self._posix.lookup(user, nodes.ino(parent), tail[:-1])
         except FsError as error:
             if error.errno != errno.ENOENT:
                 raise
             return _ABSENT
+        nodes.habit.looked_up(nodes.ino(parent), attr)
+        return nodes.entry(attr)
 
     def mknod(
         self, parent: int, user: User, mode: int, rdev: int, umask: int, tail: bytes

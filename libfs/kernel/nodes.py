@@ -14,6 +14,7 @@ lists that the POSIX layer gave it.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from typing import Final
 
@@ -26,10 +27,43 @@ SUPERUSER: Final = User(0, 0)
 VALID_SECONDS: Final = 10 * 365 * 86400
 #: Packed attributes kept: some 30 MB at most.
 _PACKED_MAX: Final = 50_000
+#: Listings answered in full after one where that would have been better; and how many listings of
+#: names only are remembered.
+_CREDIT: Final = 16
+_BARE_MAX: Final = 64
 
 _SECOND: Final = 1_000_000_000
 _pack_entry = abi.ENTRY.pack
 _attr_head = struct.pack("=Q8x", VALID_SECONDS)
+
+
+class Habit:
+    """Whether those who list directories also ask for attributes of what they find.
+
+    The host kernel begins each listing with READDIRPLUS, also for who wants names only, and inodes
+    that are not in memory cost far more than names. So such a listing begins with names; if files
+    in it are then looked up one by one, the next ones are answered in full.
+    """
+
+    def __init__(self) -> None:
+        self._bare: set[Ino] = set()
+        self._credit = 0
+
+    def wanted(self, directory: Ino) -> bool:
+        """A listing begins: whether to read inodes for it."""
+        if self._credit:
+            self._credit -= 1
+            return True
+        if len(self._bare) >= _BARE_MAX:
+            self._bare.clear()
+        self._bare.add(directory)
+        return False
+
+    def looked_up(self, directory: Ino, attr: Attr) -> None:
+        """A name was looked up. Directories are looked up also by who only walks a tree."""
+        if directory in self._bare and not stat.S_ISDIR(attr.mode):
+            self._bare.discard(directory)
+            self._credit = _CREDIT
 
 
 class Nodes:
@@ -48,6 +82,7 @@ class Nodes:
         self.uncapable: set[Ino] = set()
         #: Agreed on with the write-back cache.
         self.kernel_keeps_times = False
+        self.habit = Habit()
 
     def ino(self, node: int) -> Ino:
         """The inode number of a node."""

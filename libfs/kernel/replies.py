@@ -9,11 +9,11 @@ from libfs.posix import Ino
 
 
 class Durable(NamedTuple):
-    """Answer when the inode is durable. Requests that wait for that are served together, so that
-    fsyncs of many processes cost one commit."""
+    """Answer when the inode (None: everything) is durable. Requests that wait for that are served
+    together, by another thread, so that fsyncs of many processes cost one commit."""
 
-    ino: Ino
-    data_only: bool
+    ino: Ino | None
+    data_only: bool = False
 
 
 class WrittenBack(NamedTuple):

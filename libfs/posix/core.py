@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from libfs.posix import acl
 from libfs.posix.handles import Handle, Handles
-from libfs.posix.interface import ACL_DEFAULT, Attr, Change, FileSystem, FsError, Ino, User
+from libfs.posix.interface import ACL_DEFAULT, Attr, Change, FileSystem, FsError, Ino, Syncing, User
 from libfs.posix.locks import LockTable
 from libfs.posix.options import Options
 from libfs.posix.timestamps import atime_due
@@ -49,6 +49,13 @@ class Core:
         if readonly and not self.readonly:
             self.fs.sync(None)
         self.mounted_readonly = readonly
+
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
+        """See `FileSystem`. A mount that was made read-only has nothing to wait for; what a file
+        system that turned read-only by itself can't write, it must say."""
+        if self.mounted_readonly:
+            return None
+        return self.fs.begin_sync(inos, data_only=data_only)
 
     def search(self, user: User, directory: Ino) -> None:
         """Ask for search permission. Raises: EACCES, or ENOTDIR before it."""

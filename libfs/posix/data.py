@@ -183,10 +183,3 @@ def copy(core: Core, fh_in: Fh, off_in: int, fh_out: Fh, off_out: int, size: int
     if size and not source.noatime:
         core.touch(source.user, core.fs.getattr(source.ino))
     return done
-
-
-def fsync(core: Core, ino: Ino, *, datasync: bool) -> None:
-    """On return bytes, metadata and a name of `ino` survive any power cut (`datasync`: bytes and
-    what is needed to read them)."""
-    if not core.readonly:
-        core.fs.sync([ino], data_only=datasync)

@@ -131,8 +131,22 @@ class StatFs:
     ffree: int
 
 
+class Syncing(Protocol):
+    """A sync that has begun. `wait`, then `done` unless `wait` raised."""
+
+    def wait(self) -> None:
+        """Return when it is durable. The one call that needs no lock: others go on meanwhile.
+
+        Raises: FsError. What was dirty then stays so, and no later sync may say otherwise.
+        """
+
+    def done(self) -> None:
+        """Note that it is durable. As every call, with the lock held."""
+
+
 class FileSystem(Protocol):
-    """A mounted file system. One caller at a time (the POSIX layer holds its lock)."""
+    """A mounted file system. One caller at a time (the POSIX layer holds its lock), except that
+    `Syncing.wait` runs beside everything else."""
 
     root: Ino
     max_size: int  # largest file, bytes
@@ -167,6 +181,14 @@ class FileSystem(Protocol):
 
         An entry that exists throughout is given exactly once, whatever is created or removed
         meanwhile, also by a new call with the last cookie. 0 < cookie < 2**63 - 2.
+        """
+
+    def getattrs(
+        self, directory: Ino, entries: Sequence[Dirent], *, read: bool
+    ) -> list[Attr | None]:
+        """Attributes of entries that `readdir` has just given, one for one.
+
+        None for an inode that is damaged, and, unless `read`, for one that is not in memory.
         """
 
     def entries(self, directory: Ino) -> int:
@@ -249,15 +271,21 @@ class FileSystem(Protocol):
 
     # -- the whole
 
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
+        """Begin to make inodes durable; inos None: everything. None: nothing to wait for.
+
+        Once `wait` has returned, bytes, metadata and a name of each inode, as they were when this
+        was called, survive any power cut. Other calls may come before that, also further syncs.
+        """
+
     def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
-        """None: everything. On return bytes, metadata and a name of each inode survive any power
-        cut."""
+        """`begin_sync`, `wait` and `done`. For callers that let nobody else in meanwhile."""
 
     def statfs(self) -> StatFs: ...
 
-    def idle(self) -> None:
+    def idle(self) -> Syncing | None:
         """Called now and then when nothing else happens: write back, collect leaks, in small
-        steps."""
+        steps. A sync that it begins is the caller's to bring to its end."""
 
     def close(self) -> None:
         """Everything durable, nothing usable afterwards."""

@@ -27,6 +27,7 @@ from libfs.posix.interface import (
     Ino,
     New,
     StatFs,
+    Syncing,
     User,
 )
 from libfs.posix.perms import without_setid
@@ -135,6 +136,11 @@ class MemoryFs:
         for name, (ino, at) in list(self._directory(directory).entries.items()):
             if at > cookie:
                 yield Dirent(name, ino, self._node(ino).mode >> 12, at)
+
+    def getattrs(
+        self, directory: Ino, entries: Sequence[Dirent], *, read: bool
+    ) -> list[Attr | None]:
+        return [self.getattr(entry.ino) for entry in entries]
 
     def entries(self, directory: Ino) -> int:
         return len(self._directory(directory).entries)
@@ -341,14 +347,17 @@ class MemoryFs:
 
     # -- the whole
 
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
+        return None
+
     def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
         pass
 
     def statfs(self) -> StatFs:
         return StatFs(1 << 20, 1 << 19, 1 << 19, 1 << 20, (1 << 20) - len(self._nodes))
 
-    def idle(self) -> None:
-        pass
+    def idle(self) -> Syncing | None:
+        return None
 
     def close(self) -> None:
         self._nodes.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from itertools import islice
 
 from libfs.posix import names, perms
@@ -161,6 +162,25 @@ def readdir(core: Core, fh: Fh, cookie: int, count: int) -> list[Dirent]:
         found.append(Dirent(b"..", core.fs.parent(ino), _DT_DIR, _AFTER_DOTDOT))
     del found[count:]
     entries = core.fs.readdir(ino, max(0, cookie - _AFTER_DOTDOT))
-    for entry in islice(entries, count - len(found)):
-        found.append(Dirent(entry.name, entry.ino, entry.d_type, entry.next + _AFTER_DOTDOT))
+    found += [
+        Dirent(entry.name, entry.ino, entry.d_type, entry.next + _AFTER_DOTDOT)
+        for entry in islice(entries, count - len(found))
+    ]
     return found
+
+
+def readdirplus(
+    core: Core, fh: Fh, cookie: int, count: int, wanted: Callable[[], bool]
+) -> tuple[list[Dirent], list[Attr | None]]:
+    """As `readdir`, and the attributes of each entry.
+
+    None for `.`, `..`, and an inode that is damaged. If some are not in memory, `wanted` is asked
+    whether they are to be read; None for them if not.
+    """
+    found = readdir(core, fh, cookie, count)
+    dots = sum(entry.next <= _AFTER_DOTDOT for entry in found[:2])
+    named, ino = found[dots:], core.handles.get(fh).ino
+    attrs = core.fs.getattrs(ino, named, read=False)
+    if None in attrs and wanted():
+        attrs = core.fs.getattrs(ino, named, read=True)
+    return found, [None] * dots + attrs

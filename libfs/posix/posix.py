@@ -2,7 +2,8 @@
 
 Does: lock, then hand over to the module that knows. Does not: decide anything itself.
 Relies on being the only caller of its file system. Guarantees: calls are atomic towards each
-other, raise only `FsError` (and what the file system lets escape), and return plain records.
+other (a sync lets others in while it waits for the device), raise only `FsError` (and what the
+file system lets escape), and return plain records.
 
 All is by inode number and handle, never by path: walking paths is the caller's (a host kernel, a
 tool). Nothing is durable on return except after `fsync`, `fsyncdir`, `fsync_inodes`, `sync`, or
@@ -11,13 +12,14 @@ with the options and open flags that say so. Times are ns, sizes and offsets byt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from threading import Condition
 from threading import Lock as Mutex
 
 from libfs.posix import attributes, data, names, opening, rename, xattrs
 from libfs.posix.core import Core
 from libfs.posix.handles import Fh
-from libfs.posix.interface import Attr, Change, Dirent, FileSystem, Ino, StatFs, User
+from libfs.posix.interface import Attr, Change, Dirent, FileSystem, Ino, StatFs, Syncing, User
 from libfs.posix.locks import Granted, Lock
 from libfs.posix.options import Options
 
@@ -28,6 +30,8 @@ class Posix:
     def __init__(self, fs: FileSystem, *, options: Options | None = None) -> None:
         self._core = Core(fs, options or Options())
         self._lock = Mutex()
+        self._syncs = 0  # under way
+        self._no_syncs = Condition(self._lock)
         self.root = fs.root
 
     # -- names: `names`, `rename`
@@ -192,6 +196,13 @@ class Posix:
         with self._lock:
             return opening.readdir(self._core, fh, cookie, count)
 
+    def readdirplus(
+        self, fh: Fh, cookie: int, count: int, wanted: Callable[[], bool]
+    ) -> tuple[list[Dirent], list[Attr | None]]:
+        """As `readdir`, with attributes where there are any. See `opening.readdirplus`."""
+        with self._lock:
+            return opening.readdirplus(self._core, fh, cookie, count, wanted)
+
     def releasedir(self, fh: Fh) -> None:
         """See `opening.release`."""
         with self._lock:
@@ -228,29 +239,49 @@ class Posix:
         with self._lock:
             return data.copy(self._core, fh_in, off_in, fh_out, off_out, size)
 
-    # -- durability
+    # -- durability: the lock is free while the device works
 
     def fsync(self, fh: Fh, *, datasync: bool = False) -> None:
-        """See `data.fsync`. Raises: EBADF."""
-        with self._lock:
-            data.fsync(self._core, self._core.handles.get(fh).ino, datasync=datasync)
+        """On return bytes, metadata and a name of the inode survive any power cut (`datasync`:
+        bytes and what is needed to read them). Raises: EBADF."""
+        core = self._core
+        self._sync(lambda: core.begin_sync([core.handles.get(fh).ino], data_only=datasync))
 
     def fsyncdir(self, fh: Fh, *, datasync: bool = False) -> None:
-        """See `data.fsync`: the entries of the directory. Raises: EBADF, ENOTDIR."""
-        with self._lock:
-            data.fsync(self._core, opening.directory(self._core, fh).ino, datasync=datasync)
+        """As `fsync`: the entries of the directory. Raises: EBADF, ENOTDIR."""
+        core = self._core
+        self._sync(lambda: core.begin_sync([opening.directory(core, fh).ino], data_only=datasync))
 
     def fsync_inodes(self, inos: Sequence[Ino], *, datasync: bool = False) -> None:
         """As `fsync`, by number, of several for the price of one."""
-        with self._lock:
-            if not self._core.readonly:
-                self._core.fs.sync(inos, data_only=datasync)
+        self._sync(lambda: self._core.begin_sync(inos, data_only=datasync))
 
     def sync(self) -> None:
         """Everything is durable on return."""
+        self._sync(lambda: self._core.begin_sync(None))
+
+    def _sync(self, begin: Callable[[], Syncing | None]) -> None:
+        """Begin with the lock held, wait without it, note the end with it.
+
+        Whoever raises or waits here does so for itself alone: of two syncs of one inode each waits
+        for what was written before it began, and each learns of an error.
+        """
         with self._lock:
-            if not self._core.readonly:
-                self._core.fs.sync(None)
+            syncing = begin()
+            if syncing is None:
+                return
+            self._syncs += 1
+        durable = False
+        try:
+            syncing.wait()
+            durable = True
+        finally:
+            with self._lock:
+                self._syncs -= 1
+                if not self._syncs:
+                    self._no_syncs.notify_all()
+                if durable:
+                    syncing.done()
 
     # -- locks: `locks`
 
@@ -291,11 +322,15 @@ class Posix:
 
     def idle(self) -> None:
         """Call it when there is nothing else to do; it does a small step of background work."""
-        with self._lock:
-            self._core.fs.idle()
+        self._sync(self._core.fs.idle)
 
     def close(self) -> None:
-        """Close all handles, free what has no name, make everything durable, stop."""
+        """Close all handles, free what has no name, make everything durable, stop.
+
+        Syncs under way come to their end before; whoever owns the image may close it after.
+        """
         with self._lock:
+            while self._syncs:
+                self._no_syncs.wait()
             self._core.handles.close()
             self._core.fs.close()

@@ -17,6 +17,7 @@ from libfs.posix.data import (
     FALLOC_FL_PUNCH_HOLE,
     FALLOC_FL_ZERO_RANGE,
 )
+from libfs.posix.interface import Syncing
 from tests.conformance.conftest import FACTORIES
 from tests.conformance.support import (
     ALICE,
@@ -364,7 +365,7 @@ def test_data_setid_goes_when_others_write(posix: Posix, how: str, mode: int, le
 
 
 class CountingSync:
-    """A file system that notes what `sync` was asked for, over a real one."""
+    """A file system that notes what was to become durable, over a real one."""
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
@@ -372,6 +373,10 @@ class CountingSync:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._fs, name)
+
+    def begin_sync(self, inos: list[Ino] | None, *, data_only: bool = False) -> Syncing | None:
+        self.asked.append(inos)
+        return self._fs.begin_sync(inos, data_only=data_only)
 
     def sync(self, inos: list[Ino] | None, *, data_only: bool = False) -> None:
         self.asked.append(inos)

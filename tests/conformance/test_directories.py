@@ -57,6 +57,29 @@ def test_directories_pieces(posix: Posix, count: int) -> None:
     posix.releasedir(fh)
 
 
+def test_directories_with_attributes(posix: Posix) -> None:
+    ino = make_dir(posix, posix.root, b"d")
+    for number in range(150):
+        make_file(posix, ino, b"%d" % number)
+    make_dir(posix, ino, b"sub")
+    fh = posix.opendir(ROOT, ino)
+    cookie, seen = 0, 0
+    while True:
+        entries, attrs = posix.readdirplus(fh, cookie, 40, lambda: True)
+        assert entries == posix.readdir(fh, cookie, 40)
+        assert len(attrs) == len(entries)
+        for entry, attr in zip(entries, attrs, strict=True):
+            if entry.name in (b".", b".."):
+                assert attr is None
+            else:
+                assert attr == posix.lookup(ROOT, ino, entry.name)
+        if not entries:
+            break
+        cookie, seen = entries[-1].next, seen + len(entries)
+    assert seen == 153
+    posix.releasedir(fh)
+
+
 def test_directories_types_and_inodes(posix: Posix) -> None:
     kinds = [stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK]
     for kind in kinds:

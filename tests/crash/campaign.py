@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
+from xnfs_trials.crash.choices import QUICK
 from xnfs_trials.crash.explore import Stats, Trial, explore
 from xnfs_trials.crash.ffstrial import FfsTrial
 from xnfs_trials.crash.states import Cutter
@@ -39,7 +41,7 @@ def some_state(trial: Trial, rng: random.Random, most: int) -> Mapping[int, byte
     """One of the disks that a power cut may leave."""
     last = rng.randrange(1, most)
     image: Mapping[int, bytes] = {}
-    cutter = Cutter(trial.base, trial.events, rng, samples=4, torn=1)
+    cutter = Cutter(trial.base, trial.events, rng, replace(QUICK, samples=4, torn=1))
     for number, state in enumerate(cutter.states(trial.asks)):
         image = state.image
         if number == last:
@@ -69,7 +71,8 @@ def crash_run(kind: str, seeds: range, *, mount_every: int, samples: int = 8) ->
     total = Stats()
     for seed in seeds:
         trial = TRIALS[kind](seed)
-        total.add(explore(trial, seed, mount_every=mount_every, samples=samples))
+        plan = replace(QUICK, samples=samples)
+        total.add(explore(trial, seed, plan=plan, mount_every=mount_every))
         if total.failures:
             break
     return total
@@ -92,9 +95,7 @@ def hunt(mutant: Mutant, *, states: int, trials: int) -> tuple[bool, int, str]:
                     trial,
                     seed,
                     mount_every=4,
-                    samples=3,
-                    torn=1,
-                    exhaustive=3,
+                    plan=replace(QUICK, samples=3, torn=1, exhaustive=3),
                     limit=states - looked,
                 )
             except (XnError, FsError, AssertionError) as error:
@@ -121,9 +122,7 @@ def table() -> Iterator[str]:
 
 
 def _reasons(stats: Stats) -> Iterator[str]:
-    for line in stats.failures[0].splitlines():
-        if "wrong: " in line:
-            yield line.split("wrong: ")[1]
+    yield from stats.failures[0].wrong
 
 
 def _mutated(mutant: Mutant, seed: int) -> Trial:

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from xnfs_trials.crash.states import Event, Flush
 
-from xnfs.disk import commit, recovery, xn
+from xnfs.disk import xn
 from xnfs.disk.collect import Collector
 from xnfs.disk.commit import Committer
 from xnfs.disk.ledger import Ledger
-from xnfs.disk.log import Log, Transaction
+from xnfs.disk.log import Log
 from xnfs.disk.recording import RecordingDevice
+from xnfs.disk.recovery import _Place
 from xnfs.disk.registry import MetaPage, Registry
-from xnfs.disk.tables import INITIALISED, Tables
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 Swap = Callable[[Sequence[Event]], list[Event]]
@@ -42,8 +42,8 @@ class Mutant:
 
 
 _commit: Any = Committer._commit
-_flush: Any = Committer._flush
-_write_tables: Any = Committer._write_tables
+_flush_log: Any = Committer._flush_log
+_transact: Any = Committer._transact
 _write_plain: Any = Committer._write_plain
 
 
@@ -81,7 +81,7 @@ def settle_before_commit(p: pytest.MonkeyPatch) -> None:
 
     def run(self: Committer, members: set[int], plain: set[int]) -> None:
         pages = [x for b in members if isinstance(x := self._registry.get(b), MetaPage)]
-        self._ledger.settle(self._take(pages))
+        self._ledger.settle(self._take(pages, self._reached(pages)))
         _commit(self, members, plain)
 
     p.setattr(Committer, "_commit", run)
@@ -99,7 +99,7 @@ def fresh_after_parent(p: pytest.MonkeyPatch) -> None:
     def run(self: Committer, members: set[int], plain: set[int]) -> None:
         _commit(self, members, set())
         _write_plain(self, plain & self._registry.plain)
-        self._flush()
+        self._flush(patient=True)
 
     p.setattr(Committer, "_commit", run)
 
@@ -109,7 +109,7 @@ def data_after_parent(p: pytest.MonkeyPatch) -> None:
         data = {b for b in plain if not isinstance(self._registry.get(b), MetaPage)}
         _commit(self, members, plain - data)
         _write_plain(self, data & self._registry.plain)
-        self._flush()
+        self._flush(patient=True)
 
     p.setattr(Committer, "_commit", run)
 
@@ -179,44 +179,45 @@ def move_gives_ownership_up(p: pytest.MonkeyPatch) -> None:
 # -- R4 and R5
 
 
+def _tables_left_out(p: pytest.MonkeyPatch, low: bool) -> None:
+    """Transactions without the blocks of a table: the free map, or the counts."""
+
+    def run(
+        self: Committer, pages: Any, logged: Any, tables: Any, plain: Any, *, patient: bool
+    ) -> None:
+        start = self._tables._g.refs_start
+        kept = [block for block in tables if (block < start) != low]
+        _transact(self, pages, logged, kept, plain, patient=patient)
+        for block in set(tables) - set(kept):
+            self._device.write(block, [self._tables.encode(block)])
+            self._tables.mark_written(block)
+
+    p.setattr(Committer, "_transact", run)
+
+
 def map_after_parent(p: pytest.MonkeyPatch) -> None:
-    def run(self: Committer, members: set[int], plain: set[int]) -> None:
-        self._write_tables = _nothing  # type: ignore[method-assign]
-        _commit(self, members, plain)
-        del self._write_tables
-        _write_tables(self)
-        self._flush()
-
-    p.setattr(Committer, "_commit", run)
+    _tables_left_out(p, low=True)
 
 
-def counts_never_written(p: pytest.MonkeyPatch) -> None:
-    def tables(self: Committer) -> None:
-        dirty = self._tables.dirty_blocks()
-        low = self._tables._g.refs_start
-        for block in dirty:
-            if block < low:
+def counts_after_parent(p: pytest.MonkeyPatch) -> None:
+    _tables_left_out(p, low=False)
+
+
+def tables_not_logged(p: pytest.MonkeyPatch) -> None:
+    """Tables in place before the flush, as if they were data: recovery brings old ones back."""
+
+    def run(
+        self: Committer, pages: Any, logged: Any, tables: Any, plain: Any, *, patient: bool
+    ) -> None:
+        if self.seq % 3 == 0:
+            for block in tables:
                 self._unflushed = True
                 self._device.write(block, [self._tables.encode(block)])
                 self._tables.mark_written(block)
+            tables = []
+        _transact(self, pages, logged, tables, plain, patient=patient)
 
-    p.setattr(Committer, "_write_tables", tables)
-
-
-def initialised_too_early(p: pytest.MonkeyPatch) -> None:
-    mark: Any = Tables.mark_written
-
-    def marked(self: Tables, block: int) -> None:
-        mark(self, block)
-        for table in self._fresh_refs:
-            self._flags[table // 2] |= INITIALISED << table % 2
-            self._stale.add(self._map_sector(table // 2))
-
-    def dirty(self: Tables) -> list[int]:
-        return sorted({b for b, _ in self._stale} | self._unwritten, reverse=True)
-
-    p.setattr(Tables, "mark_written", marked)
-    p.setattr(Tables, "dirty_blocks", dirty)
+    p.setattr(Committer, "_transact", run)
 
 
 def clean_mark_stays(p: pytest.MonkeyPatch) -> None:
@@ -228,7 +229,7 @@ def clean_mark_stays(p: pytest.MonkeyPatch) -> None:
     p.setattr(xn.Xn, "_writable", writable)
 
 
-# -- the log and the epochs
+# -- the log and the flush
 
 
 def no_log(p: pytest.MonkeyPatch) -> None:
@@ -236,7 +237,7 @@ def no_log(p: pytest.MonkeyPatch) -> None:
 
 
 def in_place_at_once(p: pytest.MonkeyPatch) -> None:
-    """Attached metadata is written like fresh blocks: in epoch 1, without the log."""
+    """Attached metadata is written like fresh blocks: in place, without the log."""
 
     def gather(self: Committer, blocks: Iterable[int] | None) -> tuple[set[int], set[int]]:
         members, plain = _gather(self, blocks)
@@ -249,43 +250,52 @@ def in_place_at_once(p: pytest.MonkeyPatch) -> None:
     p.setattr(Committer, "_gather", gather)
 
 
-def _flush_off(p: pytest.MonkeyPatch, which: int) -> None:
-    """Within a commit, flush number `which` does nothing."""
-    count = [0]
+def flush_off(p: pytest.MonkeyPatch) -> None:
+    """A commit does not wait for the device."""
 
-    def run(self: Committer, members: set[int], plain: set[int]) -> None:
-        count[0] = 0
-        _commit(self, members, plain)
+    def flush(self: Committer, *, patient: bool) -> None:
+        self._unflushed = False
+        self._written = {}
+        self._listed = frozenset()
 
-    def flush(self: Committer) -> None:
-        count[0] += 1
-        if count[0] == which:
-            self._unflushed = False
-        else:
-            _flush(self)
-
-    p.setattr(Committer, "_commit", run)
     p.setattr(Committer, "_flush", flush)
 
 
-def first_flush_off(p: pytest.MonkeyPatch) -> None:
-    _flush_off(p, 1)
+def placed_before_flush(p: pytest.MonkeyPatch) -> None:
+    """The commit point comes before the flush: images go in place at once."""
 
+    def early(self: Committer, images: Any, listed: Any, *, patient: bool) -> None:
+        for image in images:
+            self._device.write(image.block, [image.data])
+        _flush_log(self, images, listed, patient=patient)
 
-def second_flush_off(p: pytest.MonkeyPatch) -> None:
-    _flush_off(p, 2)
+    p.setattr(Committer, "_flush_log", early)
 
 
 def flush_before_writes(p: pytest.MonkeyPatch) -> None:
-    """Submission taken for completion: the flush of epoch 1 is issued before the log is written."""
+    """Submission taken for completion: the flush is issued before the log is written."""
     write: Any = Log.write
 
-    def logged(self: Log, seq: int, images: Any) -> None:
+    def logged(self: Log, seq: int, images: Any, listed: Any) -> None:
         self._device.flush()
-        write(self, seq, images)
+        write(self, seq, images, listed)
 
     p.setattr(Log, "write", logged)
-    _flush_off(p, 1)
+    flush_off(p)
+
+
+def one_half(p: pytest.MonkeyPatch) -> None:
+    """The log has one half: a transaction is written over the last one."""
+    p.setattr(Log, "_base", lambda self, seq: self._start)
+
+
+def nothing_listed(p: pytest.MonkeyPatch) -> None:
+    p.setattr(Committer, "_relied_on", lambda *args: {})
+
+
+def list_overwritten(p: pytest.MonkeyPatch) -> None:
+    """What the newest transaction lists is overwritten before its images are durable in place."""
+    p.setattr(Committer, "_guarded", lambda self, plain: plain & self._logged)
 
 
 def numbers_for_nothing(p: pytest.MonkeyPatch) -> None:
@@ -301,58 +311,41 @@ def numbers_for_nothing(p: pytest.MonkeyPatch) -> None:
     p.setattr(Committer, "commit", run)
 
 
-def stamps_without_number(p: pytest.MonkeyPatch) -> None:
-    stamp: Any = vars(commit)["stamp_block"]
-
-    def stamped(seed: Any, block: int, view: Any, offset: int, kind: int, seq: int) -> None:
-        stamp(seed, block, view, offset, kind, 0)
-
-    p.setattr(commit, "stamp_block", stamped)
-
-
 def no_recovery(p: pytest.MonkeyPatch) -> None:
-    p.setattr(Log, "newest_untrusted", _nothing)
+    p.setattr(Log, "newest_untrusted", lambda self: [])
 
 
 def redo_without_evidence(p: pytest.MonkeyPatch) -> None:
-    p.setattr(recovery, "happened", lambda *args: True)
+    p.setattr(_Place, "happened", lambda self: True)
 
 
 def never_redo(p: pytest.MonkeyPatch) -> None:
-    p.setattr(recovery, "happened", lambda *args: False)
+    p.setattr(_Place, "happened", lambda self: False)
 
 
-def torn_is_no_evidence(p: pytest.MonkeyPatch) -> None:
-    real: Any = vars(recovery)["happened"]
+def only_newest_redone(p: pytest.MonkeyPatch) -> None:
+    """The transaction before the newest is taken to be in place."""
 
-    def happened(device: Any, seed: Any, found: Transaction, stamps: Any) -> bool:
-        page = bytearray(4096)
-        for image in found.images:
-            device.read(image.block, [memoryview(page)])
-            one = Transaction(found.seq, (image,))
-            if real(device, seed, one, stamps) and page[8:16] == found.seq.to_bytes(8, "little"):
-                return True
-        return False
+    def missing(self: _Place) -> Any:
+        yield from list(_missing(self))[1:]
 
-    p.setattr(recovery, "happened", happened)
+    p.setattr(_Place, "missing", missing)
 
 
 def redo_half(p: pytest.MonkeyPatch) -> None:
-    missing: Any = recovery._missing
+    def half(self: _Place) -> Any:
+        for images in _missing(self):
+            yield dict(list(images.items())[::2])
 
-    def half(device: Any, found: Transaction) -> dict[int, bytes]:
-        images: dict[int, bytes] = missing(device, found)
-        return dict(list(images.items())[::2])
-
-    p.setattr(recovery, "_missing", half)
+    p.setattr(_Place, "missing", half)
 
 
 def older_transaction(p: pytest.MonkeyPatch) -> None:
-    def newest(self: Log) -> Transaction | None:
-        found = [t for t in (self.read_untrusted(0), self.read_untrusted(1)) if t is not None]
-        return min(found, key=lambda t: t.seq, default=None)
+    newest: Any = Log.newest_untrusted
+    p.setattr(Log, "newest_untrusted", lambda self: newest(self)[-1:])
 
-    p.setattr(Log, "newest_untrusted", newest)
+
+_missing: Any = _Place.missing
 
 
 # -- the collector
@@ -397,20 +390,22 @@ MUTANTS = (
     Mutant("component_of_neighbours", "R3: closure of one step", run=component_of_neighbours),
     Mutant("move_gives_ownership_up", "R1 after a move", run=move_gives_ownership_up),
     Mutant("map_after_parent", "R4", run=map_after_parent),
-    Mutant("counts_never_written", "R5", run=counts_never_written),
-    Mutant("initialised_too_early", "flag of reference blocks", run=initialised_too_early),
+    Mutant("counts_after_parent", "R5", run=counts_after_parent),
+    Mutant("tables_not_logged", "tables only through the log", run=tables_not_logged),
     Mutant("clean_mark_stays", "clean mark", run=clean_mark_stays),
     Mutant("no_log", "log", run=no_log),
-    Mutant("in_place_at_once", "log and epoch 2", run=in_place_at_once),
-    Mutant("first_flush_off", "flush of epoch 1", run=first_flush_off),
-    Mutant("second_flush_off", "flush of epoch 2", run=second_flush_off),
+    Mutant("in_place_at_once", "log of metadata", run=in_place_at_once),
+    Mutant("flush_off", "flush", run=flush_off),
+    Mutant("placed_before_flush", "commit point after the flush", run=placed_before_flush),
     Mutant("flush_before_writes", "submission for completion", run=flush_before_writes),
+    Mutant("one_half", "halves of the log in turn", run=one_half),
+    Mutant("nothing_listed", "list of what is relied on", run=nothing_listed),
+    Mutant("list_overwritten", "list stays until placed", run=list_overwritten),
     Mutant("numbers_for_nothing", "halves of the log in turn", run=numbers_for_nothing),
-    Mutant("stamps_without_number", "number in the stamp", run=stamps_without_number),
     Mutant("no_recovery", "recovery", mount=no_recovery),
     Mutant("redo_without_evidence", "evidence rule", mount=redo_without_evidence),
     Mutant("never_redo", "redo", mount=never_redo),
-    Mutant("torn_is_no_evidence", "torn blocks", mount=torn_is_no_evidence),
+    Mutant("only_newest_redone", "redo of the one before", mount=only_newest_redone),
     Mutant("redo_half", "redo of all images", mount=redo_half),
     Mutant("older_transaction", "newest transaction", mount=older_transaction),
     Mutant("collector_sees_no_change", "barrier", run=collector_sees_no_change, trial="collecting"),

@@ -3,9 +3,12 @@ not."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xnfs_trials.crash.choices import QUICK
 from xnfs_trials.crash.explore import explore
 from xnfs_trials.crash.ffstrial import FfsTrial
 from xnfs_trials.crash.workload import KINDS, Op
@@ -44,7 +47,8 @@ ops: st.SearchStrategy[list[Op]] = st.lists(
 def test_crash_ffs_any_sequence(ops: list[Op]) -> None:
     """The same with sequences that hypothesis chooses, and shrinks."""
     trial = FfsTrial(ops, blocks=256, log_blocks=16)
-    stats = explore(trial, len(ops), mount_every=32, samples=3, torn=1, exhaustive=4)
+    plan = replace(QUICK, samples=3, torn=1, exhaustive=4)
+    stats = explore(trial, len(ops), plan=plan, mount_every=32)
     assert not stats.failures, stats.failures[0]
 
 
@@ -54,5 +58,6 @@ def test_crash_one_operation() -> None:
     before += [("create", 1, 3, 0), ("setxattr", 0, 0, 9), ("sync", 0, 0, 0)]
     for kind in KINDS:
         trial = FfsTrial([*before, (kind, 1, 4, 5), ("fsync", 1, 0, 0)], blocks=256, log_blocks=16)
-        stats = explore(trial, 1, mount_every=4, samples=4, torn=1)
+        plan = replace(QUICK, samples=4, torn=1)
+        stats = explore(trial, 1, plan=plan, mount_every=4)
         assert not stats.failures, f"{kind}: {stats.failures[0]}"

@@ -30,6 +30,7 @@ MODES = (
     "add free write write write some some some some some some some",
     "share share free free leaf relocate relocate some hold",
     "reserve reserve reveal reveal reveal writeback some some",
+    "tail tail tail tail tail tail writeback writeback some write write",
     "collect " * 10 + "add add move move move swap free free free data data data some some",
 )
 IDENT = 32  # where a node's own number lies
@@ -366,6 +367,29 @@ class ToyActor:
         parent, index = next(iter(thing.owners))
         freed = self._release(self.things[parent], index, thing)
         return f"{moved}; {freed}; {self._add(self.rng.choice((NODE, LEAF)), sync=True)}"
+
+    def _tail(self) -> str:
+        """Overwrite data right after the sync that made it known, or that wrote it last."""
+        text = self._add(DATA, self.rng.randrange(1, 4), sync=True)
+        found = [
+            t
+            for t in self.things.values()
+            if t.kind == DATA and all(map(self.toy.xn.cached, range(t.block, t.block + t.count)))
+        ]
+        if not found:
+            return text
+        thing = max(found, key=lambda t: t.ident) if self.rng.random() < 0.7 else found[0]
+        xn, me = self.toy.xn, self.toy.me
+        ident = struct.pack("<QQ", thing.ident, 0)
+        for _ in range(self.rng.randrange(1, 4)):
+            # The same words, more of them or fewer.
+            size = 16 * self.rng.randrange(1, 256 * thing.count)
+            xn.write_raw(me, thing.block, 0, (ident * (256 * thing.count))[:size] + bytes(16))
+            if self.rng.random() < 0.6:
+                xn.writeback(me, range(thing.block, thing.block + thing.count))
+            if self.rng.random() < 0.6:
+                xn.sync(me, [thing.block])
+        return f"{text}; {thing.ident} ({thing.block}) again"
 
     def _reserve(self) -> str:
         return self._add(HIDDEN, self.rng.randrange(1, 4))

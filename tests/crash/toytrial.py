@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xnfs_trials.crash.model import Cut
@@ -24,7 +25,7 @@ class Shown:
 
     objects: Counter[int]
     leaks: int
-    recovered: dict[int, bytes]
+    recovered: Mapping[int, bytes]
 
 
 class ToyTrial(ToyActor):
@@ -35,7 +36,7 @@ class ToyTrial(ToyActor):
     def describe(self) -> list[str]:
         return self.log
 
-    def inspect(self, image: dict[int, bytes]) -> tuple[list[str], object]:
+    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
         disk = RawDisk(image, self.blocks)
         disk.recover()
         names = {name: number for number, name in disk.type_names().items()}

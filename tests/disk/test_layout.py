@@ -68,8 +68,20 @@ geometries = st.builds(
     st.integers(1, 9),
 )
 labels = st.text(max_size=16).filter(lambda text: "\0" not in text)
+counts = st.integers(0, layout.MAX_COUNTER)
 superblocks = st.builds(
-    *(Superblock, uuids, labels, geometries, u64s, u64s, u64s, st.integers(0, 3), u32s, u32s)
+    *(
+        Superblock,
+        uuids,
+        labels,
+        geometries,
+        u64s,
+        counters,
+        counters,
+        st.integers(0, 3),
+        u32s,
+        u32s,
+    )
 )
 
 
@@ -80,7 +92,7 @@ def test_superblock_round_trip_agrees_with_construct(sb: Superblock) -> None:
     parsed = layout.SuperblockLayout.parse(raw)
     assert layout.SuperblockLayout.build(parsed) == raw
     g = sb.geometry
-    assert (parsed.magic, parsed.version, parsed.block_size) == (layout.MAGIC, 1, BLOCK)
+    assert (parsed.magic, parsed.version, parsed.block_size) == (layout.MAGIC, 2, BLOCK)
     assert (parsed.uuid, parsed.blocks, parsed.seq) == (sb.uuid, g.blocks, sb.seq)
     assert (parsed.log_start, parsed.map_start, parsed.refs_start) == (
         *(g.log_start, g.map_start, g.refs_start),
@@ -118,8 +130,8 @@ def _resealed(**fields: int | bytes) -> bytes:
 
 
 def test_superblock_newer_version_is_told_from_damage() -> None:
-    with pytest.raises(VersionError, match="version 2 is newer"):
-        layout.decode_superblock_untrusted(_resealed(version=2))
+    with pytest.raises(VersionError, match="version 3 is newer"):
+        layout.decode_superblock_untrusted(_resealed(version=3))
     with pytest.raises(VersionError, match="incompatible features 0x4"):
         layout.decode_superblock_untrusted(_resealed(incompat=4))
     assert layout.decode_superblock_untrusted(_resealed(ro_compat=4)).must_be_readonly

@@ -94,7 +94,8 @@ def wrong_allocs(kit: Kit) -> Iterator[Callable[[], None]]:
     ]  # fmt: skip
     for junk in diffs:
         yield lambda junk=junk: xn.update(me, root, junk)  # type: ignore[misc]
-    yield lambda: xn.alloc(me, root, one, [extent(DATA, s)], init=[(RAW[0], b"x")])
+    for first in ([(4095, b"xy")], [(-1, b"x")], [(2**70, b"x")]):
+        yield lambda first=first: xn.alloc(me, root, one, [extent(DATA, s)], init=first)  # type: ignore[misc]
     yield lambda: xn.alloc(me, root, one, [], init=[(RAW[0], b"x")])
     yield lambda: xn.change(me, [(root, one)], alloc=[extent(DATA, s)], inits={s + 1: ()})
     yield lambda: xn.change(me, [(root, one)], alloc=[extent(DATA, s)], inits={-1: ()})
@@ -133,6 +134,19 @@ def test_changes_wrong_changes_change_nothing(kit: Kit) -> None:
     assert {**after, "calls": 0} == {**stats, "calls": 0}
     assert kit.pool.used("xn") == stats["pages"]
     assert len(calls) > 80
+
+
+def test_changes_data_is_born_with_its_first_bytes(kit: Kit) -> None:
+    start = kit.find()
+    first = {start: [(1, b"one")], start + 1: [(4095, b"x"), (0, b"y")]}
+    claim = [extent(DATA, start, 3)]
+    kit.xn.change(kit.me, [(kit.root, [slot(0, DATA, start, 3)])], alloc=claim, inits=first)
+    kit.sync()
+    kit = kit.reopen()
+    kit.load(kit.root)
+    kit.xn.readin(kit.me, kit.root, 0, start, 3)
+    want = (b"\0one".ljust(BLOCK, b"\0"), b"y".ljust(4095, b"\0") + b"x", bytes(BLOCK))
+    assert kit.xn.read(kit.me, start, 0, 3 * BLOCK) == b"".join(want)
 
 
 def test_changes_move_swap_relocate(kit: Kit) -> None:

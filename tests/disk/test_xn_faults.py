@@ -48,7 +48,7 @@ def fail_everywhere(seed: int, steps: int, op: str, *, stride: int = 1) -> int:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_faults_eio_at_every_flush(seed: int) -> None:
-    assert fail_everywhere(seed, 40, "flush") > 2
+    assert fail_everywhere(seed, 40, "flush") > 1
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -75,12 +75,14 @@ def test_faults_enospc_is_retried(after: int) -> None:
     with pytest.raises(DeviceError) as e:
         kit.sync()
     assert e.value.errno == errno.ENOSPC
-    if after == 4:  # the root, in place: only the log knows what should stand there
+    if after >= 3:  # in place: only the log knows what should stand there
         with pytest.raises(DeviceError):
             kit.sync()
         kit = Kit(base)
-        assert kit.xn.recovered == "undone"  # no sync had returned
+        assert kit.xn.recovered == "redone"
         assert kit.xn.leaky
+        kit.load(kit.root)
+        assert kit.xn.read(kit.me, data, 0, 1) == b"x"
         return
     kit.sync()
     kit.xn.close()

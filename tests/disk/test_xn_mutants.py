@@ -7,19 +7,18 @@ it away is the one of `test_xn_crash.py`, with a bound.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.disk import test_xn_crash
+from tests.disk import test_xn_crash, test_xn_order
 from tests.disk.xn_crash import explore, record
 from tests.disk.xn_kit import image
-from xnfs.disk import recovery
 from xnfs.disk.commit import Committer
-from xnfs.disk.layout import STAMP
 from xnfs.disk.ledger import Due, Ledger, _take_one
 from xnfs.disk.log import Log
+from xnfs.disk.recovery import _Place
 from xnfs.disk.registry import MetaPage, Registry
 from xnfs.errors import XnError
 
@@ -47,7 +46,7 @@ def r1_settled_before_the_commit_point(patch: Patch) -> None:
 
     def early(self: Committer, members: set[int], plain: set[int]) -> None:
         pages = [p for b in members if isinstance(p := self._registry.get(b), MetaPage)]
-        self._ledger.settle(self._take(pages))
+        self._ledger.settle(self._take(pages, self._reached(pages)))
         commit(self, members, plain)
 
     patch.setattr(Committer, "_commit", early)
@@ -70,7 +69,7 @@ def r2_fresh_blocks_after_their_parents(patch: Patch) -> None:
         commit(self, members, plain)
         patch.setattr(Committer, "_write_plain", write)
         self._write_plain(plain)
-        self._flush()
+        self._flush(patient=True)
 
     patch.setattr(Committer, "_commit", late)
 
@@ -88,7 +87,7 @@ def r2_retyped_blocks_are_forgotten(patch: Patch) -> None:
 
 
 def r2_a_reached_child_stays_fresh(patch: Patch) -> None:
-    def take(self: Committer, pages: list[MetaPage]) -> list[Due]:
+    def take(self: Committer, pages: list[MetaPage], reached: Any) -> list[Due]:
         return [self._ledger.take(page, reached=not page.fresh) for page in pages]
 
     patch.setattr(Committer, "_take", take)
@@ -110,7 +109,14 @@ def no_ties(*callers: str) -> Callable[[Patch], None]:
 
 
 def r4_tables_not_written(patch: Patch) -> None:
-    patch.setattr(Committer, "_write_tables", lambda *_: None)
+    transact: Any = Committer._transact
+
+    def run(
+        self: Committer, pages: Any, logged: Any, tables: Any, plain: Any, *, patient: bool
+    ) -> None:
+        transact(self, pages, logged, [], plain, patient=patient)
+
+    patch.setattr(Committer, "_transact", run)
 
 
 def r5_not_raised_on_share(patch: Patch) -> None:
@@ -122,24 +128,25 @@ def r5_not_raised_on_share(patch: Patch) -> None:
     patch.setattr(Ledger, "share", share)
 
 
-def leave_out_flush(which: int) -> Callable[[Patch], None]:
-    def mutate(patch: Patch) -> None:
-        flush, commit = Committer._flush, Committer._commit
-        calls = [0]
+def no_flush(patch: Patch) -> None:
+    def flush(self: Committer, *, patient: bool) -> None:
+        self._unflushed = False
+        self._written = {}
+        self._listed = frozenset()
 
-        def counted(self: Committer, members: set[int], plain: set[int]) -> None:
-            calls[0] = 0
-            commit(self, members, plain)
+    patch.setattr(Committer, "_flush", flush)
 
-        def some(self: Committer) -> None:
-            calls[0] += 1
-            if calls[0] != which:
-                flush(self)
 
-        patch.setattr(Committer, "_commit", counted)
-        patch.setattr(Committer, "_flush", some)
+def nothing_is_listed(patch: Patch) -> None:
+    patch.setattr(Committer, "_relied_on", lambda *_: {})
 
-    return mutate
+
+def list_is_overwritten(patch: Patch) -> None:
+    patch.setattr(Committer, "_guarded", lambda self, plain: plain & self._logged)
+
+
+def images_are_overwritten(patch: Patch) -> None:
+    patch.setattr(Committer, "_guarded", lambda self, plain: plain & self._listed)
 
 
 def log_not_written(patch: Patch) -> None:
@@ -161,27 +168,30 @@ def log_numbers_for_nothing(patch: Patch) -> None:
 
 
 def recovery_redoes_nothing(patch: Patch) -> None:
-    patch.setattr(recovery, "_missing", lambda *_: {})
+    patch.setattr(_Place, "missing", lambda *_: iter(()))
 
 
 def recovery_always_redoes(patch: Patch) -> None:
-    patch.setattr(recovery, "happened", lambda *_: True)
+    patch.setattr(_Place, "happened", lambda *_: True)
 
 
 def recovery_never_redoes(patch: Patch) -> None:
-    patch.setattr(recovery, "happened", lambda *_: False)
+    patch.setattr(_Place, "happened", lambda *_: False)
 
 
-def recovery_takes_torn_blocks_for_old_ones(patch: Patch) -> None:
-    def happened(device: Any, _seed: Any, found: Any, _stamps: Mapping[int, int]) -> bool:
-        page = bytearray(4096)
-        for image_ in found.images:
-            device.read(image_.block, [memoryview(page)])
-            if STAMP.unpack_from(page)[2] == found.seq:
-                return True
-        return False
+def recovery_redoes_the_newest_only(patch: Patch) -> None:
+    missing: Any = _Place.missing
+    patch.setattr(_Place, "missing", lambda self: iter(list(missing(self))[1:]))
 
-    patch.setattr(recovery, "happened", happened)
+
+def recovery_forgets_its_log(patch: Patch) -> None:
+    """The next life writes in place what recovery may write again."""
+    init: Any = Committer.__init__
+
+    def begin(self: Committer, *args: Any) -> None:
+        init(self, *args[:8], frozenset(), *args[9:])
+
+    patch.setattr(Committer, "__init__", begin)
 
 
 def changes_are_not_atomic(patch: Patch) -> None:
@@ -200,15 +210,16 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "R5 not raised on share": r5_not_raised_on_share,
     "no ties of one change": changes_are_not_atomic,
     "no ties on a share": no_ties("share", "_apply"),
-    "no flush between the epochs": leave_out_flush(1),
-    "no second flush": leave_out_flush(2),
+    "no flush": no_flush,
+    "nothing is listed": nothing_is_listed,
+    "the list is overwritten": list_is_overwritten,
     "log not written": log_not_written,
     "log always in the same half": log_always_in_the_same_half,
     "log numbers for nothing": log_numbers_for_nothing,
     "recovery redoes nothing": recovery_redoes_nothing,
     "recovery always redoes": recovery_always_redoes,
     "recovery never redoes": recovery_never_redoes,
-    "recovery takes torn blocks for old ones": recovery_takes_torn_blocks_for_old_ones,
+    "recovery redoes the newest only": recovery_redoes_the_newest_only,
 }
 #: where to begin to look, for those that give themselves away rarely
 FIRST_SEED = {
@@ -217,8 +228,43 @@ FIRST_SEED = {
     "no ties of one change": 4,
     "no ties on a share": 4,
     "log always in the same half": 4,
-    "recovery takes torn blocks for old ones": 6,
 }
+
+
+def befores_are_not_listed(patch: Patch) -> None:
+    relied_on: Any = Committer._relied_on
+
+    def relied(self: Committer, reached: Any, logged: Any) -> dict[int, int]:
+        out: dict[int, int] = relied_on(self, reached, logged)
+        for page in logged:
+            for block in self._order.before([page.block]):
+                out.pop(block, None)
+        return out
+
+    patch.setattr(Committer, "_relied_on", relied)
+
+
+def older_over_newer(patch: Patch) -> None:
+    patch.setattr(_Place, "_stamp", lambda *_: -1)
+
+
+def the_list_is_all_evidence(patch: Patch) -> None:
+    def happened(self: _Place) -> bool:
+        digest = self._seed.digest
+        return all(digest(b, self._read(b)) == want for b, want in self._newest.listed)
+
+    patch.setattr(_Place, "happened", happened)
+
+
+def images_without_stamp_are_evidence(patch: Patch) -> None:
+    missing: Any = _Place.missing
+
+    def some(self: _Place) -> Any:
+        if any(self._read(i.block) != i.data for i in self._newest.images):
+            yield from missing(self)
+
+    patch.setattr(_Place, "missing", some)
+
 
 #: those that only a certain story finds in reasonable time
 STORIES: dict[str, tuple[Callable[[Patch], None], Callable[[], None]]] = {
@@ -230,9 +276,25 @@ STORIES: dict[str, tuple[Callable[[Patch], None], Callable[[], None]]] = {
         no_ties("allocate", "_apply"),  # either alone suffices
         test_xn_crash.test_crash_children_and_parents_by_either_name,
     ),
-    "recovery keeps an undone transaction": (
-        lambda patch: patch.setattr(Log, "erase", lambda *_: None),
-        test_xn_crash.test_crash_an_undone_transaction_is_never_found_again,
+    "what is declared before is not listed": (
+        befores_are_not_listed,
+        test_xn_order.test_order_data_and_metadata_share_a_flush,
+    ),
+    "an older transaction over a newer": (
+        older_over_newer,
+        test_xn_crash.test_crash_a_damaged_log_brings_nothing_old_back,
+    ),
+    "the list is all evidence": (
+        the_list_is_all_evidence,
+        test_xn_crash.test_crash_images_in_place_are_evidence_enough,
+    ),
+    "images without stamp are evidence": (
+        images_without_stamp_are_evidence,
+        test_xn_crash.test_crash_the_same_bytes_again_prove_nothing,
+    ),
+    "images are overwritten": (
+        images_are_overwritten,
+        test_xn_crash.test_crash_tails_overwritten_right_after_their_sync,
     ),
 }
 

@@ -1,13 +1,14 @@
-"""`depend(before, after)`: the device gets `after` when `before` is durable, not earlier."""
+"""`depend(before, after)`: no power cut shows `after` without `before`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.disk.xn_crash import block_of, recover
 from tests.disk.xn_kit import DATA, RAW, Kit, extent, image, slot
-from xnfs import CycleError, Refused
+from xnfs import CycleError, MemoryDevice, Refused
 from xnfs.disk.order import MAX_EDGES
 from xnfs.disk.recording import RecordingDevice
 
@@ -22,17 +23,35 @@ class Recorded(Kit):
         self.datas = [self.data(node, 0, b"old") for node in self.nodes]
         self.sync()
         self.start = len(self.disk.events)
+        self.text = b"new"
 
     def touch(self, block: int) -> None:
         """Make a block dirty."""
         meta = block in (*self.nodes, self.root)
-        self.xn.write_raw(self.me, block, RAW[0] if meta else 0, b"new")
+        self.xn.write_raw(self.me, block, RAW[0] if meta else 0, self.text)
+
+    def is_new(self, disk: MemoryDevice, block: int) -> bool:
+        """Has it what `touch` wrote?"""
+        meta = block in (*self.nodes, self.root)
+        at = RAW[0] if meta else 0
+        return block_of(disk, block)[at : at + 3] == self.text
 
     def in_order(self, before: int, after: int) -> bool:
-        """True if a flush lies between the first write of `before` and the first of `after`."""
-        events = self.disk.events[self.start :]
-        first = [next(e.id for e in events if e.block == b) for b in (before, after)]
-        return any(e.is_flush and first[0] < e.id < first[1] for e in events)
+        """True if after every cut, recovered, `after` is new only if `before` is."""
+        shown = [(self.is_new(d, before), self.is_new(d, after)) for d in self.disks()]
+        assert (True, True) in shown
+        assert (False, False) in shown
+        return (False, True) not in shown
+
+    def disks(self) -> Iterator[MemoryDevice]:
+        """What cuts from `start` on leave: none, all, one, or all but one of the pending writes."""
+        for cut in range(self.start, len(self.disk.events) + 1):
+            pending = {e.id for e in self.disk.pending(cut)}
+            keeps = [set(), pending, *({e} for e in pending), *(pending - {e} for e in pending)]
+            for keep in keeps:
+                disk = self.disk.image_at(cut, keep)
+                recover(disk)
+                yield disk
 
 
 def pairs(kit: Recorded) -> list[tuple[int, int]]:
@@ -53,6 +72,20 @@ def test_order_is_kept_by_sync(which: int, how: str) -> None:
     # Two blocks of metadata may also go in one transaction, which is atomic.
     assert kit.in_order(before, after) or (metadata and how != "after")
     assert kit.xn.dirty_count() == (0, 0)
+
+
+def test_order_data_and_metadata_share_a_flush() -> None:
+    """The data is in place before the flush, and the transaction says so."""
+    kit = Recorded()
+    kit.touch(kit.nodes[1])
+    kit.sync()  # now the data is no longer listed
+    kit.start = len(kit.disk.events)
+    kit.touch(kit.datas[0])
+    kit.touch(kit.nodes[0])
+    kit.xn.depend(kit.me, kit.datas[0], kit.nodes[0])
+    kit.sync([kit.nodes[0]])
+    assert sum(e.is_flush for e in kit.disk.events[kit.start :]) == 1
+    assert kit.in_order(kit.datas[0], kit.nodes[0])
 
 
 @pytest.mark.parametrize("which", [0, 1, 4, 5])
@@ -86,6 +119,7 @@ def test_order_ends_when_before_is_durable() -> None:
     kit.xn.depend(kit.me, before, after)
     kit.sync()
     kit.xn.depend(kit.me, after, before)  # no cycle: the first order is history
+    kit.text = b"two"
     kit.touch(after)
     kit.touch(before)
     kit.start = len(kit.disk.events)

@@ -74,7 +74,7 @@ class Walker:
             return 0
         (flags,) = struct.unpack_from("<I", self.map, 504)
         table, entry = divmod(block, 2016)
-        if not flags & 4 << table:
+        if not flags & 1 << table:
             return 1
         raw = block_of(self.disk, self.refs_start + table)
         at = entry // 252 * SECTOR + entry % 252 * 2

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from xnfs_tools import cli, debugfs, dumpfs, fsck, mkfs, mount, mountopts, umount
+from xnfs_tools import cli, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, umount
 
 import xnfs
 
@@ -63,6 +63,20 @@ def test_man_options_are_those_of_the_command(page: str) -> None:
         assert f"\\-{letter}" in synopsis, letter
 
 
+def test_man_long_options_are_those_of_the_command() -> None:
+    """Those of the commands that have no page of their own."""
+    text = section("xnfs.1", "OPTIONS")
+    found = re.search(r'^\.SS "xnfs crash"\n(.*?)(?=^\.SS |\Z)', text, re.M | re.S)
+    assert found
+    documented = re.findall(r'^\.BI? \\-\\-(\w+)(?: " (\w+)")?$', found[1], re.M)
+    real = [
+        (action.dest, str(action.metavar or "").lower())
+        for action in crash.arguments()._actions
+        if action.dest not in ("help", "version")
+    ]
+    assert documented == real
+
+
 def test_man_mount_options() -> None:
     text = section("mount.xnfs.8", "MOUNT OPTIONS")
     words = set(re.findall(r"\w+=?", re.sub(r"^(?!\.B).*$", "", text, flags=re.M)))
@@ -107,7 +121,7 @@ def test_docs_readme_links() -> None:
 
 
 def test_docs_help_has_every_option_explained() -> None:
-    for parser in PARSERS.values():
+    for parser in (*PARSERS.values(), crash.arguments()):
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
                 assert action.help, (parser.prog, action)

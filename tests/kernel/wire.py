@@ -65,6 +65,8 @@ class Wire:
         self.dispatcher.buffer[: len(request)] = request
         self.dispatcher.handle(len(request))
         self.dispatcher.settle()
+        self.dispatcher.syncer.end()
+        self.dispatcher.syncer.run()
         self.dispatcher.notices.end()
         self.dispatcher.notices.run()
         answers, self.answers = self.answers, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -22,6 +23,12 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "debugfs": debugfs.main,
 }
 
+#: These too, but have no other name. The modules are loaded when they are asked for.
+_TRIALS: Final = {
+    "attack": ("xnfs_tools.attack", "what a hostile file system can do to the kernel and others"),
+    "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
+}
+
 
 def arguments() -> Parser:
     """The command line of what is only here."""
@@ -31,6 +38,8 @@ def arguments() -> Parser:
     )
     for name in _COMMANDS:
         kinds.add_parser(name, help=f"the same as {name}.xnfs", add_help=False)
+    for name, (_module, text) in _TRIALS.items():
+        kinds.add_parser(name, help=text, add_help=False)
     kinds.add_parser("doctor", help="say whether this machine can mount")
     each = kinds.add_parser("ls", help="list a directory of an image")
     each.add_argument("image", metavar="IMAGE")
@@ -54,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = words(argv)
     if given and given[0] in _COMMANDS:
         return _COMMANDS[given[0]](given[1:])
+    if given and given[0] in _TRIALS:
+        status: int = importlib.import_module(_TRIALS[given[0]][0]).main(given[1:])
+        return status
     return run(PROG, CODES, lambda: _main(given))
 
 

@@ -141,7 +141,9 @@ class Inspector:
                 continue
             print(f"half {half}: transaction {found.seq}, {len(found.images)} blocks")
             for image in found.images:
-                print(f"  {image.block}  {self.name(image.type)}")
+                print(f"  {image.block}  {self.name(image.type) if image.type else 'no stamp'}")
+            if found.listed:
+                print(f"  relies on {', '.join(str(block) for block, _digest in found.listed)}")
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from xnfs.disk.acl import Acls
 from xnfs.disk.blocktype import ZERO, BlockType
 from xnfs.disk.flow import Edit, Flow, balance, compare, edit_of
 from xnfs.disk.ledger import Ledger
-from xnfs.disk.records import Caller, Diff, Extent
+from xnfs.disk.records import BLOCK, Caller, Diff, Extent
 from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.tables import MAX_TOTAL, Tables
 from xnfs.disk.typetable import TypeTable
@@ -84,21 +84,27 @@ class Changer:
         plan = [edit_of(page, diff, self._data) for page, diff in edits]
         if share:
             self._check_share(share, edits[0][0].root)
-        births = self._births(alloc, inits) if alloc or inits else []
+        births, data = self._births(alloc, inits) if alloc or inits else ([], {})
         plan += births
         if len({edit.block for edit in plan}) != len(plan):
             raise Refused("a block is edited twice in one change")
         flow = balance(plan, alloc, free, share, self._types)
+        if data:
+            self._check_data(data, flow)
         if alloc:
             self._check_alloc(alloc, flow)
         dying = self._dying(flow, plan) if flow.freed else []
         self._acls.ask_all(who, plan, births, dying, witness)
         load_counts(self._tables, [e for x in plan for e in (*x.added, *x.removed)])
         self._apply(plan, flow, dying)
+        for block, diff in data.items():
+            self._fill(block, diff)
 
-    def _births(self, alloc: Sequence[Extent], inits: Mapping[int, Diff]) -> list[Edit]:
+    def _births(
+        self, alloc: Sequence[Extent], inits: Mapping[int, Diff]
+    ) -> tuple[list[Edit], dict[int, Diff]]:
         """Newborn metadata blocks with their first bytes. One without is born as zeros: its acl is
-        asked all the same.
+        asked all the same. Also the first bytes that are left, of other blocks.
         """
         out: list[Edit] = []
         left = dict(inits)
@@ -113,9 +119,25 @@ class Changer:
                 edit = Edit(block, kind, None, diff, ZERO, bytearray(ZERO))
                 compare(edit, self._data)
                 out.append(edit)
-        if left:
-            raise Refused(f"first bytes for blocks {sorted(left)}: no metadata allocated there")
-        return out
+        return out, left
+
+    def _check_data(self, data: Mapping[int, Diff], flow: Flow) -> None:
+        """These are blocks of data that get their frames in this change, and bytes inside them."""
+        new = [extent for _edit, extent in flow.born]
+        new += [extent for _src, _dst, extent in flow.retyped]
+        for block, diff in data.items():
+            t = next((t for t, start, n in new if start <= block < start + n), None)
+            if t is None or self._types.get(t).unreadable:
+                raise Refused(f"first bytes for block {block}, which is not allocated")
+            if any(offset < 0 or offset + len(piece) > BLOCK for offset, piece in diff):
+                raise Refused(f"first bytes for block {block} leave it")
+
+    def _fill(self, block: int, diff: Diff) -> None:
+        """Give a blank block of data its first bytes."""
+        self._registry.clear(block, 1)
+        view = self._registry.pages[block].view
+        for offset, piece in diff:
+            view[offset : offset + len(piece)] = piece
 
     def _check_alloc(self, alloc: Sequence[Extent], flow: Flow) -> None:
         end = 0

@@ -45,9 +45,9 @@ class ChangeCalls(Boundary):
         """Edit metadata blocks, atomically: in memory now, on the disk in one transaction.
 
         Pointers added minus removed must equal `alloc + share - free` exactly. `inits`: first bytes
-        of allocated metadata blocks. `witness`: the block shown to every acl; `witnesses`: by
-        edited block. Not durable until `sync`. Raises Refused, NotFree, NotEmpty, NotCached,
-        NoFrames, AclRefused, CapabilityError; then nothing has changed.
+        of allocated blocks, durable no later than the pointers. `witness`: the block shown to every
+        acl; `witnesses`: by edited block. Not durable until `sync`. Raises Refused, NotFree,
+        NotEmpty, NotCached, NoFrames, AclRefused, CapabilityError; then nothing has changed.
         """
         edits = list(edits)
         self._make_room(len(edits))

@@ -1,12 +1,20 @@
-"""Transactions: what is written together, in which epoch, and when it counts as durable.
+"""Transactions: what is written together, and when it counts as durable.
 
-    epoch 1   fresh blocks, overwritten data, the kernel's tables, the log     -> flush
-    epoch 2   attached metadata, in place                                      -> flush
+    in place        fresh blocks, overwritten data
+    into the log    attached metadata, the kernel's tables, and the digests of the blocks written
+                    in place that the metadata relies on
+    flush           <- the commit point
+    in place        what is in the log; the next flush makes it durable there
 
-Kept here: R2 (a fresh block is tied to the parent that names it, and goes in epoch 1), R3 (both
-ends of a move are tied), the first halves of R4 and R5 (tables in epoch 1). The second halves, and
-R1, are `Ledger.settle` after the commit point. Not here: which blocks to write and when (the libFS
-asks), what follows a crash (`recovery.py`).
+Kept here: R2 (a fresh block is tied to the parent that names it, and is listed with it), R3 (both
+ends of a move are tied), the first halves of R4 and R5 (tables in the same transaction). The second
+halves, and R1, are `Ledger.settle` after the commit point. And what recovery relies on:
+
+- while a transaction is the newest, nothing but its images is written where they belong; other
+  blocks that are to go there go through the log;
+- until they are durable there, no block of its list is overwritten in place, either.
+
+Not here: which blocks to write and when (the libFS asks), what follows a crash (`recovery.py`).
 
 Guarantees: when `commit` returns, everything asked for is durable; when it raises, writes have
 stopped for good, because after a failed write or flush nobody knows what the device holds (a later
@@ -19,7 +27,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from xnfs.disk.device import BlockDevice
@@ -27,7 +35,7 @@ from xnfs.disk.layout import Seed, stamp_block
 from xnfs.disk.ledger import Due, Ledger
 from xnfs.disk.log import Image, Log
 from xnfs.disk.order import Order
-from xnfs.disk.registry import MetaPage, Registry, runs
+from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import Tables
 from xnfs.errors import DeviceError, ReadOnly, XnError
 
@@ -45,6 +53,7 @@ class Committer:
         ledger: Ledger,
         order: Order,
         seq: int,
+        logged: frozenset[int],
         lock: threading.Condition,
     ) -> None:
         self._device = device
@@ -56,9 +65,22 @@ class Committer:
         self._order = order
         self.seq = seq
         self.failed: XnError | None = None
-        self._unflushed = False
         self._lock = lock  # the one of all system calls; held by whoever calls a method here
         self._busy = False
+        #: something was written that nobody may call durable yet
+        self._unflushed = False
+        #: images of the newest transaction were written in place since the last flush
+        self._unplaced = False
+        #: blocks with an image in the newest transaction
+        self._newest = logged
+        #: blocks that recovery may write: these, and those of the transaction before during the
+        #: flush of the newest, and for good if that has no stamp to be known by
+        self._logged = logged
+        #: blocks listed in the same, until a flush has made the images durable in place
+        self._listed: frozenset[int] = frozenset()
+        #: block -> digest of what was written in place since the last flush; complete only while it
+        #: has no more than `Log.entries`
+        self._written: dict[int, int] = {}
         #: blocks whose place on the disk is behind their clean pages: not to be read from there
         self.in_flight: frozenset[int] = frozenset()
         self.transactions = 0
@@ -74,9 +96,10 @@ class Committer:
         return self._log.capacity - len(self._registry.attached)
 
     def commit(self, blocks: Iterable[int] | None = None) -> None:
-        """Make the components of these blocks (None: everything) durable. At most two flushes.
+        """Make the components of these blocks (None: everything) durable, with one flush.
 
-        Blocks that a declared order puts first get a commit of their own, before.
+        It takes more for what is too large for the log, and for blocks that a declared order puts
+        before data. Nothing is flushed if nothing was written since the last time.
         Other system calls go on during the flushes, so the caller must not rely on anything that it
         saw before. One commit at a time. Raises DeviceError; then writes have stopped.
         """
@@ -97,13 +120,21 @@ class Committer:
 
     def _commit_all(self, blocks: Iterable[int] | None) -> None:
         stack: list[set[int] | None] = [None if blocks is None else set(blocks)]
+        patient = True
         while stack:
             members, plain = self._gather(stack[-1])
+            # What goes in place before the flush comes before what goes through the log.
+            waits = self._order.before(members - plain)
+            plain |= waits & self._registry.plain
             first = self._order.before(plain)
-            first |= self._order.before(members - plain) - members - plain
-            if not first:
+            first |= waits - members - plain - self._written.keys()
+            if not first and self._fits(members, plain):
                 self._commit(members, plain)
                 stack.pop()
+            elif not first:
+                # What comes into being during one flush can't be kept out; during two it is.
+                self._go_ahead(plain, patient=patient)
+                patient = False
             elif all(first.isdisjoint(waiting or ()) for waiting in stack):
                 stack.append(first)
             elif (one := {min(first)}) not in stack:
@@ -115,7 +146,7 @@ class Committer:
 
     def write_back(self, blocks: Iterable[int]) -> None:
         """Write dirty data and fresh blocks in place, any order, no flush. Nothing is durable on
-        return.
+        return. The few that recovery may still need as they are on the disk stay dirty.
         """
         self._check()
         plain = self._registry.plain.intersection(blocks)
@@ -123,7 +154,7 @@ class Committer:
             self.commit(first)
             plain &= self._registry.plain
         with self.stops_on_failure(retry=True):
-            self._write_plain(plain)
+            self._write_plain(plain - self._guarded(plain))
 
     @contextmanager
     def stops_on_failure(self, *, retry: bool) -> Iterator[None]:
@@ -140,12 +171,23 @@ class Committer:
             raise
 
     def write_tables(self) -> None:
-        """Make what has fallen due since the last commit durable in the tables."""
-        with self._alone(), self.stops_on_failure(retry=False):
-            self._write_tables()
-            self._flush()
-            self._write_tables()  # that a reference block is initialised may be said only now
-            self._flush()
+        """Make what has fallen due since the last commit durable in the tables, and everything in
+        place: nothing of the log is needed any more."""
+        with self._alone():
+            while self._tables.dirty_blocks():
+                self._go_ahead(set(), patient=False)
+            if self._unplaced:
+                self._unflushed = True
+                with self.stops_on_failure(retry=False):
+                    self._flush(patient=False)
+
+    def empty_log(self) -> None:
+        """Everything is in place and the superblock knows the last number: recovery would only undo
+        what others do to the image. That this becomes durable does not matter.
+        """
+        with self.stops_on_failure(retry=False):
+            self._log.erase(0)
+            self._log.erase(1)
 
     def _check(self) -> None:
         if self.failed is not None:
@@ -153,8 +195,10 @@ class Committer:
         if self._device.readonly:
             raise ReadOnly("the image is open read-only")
 
+    # -- what goes with what
+
     def _gather(self, blocks: Iterable[int] | None) -> tuple[set[int], set[int]]:
-        """(metadata blocks of the transaction, dirty plain blocks to write in epoch 1)."""
+        """(metadata of the transaction, dirty plain blocks that it names or that were asked for)"""
         registry = self._registry
         if blocks is None:
             return set(registry.attached).union(self._ledger.ties), set(registry.plain)
@@ -167,61 +211,149 @@ class Committer:
                 plain |= registry.plain & (page.added | page.filled)
         return members, plain
 
+    def _guarded(self, plain: set[int]) -> set[int]:
+        """Those that must not be written in place."""
+        return plain & self._logged | plain & self._listed
+
+    def _fits(self, members: set[int], plain: set[int]) -> bool:
+        """Is one half of the log enough for this, with a list of all that was written in place?"""
+        images = len(self._guarded(plain))
+        if attached := len(members & self._registry.attached):
+            images += attached + len(self._tables.dirty_blocks())
+            if images + len(plain) + len(self._written) > self._log.entries:
+                return False
+        return images <= self._log.capacity
+
+    def _go_ahead(self, plain: set[int], *, patient: bool) -> None:
+        """Make durable what may be so at any time: plain blocks and tables. Then the rest fits."""
+        logged = sorted(self._guarded(plain))[: self.capacity]
+        # The map, which says where there are counts, comes after them.
+        tables = self._tables.dirty_blocks()[::-1][: self.capacity - len(logged)]
+        self._transact([], [*map(self._page, logged)], tables, plain, patient=patient)
+
     def _commit(self, members: set[int], plain: set[int]) -> None:
         registry = self._registry
         pages = [p for b in members if isinstance(p := registry.get(b), MetaPage)]
-        dirty = sorted((p for p in pages if p.block in registry.attached), key=lambda p: p.block)
+        dirty = [page for page in pages if page.block in registry.attached]
+        logged = [*dirty, *map(self._page, self._guarded(plain))]
+        logged.sort(key=lambda page: page.block)
+        # Without a new durable pointer the tables can wait.
+        tables = self._tables.dirty_blocks() if dirty else []
+        self._transact(pages, logged, tables, plain, patient=True)
+
+    def _page(self, block: int) -> Page:
+        return self._registry.pages[block]
+
+    # -- writing
+
+    def _transact(
+        self,
+        pages: Sequence[MetaPage],
+        logged: Sequence[Page],
+        tables: Sequence[int],
+        plain: set[int],
+        *,
+        patient: bool,
+    ) -> None:
+        """Write `plain` in place but for what must go through the log with `logged` and `tables`;
+        flush; write that in place.
+
+        `pages`: whose pointer changes are durable then. Only what goes to the log takes a number:
+        the halves are used in turn, and the one with the last transaction must stay until this one
+        is complete.
+        """
         last = self.seq
-        # The halves of the log are used in turn, and the half that holds the last transaction must
-        # stay until this one is complete: only what goes to the log takes a number.
-        self.seq += bool(dirty)
+        self.seq += bool(logged or tables)
         self.transactions += 1
+        reached = self._reached(pages)
         with self.stops_on_failure(retry=True):
             try:
-                self._write_plain(plain)
-                self._write_tables()
-                images = [self._image(page) for page in dirty]
+                self._write_plain(plain - self._guarded(plain))
+                images = [self._image(page) for page in logged]
+                images += [Image(block, 0, self._tables.encode(block)) for block in tables]
+                listed = self._relied_on(reached, logged)
                 if images:
                     self._unflushed = True
-                    self._log.write(self.seq, images)
+                    self._log.write(self.seq, images, listed)
             except DeviceError:
                 self.seq = last
                 raise
-        due = self._take(pages)
-        registry.attached.difference_update(page.block for page in dirty)
-        self.in_flight = frozenset(page.block for page in dirty)
-        self._order.written(self.in_flight)
+        due = self._take(pages, reached)
+        self._logs(logged, tables)
         with self.stops_on_failure(retry=False):
-            self._flush()
-            # From here the log and every fresh block are durable: the transaction can be completed
-            # from what is on the disk, so writing in place may begin.
-            self._order.written(self.in_flight)
+            if images:
+                self._flush_log(images, listed, patient=patient)
+            else:
+                self._flush(patient=patient)
+            # Commit point: the transaction is durable, in the log.
             for image in images:
-                self._unflushed = True
+                self._unplaced = True
                 self._device.write(image.block, [image.data])
-            self._flush()
-        # Commit point: the transaction is durable.
         self.in_flight = frozenset()
         self._ledger.settle(due)
 
-    def _take(self, pages: list[MetaPage]) -> list[Due]:
-        """What these pages add and drop goes to this transaction; what they add or drop from now on
-        goes to the next. Fresh pages that a pointer of the transaction names may be named by a
-        durable one at any moment: they are attached.
-        """
-        ledger, get = self._ledger, self._registry.get
-        reached = [page for page in pages if not page.fresh]
-        for page in reached:
+    def _flush_log(self, images: Sequence[Image], listed: dict[int, int], *, patient: bool) -> None:
+        """Flush, and know meanwhile and afterwards what recovery may need or write."""
+        last, self._newest = self._newest, frozenset(image.block for image in images)
+        self.in_flight = self._newest
+        self._logged |= self._newest
+        self._listed |= listed.keys()
+        self._flush(patient=patient)
+        self._logged = self._newest
+        if not any(image.type for image in images):
+            self._logged |= last
+        self._listed = frozenset(listed)
+
+    def _reached(self, pages: Iterable[MetaPage]) -> list[MetaPage]:
+        """Those of the pages that a durable pointer may name when this transaction is durable, and
+        fresh ones that their pointers name."""
+        get = self._registry.get
+        out = [page for page in pages if not page.fresh]
+        seen = {page.block for page in out}
+        for page in out:
             for block in (*page.added, *page.shared):
                 child = get(block)
-                if isinstance(child, MetaPage) and child.fresh:
-                    child.fresh = False
-                    reached.append(child)
-        due = [ledger.take(page, reached=not page.fresh) for page in pages]
-        return due + [ledger.take(page, reached=True) for page in reached]
+                if isinstance(child, MetaPage) and child.fresh and block not in seen:
+                    seen.add(block)
+                    out.append(child)
+        return out
+
+    def _relied_on(self, reached: Iterable[MetaPage], logged: Iterable[Page]) -> dict[int, int]:
+        """Blocks written in place since the last flush without which this transaction must not be:
+        new ones that it names, and those that a declared order puts before. With their digests.
+        """
+        written = self._written
+        metadata = [page.block for page in logged if isinstance(page, MetaPage)]
+        if not metadata:
+            return {}
+        blocks = self._order.before(metadata) & written.keys()
+        for page in reached:
+            for new in (page.added, page.filled, page.shared.keys()):
+                blocks |= written.keys() & new
+        return {block: written[block] for block in blocks}
+
+    def _take(self, pages: Iterable[MetaPage], reached: Iterable[MetaPage]) -> list[Due]:
+        """What these pages add and drop goes to this transaction; what they add or drop from now on
+        goes to the next. Fresh pages that were reached are attached.
+        """
+        take = self._ledger.take
+        for page in reached:
+            page.fresh = False
+        return [take(p, reached=not p.fresh) for p in pages] + [
+            take(p, reached=True) for p in reached
+        ]
+
+    def _logs(self, pages: Iterable[Page], tables: Iterable[int]) -> None:
+        """These are in the log as they are now: clean."""
+        blocks = {page.block for page in pages}
+        self._registry.attached -= blocks
+        self._registry.plain -= blocks
+        self._order.written(blocks)
+        for block in tables:
+            self._tables.mark_written(block)
 
     def _write_plain(self, plain: set[int]) -> None:
-        registry = self._registry
+        registry, written = self._registry, self._written
         for start, count in runs(plain):
             registry.clear(start, count)
             for block in range(start, start + count):
@@ -230,34 +362,38 @@ class Committer:
                     stamp_block(
                         self._seed, block, page.view, page.type.stamp, page.type.number, self.seq
                     )
+                if len(written) <= self._log.entries or block in written:
+                    written[block] = self._seed.digest(block, page.view)
             self._unflushed = True
             self._device.write(start, registry.views(start, count))
         registry.plain -= plain
         self._order.written(plain)
 
-    def _write_tables(self) -> None:
-        for block in self._tables.dirty_blocks():
-            self._unflushed = True
-            self._device.write(block, [self._tables.encode(block)])
-            self._tables.mark_written(block)
-
-    def _image(self, page: MetaPage) -> Image:
-        """The page as it must be in place; the stamp names this transaction."""
+    def _image(self, page: Page) -> Image:
+        """The page as it must be in place; its stamp, if it has one, names this transaction."""
         kind = page.type
-        assert kind.stamp is not None  # a MetaPage's type has one
+        if kind.stamp is None:
+            self._registry.clear(page.block, 1)
+            return Image(page.block, 0, bytes(page.view))
         stamp_block(self._seed, page.block, page.view, kind.stamp, kind.number, self.seq)
         return Image(page.block, kind.number, bytes(page.view))
 
-    def _flush(self) -> None:
-        """Everything written so far is durable on return. The lock is released meanwhile."""
+    def _flush(self, *, patient: bool) -> None:
+        """Everything written so far is durable on return. `patient`: others may run meanwhile.
+
+        What was written in place after the last transaction is durable: its list has done its work.
+        """
         if not self._unflushed:
             return
-        self._unflushed = False
+        self._unflushed = self._unplaced = False
+        self._written = {}
         self._order.flushing()
-        self._lock.release()
+        if patient:
+            self._lock.release()
         try:
             self._device.flush()
         finally:
-            self._lock.acquire()
-        self._tables.after_flush()
+            if patient:
+                self._lock.acquire()
+        self._listed = frozenset()
         self._order.flushed()

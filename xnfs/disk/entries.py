@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from xnfs.disk.layout import (
     MAX_GROUPS,
@@ -37,6 +39,8 @@ from xnfs.disk.layout import (
 )
 from xnfs.disk.records import BLOCK, TypeSpec
 from xnfs.errors import CorruptionError, Refused
+
+ZERO: Final = bytes(BLOCK)
 
 # --- type catalogue -------------------------------------------------------------------------
 
@@ -71,7 +75,7 @@ def encode_type_record(seed: Seed, first: int, number: int, spec: TypeSpec) -> l
 def decode_type_block_untrusted(seed: Seed, bno: int, raw: View) -> TypeBlock | None:
     """Decode catalogue block `bno`; None if it was never written. Raises CorruptionError."""
     got, magic, number, part, parts, length = TYPE_BLOCK.unpack_from(raw)
-    if got == 0 and not any(raw):
+    if got == 0 and bytes(raw) == ZERO:
         return None
     _check_crc(bno, got, seed.crc(bno, raw[4:BLOCK]))
     if magic != TYPE_MAGIC:
@@ -141,6 +145,7 @@ class _Reader:
         return CorruptionError(self._bno, field, got, want)
 
 
+@lru_cache(maxsize=256)  # who opens many images with the same types decodes each once
 def decode_spec_untrusted(bno: int, payload: bytes) -> TypeSpec:
     """Decode a record's payload, joined from its blocks; `bno` only names it in errors.
 

@@ -179,26 +179,23 @@ class _Fsck:
         here."""
         log = Log(self._device, self._seed, self._g)
         found = log.newest_untrusted()
-        if found is None:
+        if not found:
             return False
-        stamps = self._table.stamps()
-        unknown = [i for i in found.images if i.type not in stamps]
-        outside = [i for i in found.images if not self._may_log(i.block)]
+        stamps, images = self._table.stamps(), [image for t in found for image in t.images]
+        unknown = [i for i in images if i.type and i.type not in stamps]
+        outside = [i for i in images if not self._g.is_loggable(i.block)]
         if unknown or outside:
-            text = f"transaction {found.seq}: {len(unknown)} blocks of unusable types"
+            text = f"transaction {found[0].seq}: {len(unknown)} blocks of unusable types"
             text += f", {len(outside)} outside the data area"
             self._report(Finding("log", self._g.log_start, text, repairable=False))
             return False
-        place = (self._g.roots_start, self._g.data_end)
-        done = recover(self._device, self._seed, log, stamps, place)[2]
+        done = recover(self._device, self._seed, log, stamps, self._g).done
+        if found[0].seq > self._sb.seq:  # no number is used again
+            self._sb = write_superblock(self._device, replace(self._sb, seq=found[0].seq))
         log.erase(0)
         log.erase(1)
         self._device.flush()
         return done == "redone"
-
-    def _may_log(self, block: int) -> bool:
-        roots = self._g.roots_start <= block < self._g.data_start
-        return roots or self._g.in_data(block)
 
     # -- the walk
 
@@ -297,12 +294,14 @@ class _Fsck:
             tables.set_total(block, seen)
 
     def _write(self, tables: Tables) -> None:
-        for _round in (1, 2):  # the second says that reference blocks are initialised
-            for block in tables.dirty_blocks():
+        dirty = tables.dirty_blocks()
+        counts = [block for block in dirty if block >= self._g.refs_start]
+        # The map, which says where there are counts, comes after them.
+        for blocks in (counts, dirty[: len(dirty) - len(counts)]):
+            for block in blocks:
                 self._device.write(block, [tables.encode(block)])
                 tables.mark_written(block)
             self._device.flush()
-            tables.after_flush()
 
     def _finish(self, walk: Walk) -> None:
         """Nothing is wrong and nothing leaked any more: say so."""

@@ -80,6 +80,11 @@ class Geometry:
         """True if the run is not empty and lies wholly in the data area."""
         return count > 0 and self.data_start <= start and start + count <= self.blocks - 1
 
+    def is_loggable(self, block: int) -> bool:
+        """True for what transactions write: tables, the root catalogue, data blocks."""
+        tables = self.map_start <= block < self.types_start
+        return tables or self.roots_start <= block < self.data_end
+
 
 def geometry(
     blocks: int,

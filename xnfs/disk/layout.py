@@ -14,6 +14,7 @@ gives back unchanged.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from xnfs.disk.geometry import geometry as geometry
 from xnfs.disk.records import BLOCK, SECTOR
 from xnfs.errors import BadImage, CorruptionError, Refused, VersionError
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAGIC: Final = b"\x89XNFS\r\n\x1a"
 LOG_MAGIC: Final = b"XNLOGDSC"
 TYPE_MAGIC: Final = b"XTYP"
@@ -116,14 +117,14 @@ StampLayout: Any = c.Struct(
 LogEntryLayout: Any = c.Struct(
     "block" / c.Int64ul,  # 0
     "type" / c.Int32ul,  # 8
-    "crc" / c.Int32ul,  # 12
+    "digest" / c.Int32ul,  # 12
 )
 
 DescriptorLayout: Any = c.Struct(
     "magic" / c.Bytes(8),  # 0
     "seq" / c.Int64ul,  # 8
-    "total" / c.Int32ul,  # 16
-    "first" / c.Int32ul,  # 20
+    "images" / c.Int32ul,  # 16
+    "listed" / c.Int32ul,  # 20
     "count" / c.Int32ul,  # 24
     "zero" / c.Int32ul,  # 28
     "entries" / c.Array(LOG_ENTRIES, LogEntryLayout),  # 32
@@ -184,8 +185,8 @@ SUPERBLOCK: Final = struct.Struct(
     "QQQQ"  # 200 data_start, created, generation, seq
 )
 STAMP: Final = struct.Struct("<IIQ")  # crc, type, seq
-DESCRIPTOR: Final = struct.Struct("<8sQIIII")  # magic, seq, total, first, count, zero
-LOG_ENTRY: Final = struct.Struct("<QII")  # block, type, crc
+DESCRIPTOR: Final = struct.Struct("<8sQIIII")  # magic, seq, images, listed, count, zero
+LOG_ENTRY: Final = struct.Struct("<QII")  # block, type, digest
 TYPE_BLOCK: Final = struct.Struct("<I4sIHHI12x")  # crc, magic, number, part, parts, length
 #: name length, references, groups, zero, flags, raw lo and hi, stamp, lengths of owns, acl, size
 TYPE_SPEC: Final = struct.Struct("<HHHHIHHIIII")
@@ -233,6 +234,16 @@ class Seed:
         for part in parts:
             value = zlib.crc32(part, value)
         return value
+
+    def digest(self, bno: int, block: View) -> int:
+        """What the log knows a block by: `digest(bno, bytes)` of SPEC.md.
+
+        Not a CRC: over bytes that end in their own CRC, as sectors of tables and many formats of
+        data do, that is the same whatever they are.
+        """
+        value = hashlib.blake2b(U64.pack(bno), digest_size=4, key=self.uuid)
+        value.update(block)
+        return int.from_bytes(value.digest(), "little")
 
 
 def crc(uuid: bytes, bno: int, *parts: View) -> int:

@@ -1,16 +1,17 @@
-"""The log: images of attached metadata, so that a transaction is atomic and a torn block is found
+"""The log: images of metadata and tables, so that a transaction is atomic and a torn block is found
 again.
 
 Two halves of a small fixed area, used in turn. A half holds one transaction: descriptors at fixed
-places, then the images. Descriptors are never looked for among images, because images are bytes
-that a file system chose.
+places, then the images. The descriptors also list, with their checksums, the blocks written in
+place that the images rely on. Descriptors are never looked for among images, because images are
+bytes that a file system chose.
 
-What it guarantees: after `recover`, either every image of the newest complete transaction is in
-place or none of them is. What it relies on: the caller (`commit.py`) flushes between `write` and
-the first write in place, and again before the next `write`.
+What it guarantees: a half is read back as it was written, or not at all. What it relies on: the
+caller (`commit.py`) writes a half only after everything of the transaction before is durable in
+the log; whether a transaction counts is decided in `recovery.py`.
 
-Source: DESIGN section 5. The idea of logging blocks in the epoch before: Prabhakaran et al. 2005,
-ordered journaling.
+Source: DESIGN section 5. Checksums over a transaction instead of a flush inside it: Prabhakaran et
+al. 2005, IRON file systems.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from xnfs.disk.layout import (
     LOG_ENTRIES,
     LOG_ENTRY,
     LOG_MAGIC,
-    STAMP,
+    MAX_COUNTER,
     U32,
     Geometry,
     Seed,
@@ -33,10 +34,13 @@ from xnfs.disk.records import BLOCK
 
 _CRC_AT = BLOCK - 4
 
+#: (block, type, digest): an image or, with type 0 and behind all images, a listed block
+_Entry = tuple[int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A block of the transaction as it must be in place. `stamp`: where its stamp lies."""
+    """A block of the transaction as it must be in place. Type 0: it has no stamp."""
 
     block: int
     type: int
@@ -45,10 +49,11 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A complete transaction as found in the log."""
+    """A complete transaction of the log. `listed`: (block, digest) of what it relies on."""
 
     seq: int
     images: tuple[Image, ...]
+    listed: tuple[tuple[int, int], ...] = ()
 
 
 class Log:
@@ -62,13 +67,18 @@ class Log:
         self._heads = geometry.log_descriptors
         #: how many images one transaction can have
         self.capacity = geometry.log_images
+        #: how many images and listed blocks together
+        self.entries = self._heads * LOG_ENTRIES
 
-    def write(self, seq: int, images: Sequence[Image]) -> None:
-        """Write a transaction into its half. Not durable until a flush."""
-        base = self._base(seq)
+    def write(self, seq: int, images: Sequence[Image], listed: Mapping[int, int]) -> None:
+        """Write a transaction into its half, not durably. `listed`: block -> digest."""
+        base, digest = self._base(seq), self._seed.digest
+        entries = [(i.block, i.type, digest(i.block, i.data)) for i in images]
+        entries += [(block, 0, value) for block, value in listed.items()]
+        counts = len(images), len(listed)
         heads = [
-            self._head(seq, images, first, base + i)
-            for i, first in enumerate(range(0, len(images), LOG_ENTRIES))
+            self._head(seq, counts, entries[first : first + LOG_ENTRIES], base + i)
+            for i, first in enumerate(range(0, len(entries), LOG_ENTRIES))
         ]
         self._device.write(base, heads)
         self._device.write(base + self._heads, [image.data for image in images])
@@ -79,31 +89,33 @@ class Log:
         area = bytearray(self._half * BLOCK)
         view = memoryview(area)
         self._device.read(base, [view])
-        entries: list[tuple[int, int, int]] = []
-        seq = total = 0
+        entries: list[_Entry] = []
+        seq, counts = 0, (0, 0)
         for i in range(self._heads):
             head = self._check_head(view[i * BLOCK : (i + 1) * BLOCK], base + i)
-            if head is None or head[0] % 2 != half or (i and head[:2] != (seq, total)):
+            if head is None or head[0] % 2 != half or (i and head[:2] != (seq, counts)):
                 return None
-            seq, total, found = head
+            seq, counts, found = head
             entries += found
-            if len(entries) == total:
+            if len(entries) == sum(counts):
                 break
-        if len(entries) != total or not 0 < total <= self.capacity:
+        if len(entries) != sum(counts) or not 0 < counts[0] <= self.capacity:
             return None
         images = []
-        for i, (block, kind, crc) in enumerate(entries):
+        for i, (block, kind, digest) in enumerate(entries[: counts[0]]):
             at = (self._heads + i) * BLOCK
             data = bytes(view[at : at + BLOCK])
-            if self._seed.crc(block, data) != crc:
+            if self._seed.digest(block, data) != digest:
                 return None
             images.append(Image(block, kind, data))
-        return Transaction(seq, tuple(images))
+        listed = tuple((block, digest) for block, _kind, digest in entries[counts[0] :])
+        return Transaction(seq, tuple(images), listed)
 
-    def newest_untrusted(self) -> Transaction | None:
-        """The newest complete transaction."""
+    def newest_untrusted(self) -> list[Transaction]:
+        """The newest complete transaction, and the one before it if that is complete, too."""
         found = [t for t in (self.read_untrusted(0), self.read_untrusted(1)) if t is not None]
-        return max(found, key=lambda t: t.seq, default=None)
+        found.sort(key=lambda t: -t.seq)
+        return [t for t in found if t.seq >= found[0].seq - 1]
 
     def erase(self, seq: int) -> None:
         """Make a transaction that never happened unreadable. Not durable until a flush."""
@@ -112,48 +124,23 @@ class Log:
     def _base(self, seq: int) -> int:
         return self._start + (seq % 2) * self._half
 
-    def _head(self, seq: int, images: Sequence[Image], first: int, at: int) -> bytes:
-        mine = images[first : first + LOG_ENTRIES]
+    def _head(self, seq: int, counts: tuple[int, int], mine: Sequence[_Entry], at: int) -> bytes:
         body = bytearray(BLOCK)
-        DESCRIPTOR.pack_into(body, 0, LOG_MAGIC, seq, len(images), first, len(mine), 0)
-        for i, image in enumerate(mine):
-            crc = self._seed.crc(image.block, image.data)
-            LOG_ENTRY.pack_into(
-                body, DESCRIPTOR.size + i * LOG_ENTRY.size, image.block, image.type, crc
-            )
+        DESCRIPTOR.pack_into(body, 0, LOG_MAGIC, seq, *counts, len(mine), 0)
+        for i, entry in enumerate(mine):
+            LOG_ENTRY.pack_into(body, DESCRIPTOR.size + i * LOG_ENTRY.size, *entry)
         U32.pack_into(body, _CRC_AT, self._seed.crc(at, memoryview(body)[:_CRC_AT]))
         return bytes(body)
 
     def _check_head(
         self, view: memoryview, at: int
-    ) -> tuple[int, int, list[tuple[int, int, int]]] | None:
-        magic, seq, total, _first, count, _zero = DESCRIPTOR.unpack_from(view)
-        if magic != LOG_MAGIC or count > LOG_ENTRIES:
+    ) -> tuple[int, tuple[int, int], list[_Entry]] | None:
+        magic, seq, images, listed, count, _zero = DESCRIPTOR.unpack_from(view)
+        if magic != LOG_MAGIC or count > LOG_ENTRIES or seq > MAX_COUNTER:
             return None
         if self._seed.crc(at, view[:_CRC_AT]) != U32.unpack_from(view, _CRC_AT)[0]:
             return None
         found = [
             LOG_ENTRY.unpack_from(view, DESCRIPTOR.size + i * LOG_ENTRY.size) for i in range(count)
         ]
-        return seq, total, found
-
-
-def happened(
-    device: BlockDevice, seed: Seed, found: Transaction, stamps: Mapping[int, int]
-) -> bool:
-    """True if any image of the transaction reached its place, whole or torn.
-
-    Writes in place begin only after the flush that makes the log and every fresh block durable. So
-    one block in place proves that the transaction can be completed; none proves that the old state
-    is whole. `stamps`: type number -> offset of the stamp.
-    """
-    page = bytearray(BLOCK)
-    view = memoryview(page)
-    for image in found.images:
-        device.read(image.block, [view])
-        at = stamps.get(image.type, 0)
-        crc, _kind, seq = STAMP.unpack_from(view, at)
-        whole = seed.crc(image.block, view[:at], view[at + 4 :]) == crc
-        if not whole or seq == found.seq:
-            return True
-    return False
+        return seq, (images, listed), found

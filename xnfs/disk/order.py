@@ -1,7 +1,8 @@
 """Order that a libFS declares itself: `depend(before, after)`.
 
-`after` is not written before `before` is durable. Cycles are refused when they are declared. Order
-that follows from pointers is not here but in the ledger's ties.
+No cut shows `after` without `before`: `after` is written in place, or its image in the log counts,
+only with `before` durable. Cycles are refused when they are declared. Order that follows from
+pointers is not here but in the ledger's ties.
 
 Source: Kaashoek et al. 1997, section 4.3.2 (explicit ordering by libFSes).
 """

@@ -6,8 +6,8 @@ and `mark_written` let the transaction code write them at a time of its choice. 
 owns a block, or what is durable; keeping `total` an upper bound (R1, R4, R5) is up to the callers
 of raise and lower. The search for free runs is in `freespace.py`.
 
-Relies on: one caller at a time; `after_flush` called only after a flush that was issued after
-`mark_written`. Guarantees: no count changes if a call raises; the kernel's own areas can neither be
+Relies on: one caller at a time; a map block that begins to announce counts is not durable before
+the counts. Guarantees: no count changes if a call raises; the kernel's own areas can neither be
 raised nor lowered; damaged sectors never read as free.
 
 Cost: a run of blocks within one group is a few C calls whatever its length. Counts above 1 are
@@ -31,16 +31,15 @@ from xnfs.errors import CorruptionError, NotFree, Refused
 
 MAX_TOTAL: Final = 65535
 REFS_PER_BLOCK: Final = COUNTS * SECTORS
-#: Flags of a map sector; each shifted by 0 or 1 for the first or second reference block.
-INITIALISED, IN_USE = 1, 4
+#: Flag of a map sector, shifted by 0 or 1: the first or second reference block holds counts.
+IN_USE: Final = 1
 
 _READ_BLOCKS: Final = 256
 _FREE_GROUP: Final = bytes(GROUP_BYTES)
 _FULL_GROUP: Final = memoryview(b"\xff" * GROUP_BYTES)
-_ALL_FLAGS: Final = 15
+_ALL_FLAGS: Final = 3
 _MAP_TAIL: Final = struct.Struct("<II")  # flags, crc
 _COUNTS: Final = struct.Struct(f"<{COUNTS}H")
-_ZERO_SECTOR: Final = bytes(SECTOR)
 
 #: (device block, sector in it)
 Sector = tuple[int, int]
@@ -63,7 +62,6 @@ class Tables:
         self._refs: dict[int, bytearray] = {}  # by number in the table, in the disk's form
         self._stale: set[Sector] = set()  # changed since last encoded
         self._unwritten: set[int] = set()  # encoded, but not yet written
-        self._fresh_refs: set[int] = set()  # written, but not yet flagged as initialised
         self._damaged: set[Sector] | None = None
         self.free_blocks = 0
 
@@ -307,29 +305,27 @@ class Tables:
         raw = self._refs.get(table)
         if raw is None:
             raw = bytearray(BLOCK)
-            # With the flag clear the counts are all 0, whatever a cut has left on the disk.
+            # With the flag clear the counts are all 0, whatever stands on the disk.
             if self._flags[table // 2] & IN_USE << table % 2:
                 self._device.read(self._g.refs_start + table, [memoryview(raw)])
             for index in range(SECTORS):
-                self._check_refs_sector_untrusted(table, index, raw)
+                body = memoryview(raw)[index * SECTOR : (index + 1) * SECTOR]
+                self._check_refs_sector_untrusted(table, index, body)
             self._refs[table] = raw
         return raw
 
-    def _check_refs_sector_untrusted(self, table: int, index: int, raw: bytearray) -> None:
-        bno, at = self._g.refs_start + table, index * SECTOR
-        body = memoryview(raw)[at : at + SECTOR - 4]
-        crc = zlib.crc32(body, self._seed.sector(bno, index))
-        (got,) = U32.unpack_from(raw, at + SECTOR - 4)
-        if got == crc:
-            return
-        initialised = self._flags[table // 2] & INITIALISED << table % 2
-        if initialised or raw[at : at + SECTOR] != _ZERO_SECTOR:
+    def _check_refs_sector_untrusted(self, table: int, index: int, sector: memoryview) -> None:
+        bno = self._g.refs_start + table
+        crc = zlib.crc32(sector[:-4], self._seed.sector(bno, index))
+        (got,) = U32.unpack_from(sector, SECTOR - 4)
+        # Nobody knows what a damaged flag said: zeros then are counts that were never written.
+        guess = self._damaged is not None and self._map_sector(table // 2) in self._damaged
+        flag = self._flags[table // 2] & IN_USE << table % 2
+        if got != crc and flag and not (guess and not any(sector)):
             self._damage(bno, index, "checksum", got, crc)
-            body[: 2 * COUNTS] = b"\xff" * (2 * COUNTS)
-            body[2 * COUNTS :] = bytes(4)
-            return
-        # Never written. It goes out with the rest of its block, and must have a checksum then.
-        U32.pack_into(raw, at + SECTOR - 4, crc)
+            sector[: 2 * COUNTS] = b"\xff" * (2 * COUNTS)
+            sector[2 * COUNTS : -4] = bytes(4)
+        U32.pack_into(sector, SECTOR - 4, crc)
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -368,22 +364,9 @@ class Tables:
         return bytes(raw)
 
     def mark_written(self, block: int) -> None:
-        """The bytes that `encode` gave last are written. Later changes keep the block dirty."""
+        """The bytes that `encode` gave last are written, or in the log. Later changes keep the
+        block dirty."""
         self._unwritten.discard(block)
-        table = block - self._g.refs_start
-        if table >= 0 and not self._flags[table // 2] & INITIALISED << table % 2:
-            self._fresh_refs.add(table)
-
-    def after_flush(self) -> None:
-        """A flush has made all blocks marked as written durable.
-
-        Only now may the map say that a reference block is initialised: said earlier, a cut would
-        turn a block that was never written into damage.
-        """
-        for table in self._fresh_refs:
-            self._flags[table // 2] |= INITIALISED << table % 2
-            self._stale.add(self._map_sector(table // 2))
-        self._fresh_refs.clear()
 
     # --- free space -------------------------------------------------------------------------
 

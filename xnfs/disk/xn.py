@@ -45,7 +45,7 @@ from xnfs.disk.order import Order
 from xnfs.disk.page_calls import PageCalls
 from xnfs.disk.pages import PageIO
 from xnfs.disk.records import Caller, CollectStatus
-from xnfs.disk.recovery import Overlay, recover
+from xnfs.disk.recovery import Overlay, Recovered, recover
 from xnfs.disk.registry import Registry
 from xnfs.disk.reshape import Reshaper
 from xnfs.disk.roots import Roots
@@ -95,34 +95,29 @@ class Xn(CatalogueCalls, ChangeCalls, PageCalls):
         self._leaky = not self._clean
         self._closed = False
         log = Log(device, self._seed, g)
-        seq = self._recover(device, log)
-        self._assemble(frames, log, max(seq, sb.seq))
+        self._assemble(frames, log, self._recover(device, log))
         self._caps = capabilities or Capabilities()
         #: capability for the whole disk, for whoever opened the image
         self.admin = self._caps.mint(DISK, ALL, "admin")
 
-    def _recover(self, device: BlockDevice, log: Log) -> int:
-        """Finish what a cut interrupted, in memory only if the image is read-only. The newest
-        transaction's number.
-        """
-        g = self._geometry
-        self._types = TypeTable(device, g, self._seed)
+    def _recover(self, device: BlockDevice, log: Log) -> Recovered:
+        """Finish what a cut interrupted, in memory only if the image is read-only."""
+        self._types = TypeTable(device, self._geometry, self._seed)
         target = Overlay(device, {}) if self.readonly else device
-        place = (g.roots_start, g.data_end)
-        self._device, seq, self.recovered = recover(
-            target, self._seed, log, self._types.stamps(), place
-        )
-        return seq
+        after = recover(target, self._seed, log, self._types.stamps(), self._geometry)
+        self._device, self.recovered = after.device, after.done
+        return after
 
-    def _assemble(self, frames: FramePool, log: Log, seq: int) -> None:
+    def _assemble(self, frames: FramePool, log: Log, after: Recovered) -> None:
         device, seed, types = self._device, self._seed, self._types
         tables = self._tables = Tables.load(device, self._geometry, seed)
         registry = self._registry = Registry(frames, "xn")
         ledger = self._ledger = Ledger(tables, registry)
         self._order = Order(registry)
         self._committer = Committer(
-            device, seed, log, tables, registry, ledger, self._order, seq, self._lock
-        )
+            device, seed, log, tables, registry, ledger, self._order,
+            max(after.seq, self._sb.seq), after.logged, self._lock,
+        )  # fmt: skip
         self._acls = Acls(self._clock)
         self._changer = Changer(types, registry, ledger, tables, self._data, self._acls, self._saw)
         self._reshaper = Reshaper(
@@ -176,8 +171,8 @@ class Xn(CatalogueCalls, ChangeCalls, PageCalls):
 
     @syscall
     def sync(self, who: Caller, blocks: Iterable[int] | None = None) -> None:
-        """Make blocks durable, with all that must go with them (None: everything). At most two
-        flushes.
+        """Make blocks durable, with all that must go with them (None: everything). One flush,
+        unless there is more than the log can take.
 
         Anybody may sync anything. Raises DeviceError; from then on writes have stopped, and this
         keeps failing.
@@ -188,13 +183,15 @@ class Xn(CatalogueCalls, ChangeCalls, PageCalls):
 
     @syscall
     def writeback(self, who: Caller, blocks: Iterable[int]) -> None:
-        """Write dirty data and fresh blocks among these, without a flush: not durable on return."""
+        """Write dirty data and fresh blocks among these, without a flush: not durable on return.
+        The few that the newest transaction vouches for, or has images of, stay dirty.
+        """
         if not self.readonly:
             self._committer.write_back(blocks)
 
     @syscall
     def depend(self, who: Caller, before: int, after: int) -> None:
-        """`after` is not written before `before` is durable. Raises CycleError."""
+        """No power cut shows `after` without `before`. Raises CycleError."""
         self._page(who, before, WRITE)
         self._page(who, after, WRITE)
         self._order.declare(before, after)
@@ -281,3 +278,4 @@ class Xn(CatalogueCalls, ChangeCalls, PageCalls):
         if state != self._sb.state or self._committer.seq > self._sb.seq:
             self._sb = replace(self._sb, seq=self._committer.seq)
             self._set_state(state)
+            self._committer.empty_log()

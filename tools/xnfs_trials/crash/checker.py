@@ -230,7 +230,7 @@ def name_hash(key: int, name: bytes) -> int:
 
 def check(
     image: Mapping[int, bytes], blocks: int, canary: bytes | None = None
-) -> tuple[Report, dict[int, bytes]]:
+) -> tuple[Report, Mapping[int, bytes]]:
     """Recover a copy of the image, walk it, and return the report with the recovered blocks."""
     disk = RawDisk(image, blocks)
     redone = disk.recover()

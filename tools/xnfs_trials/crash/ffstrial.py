@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from libfs.ffs.ffs import Ffs
 from libfs.posix.interface import Ino, User
@@ -96,7 +96,7 @@ class FfsTrial:
     def describe(self) -> list[str]:
         return self.work.log
 
-    def inspect(self, image: dict[int, bytes]) -> tuple[list[str], object]:
+    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
         report, recovered = check(image, self.blocks, CANARY)
         wrong = [f"{f.rule} block {f.block}: {f.text}" for f in report.findings]
         return wrong, (report, recovered)

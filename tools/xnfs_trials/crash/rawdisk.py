@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 
 BLOCK = 4096
 SECTOR = 512
@@ -58,6 +61,15 @@ class Super:
     seq: int
 
 
+@dataclass(frozen=True)
+class LogHalf:
+    """A complete transaction: (block, type, image), and (block, digest) of what it relies on."""
+
+    seq: int
+    images: list[tuple[int, int, bytes]]
+    listed: list[tuple[int, int]]
+
+
 def split(image: bytes | bytearray) -> dict[int, bytes]:
     """An image as blocks; those that are zero are left out."""
     view = memoryview(image)
@@ -102,7 +114,7 @@ class RawDisk:
     not raised."""
 
     def __init__(self, image: Mapping[int, bytes], blocks: int) -> None:
-        self.image = dict(image)
+        self.image = copy(image) if isinstance(image, MutableMapping) else dict(image)
         self.findings: list[Finding] = []
         self.super = read_super(self.image, blocks)
         self._seed = zlib.crc32(self.super.uuid)
@@ -121,6 +133,11 @@ class RawDisk:
     def crc(self, bno: int, data: bytes) -> int:
         """`crc(bno, bytes)` of SPEC.md."""
         return zlib.crc32(data, zlib.crc32(bno.to_bytes(8, "little"), self._seed))
+
+    def digest(self, bno: int, data: bytes) -> int:
+        """`digest(bno, bytes)` of SPEC.md."""
+        value = blake2b(bno.to_bytes(8, "little") + data, digest_size=4, key=self.super.uuid)
+        return int.from_bytes(value.digest(), "little")
 
     # -- stamps
 
@@ -144,68 +161,92 @@ class RawDisk:
             images -= 1
         return -(-images // LOG_ENTRIES), images
 
-    def _read_half(
-        self, start: int, parity: int
-    ) -> tuple[int, list[tuple[int, int, bytes]]] | None:
-        """(seq, [(block, type, image)]) of a half of the log, or None where it isn't complete."""
+    def _read_half(self, start: int, parity: int) -> LogHalf | None:
+        """A half of the log, or None where it isn't complete."""
         descriptors, room = self._images_per_half()
-        first = self.block(start)
-        seq, total = struct.unpack_from("<QI", first, 8)
-        if first[:8] != LOG_MAGIC or total > room or seq % 2 != parity:
+        magic, seq, images, listed = struct.unpack_from("<8sQII", self.block(start), 0)
+        if magic != LOG_MAGIC or not 0 < images <= room or seq % 2 != parity:
             return None
-        out: list[tuple[int, int, bytes]] = []
-        for j in range(max(1, -(-total // LOG_ENTRIES))):
+        total = images + listed
+        needed = -(-total // LOG_ENTRIES)
+        if needed > descriptors:
+            return None
+        entries: list[tuple[int, int, int]] = []
+        for j in range(needed):
             raw = self.block(start + j)
-            magic, s, t, at, count = struct.unpack_from("<8sQIII", raw, 0)
             (crc,) = struct.unpack_from("<I", raw, 4092)
-            if magic != LOG_MAGIC or s != seq or t != total or at != j * LOG_ENTRIES:
+            here = min(LOG_ENTRIES, total - j * LOG_ENTRIES)
+            want = struct.pack("<8sQIIII", LOG_MAGIC, seq, images, listed, here, 0)
+            if crc != self.crc(start + j, raw[:4092]) or raw[:32] != want:
                 return None
-            if crc != self.crc(start + j, raw[:4092]) or count != min(LOG_ENTRIES, total - at):
-                return None
-            for i in range(count):
-                bno, kind, want = struct.unpack_from("<QII", raw, 32 + 16 * i)
-                image = self.block(start + descriptors + at + i)
-                if self.crc(bno, image) != want:
-                    return None
-                out.append((bno, kind, image))
-        return seq, out
+            entries += struct.iter_unpack("<QII", raw[32 : 32 + 16 * here])
+        bodies = [self.block(start + descriptors + k) for k in range(images)]
+        if any(self.digest(e[0], body) != e[2] for e, body in zip(entries, bodies, strict=False)):
+            return None
+        named = [(e[0], e[1], body) for e, body in zip(entries, bodies, strict=False)]
+        return LogHalf(seq, named, [(bno, want) for bno, _kind, want in entries[images:]])
 
-    def log_transaction(self) -> tuple[int, list[tuple[int, int, bytes]]] | None:
-        """The newest complete transaction of the log."""
+    def log_halves(self) -> list[LogHalf]:
+        """The newest complete transaction of the log, and the one just before it."""
         start, length = self.super.log
         halves = [self._read_half(start + i * (length // 2), i) for i in (0, 1)]
-        whole = [h for h in halves if h is not None]
-        return max(whole, key=lambda h: h[0]) if whole else None
+        whole = sorted((h for h in halves if h is not None), key=lambda h: h.seq)
+        return [h for h in whole if h.seq >= whole[-1].seq - 1][::-1]
 
     def recover(self) -> list[int]:
-        """Do what mount must do: redo the newest complete transaction if any of its blocks shows
-        that it began. Returns the blocks written (empty: nothing to do)."""
-        newest = self.log_transaction()
-        if newest is None:
-            return []
-        seq, images = newest
+        """Do what mount must do with the log. Returns the blocks written (empty: nothing to do)."""
+        halves = self.log_halves()
+        for half in halves:
+            for bno in (*(i[0] for i in half.images), *(x[0] for x in half.listed)):
+                if not self.in_data(bno) and not self._is_kernel_block(bno):
+                    self.find("log", bno, "the log names a block that no transaction may write")
+                    return []
+        while halves:
+            if self._happened(halves[0]):
+                return self._redo(halves)
+            halves = halves[1:]  # it never happened: what counts is the one before
+        return []
+
+    def _placed(self, half: LogHalf) -> list[bool]:
+        """For each stamped image: is it in place?"""
         stamps = self.stamp_offsets()
-        evidence = False
-        for bno, kind, _ in images:
-            if not self.in_data(bno) and not self._is_root_block(bno):
-                self.find("log", bno, "the log names a block outside the data area")
-                return []
-            data = self.block(bno)
-            off = stamps.get(kind, 0)
-            evidence |= not self.stamp_ok(bno, data, off) or self.stamp(data, off)[2] == seq
-        if not evidence:
+        return [self.block(bno) == image for bno, kind, image in half.images if kind in stamps]
+
+    def _happened(self, half: LogHalf) -> bool:
+        """Whether all blocks listed are as listed, or some stamped image has reached its place."""
+        if any(self._placed(half)) or self._overtaken(half):
+            return True
+        return all(self.digest(bno, self.block(bno)) == want for bno, want in half.listed)
+
+    def _overtaken(self, half: LogHalf) -> bool:
+        """Whether a later transaction, which the log has lost, stands in place of an image."""
+        stamps = self.stamp_offsets()
+        for bno, kind, _ in half.images:
+            data, off = self.block(bno), stamps.get(kind)
+            whole = off is not None and self.stamp_ok(bno, data, off)
+            if whole and self.stamp(data, off or 0)[2] > half.seq:
+                return True
+        return False
+
+    def _redo(self, halves: list[LogHalf]) -> list[int]:
+        """Put the images of the newest transaction in place, after those of the one before."""
+        newest = halves[0]
+        complete = all(self.block(bno) == image for bno, _, image in newest.images)
+        if self._overtaken(newest) or (complete and self._placed(newest)):
             return []
-        for bno, _, image in images:
-            self.image[bno] = image
-        return [bno for bno, _, _ in images]
+        wanted = {bno: image for half in halves[::-1] for bno, _, image in half.images}
+        written = {bno: image for bno, image in wanted.items() if self.block(bno) != image}
+        self.image.update(written)
+        return list(written)
 
     def in_data(self, bno: int) -> bool:
         """Does the block lie in the data area?"""
         return self.super.data_start <= bno < self.super.blocks - 1
 
-    def _is_root_block(self, bno: int) -> bool:
-        start, count = self.super.roots
-        return start <= bno < start + count
+    def _is_kernel_block(self, bno: int) -> bool:
+        """A block of the tables or of the root catalogue."""
+        areas = (self.super.map, self.super.refs, self.super.roots)
+        return any(start <= bno < start + count for start, count in areas)
 
     # -- free map and reference counts
 
@@ -239,13 +280,9 @@ class RawDisk:
         bno = self.super.refs[0] + block
         raw = self.block(bno)[index * SECTOR : (index + 1) * SECTOR]
         flags = self._map_sector(block // 2)[1] >> (block % 2)
-        if not flags & 4:
+        if not flags & 1:
             return (0,) * REF_ENTRIES  # not in use: whatever stands there counts nothing
-        flag = flags & 1
-        if not any(raw):
-            if flag:
-                self.find("refs", bno, f"sector {index} is zero though it was initialised")
-        elif struct.unpack_from("<I", raw, 508)[0] != self.crc(bno, bytes([index]) + raw[:508]):
+        if struct.unpack_from("<I", raw, 508)[0] != self.crc(bno, bytes([index]) + raw[:508]):
             self.find("refs", bno, f"sector {index} of the reference counts is damaged")
         return struct.unpack_from("<252H", raw, 0)
 
@@ -263,17 +300,28 @@ class RawDisk:
         """(number, name, stamp offset) of each record, to the first block that is no beginning of
         one."""
         if self._catalogue is None:
-            self._catalogue = []
             start, count = self.super.types
-            at = start
-            while at < start + count:
-                raw = self.block(at)
-                crc, magic, number, part, parts, _size = struct.unpack_from("<I4sIHHI", raw, 0)
-                if magic != TYPE_MAGIC or part or not parts or crc != self.crc(at, raw[4:]):
-                    break
-                groups, stamp = struct.unpack_from("<H10xI", raw, 32 + 4)
-                (length,) = struct.unpack_from("<H", raw, 32)
-                name = raw[64 + 16 * groups : 64 + 16 * groups + length]
-                self._catalogue.append((number, name, None if stamp == NO_STAMP else stamp))
-                at += parts
+            blocks = tuple(self.block(at) for at in range(start, start + count))
+            self._catalogue = _read_catalogue(self._seed, start, blocks)
         return self._catalogue
+
+
+@lru_cache(maxsize=64)
+def _read_catalogue(
+    seed: int, start: int, blocks: tuple[bytes, ...]
+) -> list[tuple[int, bytes, int | None]]:
+    """See `RawDisk._types`. The catalogue is the same in nearly every state of a trial."""
+    out: list[tuple[int, bytes, int | None]] = []
+    at = 0
+    while at < len(blocks):
+        raw = blocks[at]
+        crc, magic, number, part, parts, _size = struct.unpack_from("<I4sIHHI", raw, 0)
+        want = zlib.crc32(raw[4:], zlib.crc32((start + at).to_bytes(8, "little"), seed))
+        if magic != TYPE_MAGIC or part or not parts or crc != want:
+            break
+        groups, stamp = struct.unpack_from("<H10xI", raw, 32 + 4)
+        (length,) = struct.unpack_from("<H", raw, 32)
+        name = raw[64 + 16 * groups : 64 + 16 * groups + length]
+        out.append((number, name, None if stamp == NO_STAMP else stamp))
+        at += parts
+    return out
