@@ -67,6 +67,7 @@ class Reshaper:
         edit = self._check_relocation(parent, diff, old, new)
         self._acls.ask_all(who, [edit], (), (), witness)
         load_counts(self._tables, (*edit.added, *edit.removed))
+        children = _all_owned(old, self._data)
         self._take_over(parent, old, new)  # the last step that can fail
         for offset, data in diff:
             parent.view[offset : offset + len(data)] = data
@@ -77,7 +78,8 @@ class Reshaper:
             self._ledger.tie(new, other)
         self._ledger.forget(old.block)
         self._registry.drop([old.block])
-        self._observer(edit.added)
+        # The collector may have passed the number `new` in its last life, and not yet `old`.
+        self._observer([*edit.added, *children])
 
     def _check_relocation(self, parent: MetaPage, diff: Diff, old: MetaPage, new: int) -> Edit:
         if parent is old:
