@@ -59,7 +59,7 @@ def test_directories_pieces(posix: Posix, count: int) -> None:
 
 def test_directories_with_attributes(posix: Posix) -> None:
     ino = make_dir(posix, posix.root, b"d")
-    for number in range(150):
+    for number in range(120):
         make_file(posix, ino, b"%d" % number)
     make_dir(posix, ino, b"sub")
     fh = posix.opendir(ROOT, ino)
@@ -76,7 +76,7 @@ def test_directories_with_attributes(posix: Posix) -> None:
         if not entries:
             break
         cookie, seen = entries[-1].next, seen + len(entries)
-    assert seen == 153
+    assert seen == 123
     posix.releasedir(fh)
 
 

@@ -10,7 +10,7 @@ import pytest
 from images.damage import forge, peek, poke, set_totals, tables
 from images.damage import superblock as sb
 from tests.disk.toyfs import DATA, LEAF, NODE, Toy, point, sample, slot, slot_at
-from xnfs import BadImage, MemoryDevice, XnError
+from xnfs import BadImage, MemoryDevice, XnError, format_image
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
 from xnfs.disk.layout import CLEAN
@@ -197,6 +197,15 @@ def _usable(device: MemoryDevice, at: At, lost: set[str]) -> None:
     new = toy.add(at["a"], 50, LEAF)
     toy.xn.write_raw(toy.me, new, 100, b"new")
     toy.xn.close()
+    assert run(device, repair=False)[0].clean
+
+
+def test_fsck_map_mended_where_counts_were_never_written() -> None:
+    """The flags of a lost map sector are guessed: what they then announce must be there."""
+    device = MemoryDevice(512)
+    format_image(device, uuid=bytes(16), label="", now=0)
+    _map_sector(device, {})
+    assert [f.code for f in run(device, repair=True)[1]] == ["map-sector"]
     assert run(device, repair=False)[0].clean
 
 

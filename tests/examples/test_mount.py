@@ -23,10 +23,8 @@ def test_notefs_is_mounted(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "examples.mount_notefs", str(image), str(directory)]
         server = subprocess.Popen(command, cwd=TOP)
         try:
-            deadline = time.monotonic() + 20
             while not directory.is_mount():
                 assert server.poll() is None
-                assert time.monotonic() < deadline
                 time.sleep(0.02)
             if not turn:
                 (directory / "below").mkdir()
@@ -37,7 +35,7 @@ def test_notefs_is_mounted(tmp_path: Path) -> None:
             assert (directory / "link").stat().st_nlink == 2
         finally:
             subprocess.run(["fusermount", "-u", str(directory)], check=True)
-            assert server.wait(20) == 0
+            assert server.wait() == 0
     device = FileDevice(str(image), readonly=True)
     assert check_image(device, repair=False, report=print).clean
     device.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from math import gcd
+from math import gcd, inf
 from pathlib import Path
 
 import pytest
@@ -119,10 +119,10 @@ def test_campaign_stops_at_the_first_failure_and_says_whether_it_is_done() -> No
     job = Job("examples.notefs_buggy:Hasty")
     losing = "overwrite foo 0 4096; fdatasync foo"
     results = Results(job.name())
-    assert not campaign(job, [losing, "random"], Serial(), 1, results, budget=60.0)
+    assert not campaign(job, [losing, "random"], Serial(), 1, results, budget=inf)
     assert results.failed() == {losing: 1}
     results = Results(job.name())
-    assert campaign(job, ["create foo"], Serial(), 1, results, budget=60.0)
+    assert campaign(job, ["create foo"], Serial(), 1, results, budget=inf)
     assert not campaign(job, ["random"], Serial(), 1, results, budget=0.0)
 
 

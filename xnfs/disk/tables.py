@@ -318,10 +318,13 @@ class Tables:
         bno = self._g.refs_start + table
         crc = zlib.crc32(sector[:-4], self._seed.sector(bno, index))
         (got,) = U32.unpack_from(sector, SECTOR - 4)
-        # Nobody knows what a damaged flag said: zeros then are counts that were never written.
         guess = self._damaged is not None and self._map_sector(table // 2) in self._damaged
         flag = self._flags[table // 2] & IN_USE << table % 2
-        if got != crc and flag and not (guess and not any(sector)):
+        if got != crc and flag and guess and not any(sector):
+            # Nobody knows what a damaged flag said: zeros then are counts that were never written.
+            # They are to be, since the flag will say that they were.
+            self._stale.add((bno, index))
+        elif got != crc and flag:
             self._damage(bno, index, "checksum", got, crc)
             sector[: 2 * COUNTS] = b"\xff" * (2 * COUNTS)
             sector[2 * COUNTS : -4] = bytes(4)
