@@ -35,21 +35,23 @@ class Row(NamedTuple):
 
 
 FOREVER = {"sticky": True}
+#: a read that fails once; where it only reads ahead it is made again when the bytes are needed
+ONCE = (DET, OK, DET, DET, DET, DET, DET)
 #: outcomes in the order of TARGETS
 ROWS = (
-    Row("read-eio-once", "read", "eio", {}, (DET,) * 7),
+    Row("read-eio-once", "read", "eio", {}, ONCE),
     Row("read-eio-sticky", "read", "eio", FOREVER, (DET,) * 7),
-    Row("read-short", "read", "short", {}, (DET,) * 7),
+    Row("read-short", "read", "short", {}, ONCE),
     Row("read-flip", "read", "flip", FOREVER, (DET, DET, OUT, OK, DET, DET, OK)),
     Row("read-misdirected", "read", "misdirected", FOREVER, (DET, DET, OUT, OK, DET, DET, OK)),
-    Row("read-stale", "read", "stale", FOREVER, (OK, OUT, OUT, OK, DET, DET, OK)),
+    Row("read-stale", "read", "stale", FOREVER, (OK, OUT, OUT, OK, OK, DET, OK)),
     Row("write-eio-once", "write", "eio", {}, (DET,) * 7),
     Row("write-eio-sticky", "write", "eio", FOREVER, (DET,) * 7),
-    Row("write-enospc", "write", "eio", {"errno": errno.ENOSPC}, (DET, DET, OK, OK, OK, OK, DET)),
+    Row("write-enospc", "write", "eio", {"errno": errno.ENOSPC}, (DET, DET, OK, OK, DET, DET, DET)),
     Row("write-short", "write", "short", {}, (DET,) * 7),
-    Row("write-flip", "write", "flip", {}, (OK, DET, OUT, OK, DET, DET, FSCK)),
-    Row("write-lost", "write", "lost", {}, (OK, OUT, OUT, OK, DET, DET, OK)),
-    Row("write-misdirected", "write", "misdirected", {}, (OK, OUT, OUT, OK, DET, DET, DET)),
+    Row("write-flip", "write", "flip", {}, (OK, DET, OUT, OK, OK, DET, FSCK)),
+    Row("write-lost", "write", "lost", {}, (OK, OUT, OUT, OK, OK, DET, OK)),
+    Row("write-misdirected", "write", "misdirected", {}, (OK, OUT, OUT, OK, OK, DET, DET)),
     Row("torn", "torn", "", {}, (OK,) * 7),
 )
 #: faults of the disk as a whole
