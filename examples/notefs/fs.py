@@ -201,6 +201,11 @@ class NoteFs:
             if (ino := self.lookup(directory, name)) is not None:
                 yield Dirent(name, ino, self.nodes[ino].mode >> 12, slot + 1)
 
+    def getattrs(
+        self, directory: Ino, entries: Sequence[Dirent], *, read: bool
+    ) -> list[Attr | None]:
+        return [self.getattr(entry.ino) for entry in entries]  # readdir has looked them up
+
     def entries(self, directory: Ino) -> int:
         return len(self._node(directory, directory=True).names)
 
@@ -392,6 +397,10 @@ class NoteFs:
             node.mode = without_setid(node.mode)
 
     # -- the whole
+
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
+        """All of it at once: then nothing is left to wait for, and others come after it."""
+        self.sync(inos, data_only=data_only)
 
     def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
         """XN takes along what goes with a node: its name, its new blocks, what `_order` said."""

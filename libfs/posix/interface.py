@@ -276,6 +276,7 @@ class FileSystem(Protocol):
 
         Once `wait` has returned, bytes, metadata and a name of each inode, as they were when this
         was called, survive any power cut. Other calls may come before that, also further syncs.
+        The plain way to have this is to call `sync` and return None; all others wait meanwhile.
         """
 
     def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
