@@ -182,6 +182,8 @@ def judged(
 LIES: list[tuple[Callable[..., liars.Liar], str, str, int | None]] = [
     (liars.ForgetsSync, "create foo; fsync foo", "O3", None),
     (liars.ForgetsSync, "write foo 0 512; fsync foo; sync", "O3", None),
+    # The second operation writes where the second of the setting did: other bytes, all the same.
+    (liars.ForgetsSync, "create bar; overwrite foo 0 4096; fdatasync foo", "O3", None),
     (liars.ForgivesFailure, "write foo 0 8192; fsync foo; fsync foo", "O3", 2),
     (liars.RenamesInSteps, "rename foo A/bar; sync", "O4", None),
     (liars.ShowsOldBytes, "truncate foo 0; truncate foo 8192; sync", "O4", None),

@@ -68,6 +68,16 @@ def test_second_life() -> None:
     assert collected
 
 
+def test_second_life_writes_other_bytes() -> None:
+    """Or a write that is lost would not be missed."""
+    ops = parse_name("write foo 0 4096; sync")
+    trial = PosixTrial("ffs", ops)
+    life = trial.after_cut(random.Random(1), SMALL, last=True)
+    life.runner.run(ops)
+    datas = [next(n.data for n in t.model.live() if n.data) for t in (trial, life)]
+    assert len(set(datas)) == 2
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_soak_short(seed: int) -> None:
     memo = Memo()
