@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xnfs_trials.crash import soak
 from xnfs_trials.crash.choices import Plan
-from xnfs_trials.crash.explore import explore
+from xnfs_trials.crash.explore import Stats, explore
 from xnfs_trials.crash.machine import machine_of
 from xnfs_trials.crash.memo import Memo
 from xnfs_trials.crash.ops import name_of, parse_name
@@ -85,6 +85,16 @@ def test_soak_short(seed: int) -> None:
         trial = PosixTrial("ffs", soak.short(random.Random(number)), seed=number)
         stats = explore(trial, number, plan=SMALL, mount_every=8, memo=memo)
         assert not stats.failures, stats.failures[0]
+
+
+def test_mounts_are_counted_over_all_trials_of_a_memo() -> None:
+    """A workload that finds fewer new disks than that would never mount one by itself."""
+    memo, total = Memo(), Stats()
+    for kind in ("create", "mkdir", "symlink"):
+        trial = PosixTrial("ffs", parse_name(f"{kind} A/foo; sync"))
+        total.add(explore(trial, 1, plan=SMALL, mount_every=6, memo=memo, limit=4))
+    assert total.mounted == total.checked // 6 > 0
+    assert not total.failures
 
 
 def test_soak_long_fills_the_disk() -> None:
