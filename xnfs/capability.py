@@ -93,6 +93,10 @@ class Capabilities:
             if token in self._entries:
                 self.revoke(token)
 
+    def alive(self, token: bytes) -> bool:
+        """True if the token was made here and not revoked since."""
+        return token in self._entries
+
     def derives(self, token: bytes, ancestor: bytes) -> bool:
         """True if `token` was derived from `ancestor`, in any depth."""
         entry = self._entries.get(token)

@@ -140,8 +140,10 @@ class Directories:
     # -- listing
 
     def entries(self, v: Vnode, cookie: int) -> Iterator[Dirent]:
-        """Entries after `cookie`, in the order of their hash. Names whose hashes share 62 bits
-        share a cookie: with 10**6 names that is one directory in 10**7."""
+        """Entries after `cookie`, in the order of their hash; from then on it is known where their
+        inodes lie. Names whose hashes share 62 bits share a cookie: with 10**6 names that is one
+        directory in 10**7."""
+        home = self._vol.home
         h = cookie << COOKIE_SHIFT
         while h <= f.HASH_MAX:
             nb, after = self._next(v, h)
@@ -149,7 +151,9 @@ class Directories:
                 for found, name in list(nb.sorted()):
                     named = nb.names.get(name)
                     if found >= h and named is not None:
-                        _slot, ino, _kind, d_type = named
+                        slot, ino, _kind, d_type = named
+                        if ino not in home:
+                            self._vol.set_home(ino, nb.block, slot)
                         yield Dirent(name, Ino(ino), d_type, (found >> COOKIE_SHIFT) + 1)
             h = after
 

@@ -140,6 +140,8 @@ if single == 0:
 """
 
 #: A3 and A4: the header of an inode that exists. Sets `want` if the caller needs more than that.
+#: Size and times of a regular file are set by who writes to it, which is asked when it is opened;
+#: nobody opens a directory, a link or a device for writing here.
 HEADER: Final = """\
 if uid > 0:
     om = u16(old, 16)
@@ -168,14 +170,29 @@ if uid > 0:
         if flip & 0xf3ff > 0 or flip & nm > 0 or owned != u32(old, 24):
             return 1
         stamp = u64(new, 56)
-        if stamp != u64(old, 56) and (stamp > now or now - stamp > SLACK):
-            return 1
+        if stamp != u64(old, 56):
+            if stamp > now or now - stamp > SLACK:
+                return 1
+            if om >> 12 != 8:
+                want = 2
+        if om >> 12 == 4 and u64(old, 40) != u64(new, 40):
+            want = 2
         if u64(new, 48) != u64(old, 48) and u64(new, 48) > now:
             return 1
         if not same(old, 3072, new, 3072, 512):
             return 1
         if not same(old, 448, new, 448, 8) or not same(old, 3584, new, 3584, 512):
             want = 2
+"""
+
+#: A6: the header of any inode, old or new, can be decoded (`inode.decode_untrusted` asks the same).
+SANE: Final = """\
+size = u64(new, 32)
+if size > MOST or (u64(new, 40) | u64(new, 104)) >> 56 > 0 or u32(new, 84) > DEPTH:
+    return 117
+inline = u16(new, 18) & 1
+if KIND:
+    return 117
 """
 
 #: A5: the header of a new inode; the witness is its directory, if it has one.

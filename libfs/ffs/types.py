@@ -8,13 +8,16 @@ with one range): `names`, `check`.
 What the acls guarantee, whatever libFS makes the call:
 
 - A1 names are well formed, lie in the leaf that their hash belongs to, and are unique in it;
-- A2 only who may write and search a directory changes its names;
+- A2 only who may write and search a directory changes its names, and what its header says of them
+  (but for the link count of an empty one, which goes to 0 with its name: that is its parent's);
 - A3 only the owner changes mode, group, access list, and times at will; only root changes owners;
-- A4 who writes to a file changes none of that: set-id bits can only go, times are now;
-- A5 a new inode belongs to who made it.
+- A4 who writes to a file changes none of that: set-id bits can only go, times are now; who has no
+  right to write to a directory, symlink or device does not move the time of its last write;
+- A5 a new inode belongs to who made it;
+- A6 the header of an inode can be decoded: nobody's own makes the file system unreadable to others.
 
 The right to write data is checked when a file is opened (`op` 0): POSIX keeps it after a chmod.
-Root repairs: A3 to A5 don't bind uid 0, A1 does.
+Root repairs: A3 to A5 don't bind uid 0, A1 and A6 do.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from textwrap import indent
 from typing import Final
 
 from libfs.ffs import format as f
-from libfs.ffs.rules import ACCESS, BIRTH, HEADER, NAMES
+from libfs.ffs.rules import ACCESS, BIRTH, HEADER, NAMES, SANE
 from xnfs import T_UNREADABLE, TypeSpec
 
 SUPER: Final = "ffs.super"
@@ -52,6 +55,9 @@ def _fill(text: str, **words: object) -> str:
 
 
 _CHANGED: Final = HEADER.replace("SLACK", str(SLACK))
+_BOUNDS: Final = {"MOST": f.MAX_FILE_BLOCKS * f.BLOCK, "DEPTH": f.MAX_DEPTH}
+_SANE_FILE: Final = _fill(SANE, **_BOUNDS, KIND=f"inline > 0 and size > {f.INLINE_MAX}")
+_SANE_DIR: Final = _fill(SANE, **_BOUNDS, KIND="inline == u16(new, 18) >> 1 & 1")
 
 
 def _names(area: f.NameArea, key: str, moved: str, lo: str, hi: str) -> str:
@@ -83,6 +89,8 @@ _INODE_ACL: Final = f"""\
 want = mask
 if op == 3:
     return 0
+if op > 0:
+{indent(_SANE_FILE, "    ")}\
 if op == 2:
     if u16(new, 16) >> 12 not in (1, 2, 6, 8, 10, 12):
         return 22
@@ -102,6 +110,8 @@ _DIR_ACL: Final = f"""\
 want = mask
 if op == 3:
     return 0
+if op > 0:
+{indent(_SANE_DIR, "    ")}\
 if op == 2:
     if u16(new, 16) >> 12 != 4:
         return 20
@@ -112,7 +122,17 @@ if op == 1:
 {indent(_CHANGED, "    ")}\
     if u64(old, 112) != u64(new, 112):
         want = 2
-    if not same(old, 512, new, 512, 2560):
+    if uid > 0:
+        links, entries = u32(new, 28), u64(new, 104)
+        if entries != u64(old, 104) or u64(new, 32) != u64(old, 32):
+            want = 3
+        elif links != u32(old, 28) and links | entries > 0:
+            want = 3
+        elif u16(old, 18) != u16(new, 18) or u32(old, 84) != u32(new, 84):
+            want = 3
+        elif not same(old, 124, new, 124, 324) or not same(old, 456, new, 456, 56):
+            want = 3
+    if not same(old, 512, new, 512, 2560) or u32(old, 120) != u32(new, 120):
         want = 3
         if u16(new, 18) & 2 > 0:
             if not zero(new, 1024, 2048):

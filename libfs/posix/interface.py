@@ -7,7 +7,8 @@ inode numbers and names cross it, never paths. `libfs.posix.memory` is the small
 
 Names are bytes of 1 to 255, without `/` and NUL; never `.` or `..` (the POSIX layer answers those).
 Every method may raise `FsError` with an errno; nothing else means anything to a caller. An inode
-number that is not in use gives ESTALE. Nothing is durable on return, except after `sync`.
+number can be used once it was created, looked up or listed since the mount, as long as it is in
+use; any other may give ESTALE. Nothing is durable on return, except after `sync`.
 
 Who checks what: the POSIX layer has applied every rule of POSIX before it calls, so a file system
 need not. One that asks its own acl again (FFS does) must let pass, besides the owner and uid 0:

@@ -68,8 +68,20 @@ geometries = st.builds(
     st.integers(1, 9),
 )
 labels = st.text(max_size=16).filter(lambda text: "\0" not in text)
+counts = st.integers(0, layout.MAX_COUNTER)
 superblocks = st.builds(
-    *(Superblock, uuids, labels, geometries, u64s, u64s, u64s, st.integers(0, 3), u32s, u32s)
+    *(
+        Superblock,
+        uuids,
+        labels,
+        geometries,
+        u64s,
+        counts,
+        counts,
+        st.integers(0, 3),
+        u32s,
+        u32s,
+    )
 )
 
 

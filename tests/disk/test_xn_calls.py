@@ -9,6 +9,7 @@ import pytest
 
 from tests.disk.xn_kit import (
     DATA,
+    HIDDEN,
     NODE,
     NUMBER,
     RAW,
@@ -96,6 +97,17 @@ def test_calls_install_type_refuses(kit: Kit, change: dict[str, Any]) -> None:
     with pytest.raises(XnError):
         kit.xn.install_type(kit.admin, spec)
     assert kit.xn.type_number("t.bad") is None
+
+
+def test_calls_a_run_of_no_blocks_is_no_pointer(kit: Kit) -> None:
+    """Also where the installation looks at what zeros own."""
+    run = "u64(meta, 72 + part * 16), u32(meta, 68 + part * 16)"
+    owns = f"def owns(meta, part):\n    emit(0, {run})\n"
+    number = kit.xn.install_type(kit.admin, replace(SPECS[2], name="t.empty", owns=owns))
+    info = kit.xn.install_root(kit.admin, "empty", number)
+    kit.xn.update(Caller(info.cap), info.block, [(72, b"\1")])
+    with pytest.raises(XnError):
+        kit.xn.update(Caller(info.cap), info.block, [(68, b"\1")])
 
 
 def test_calls_roots(kit: Kit) -> None:
@@ -352,3 +364,17 @@ def test_calls_after_close(kit: Kit) -> None:
         with pytest.raises(XnError):
             call()
     assert kit.pool.used("xn") == 0
+
+
+@pytest.mark.parametrize("kind", [DATA, HIDDEN])
+def test_calls_refs_of_a_run_that_waits_for_a_commit(kit: Kit, kind: int) -> None:
+    """No pointer in memory names it any more, though it is not free (R1)."""
+    start = kit.add(kit.root, 0, kind, 3)
+    assert [kit.xn.refs(start + i) for i in range(3)] == [1, 1, 1]
+    kit.sync()
+    kit.free(kit.root, 0)
+    assert [kit.xn.refs(start + i) for i in range(3)] == [0, 0, 0]
+    assert kit.find() == start + 3
+    kit.sync()
+    assert [kit.xn.refs(start + i) for i in range(3)] == [0, 0, 0]
+    assert kit.find() == start

@@ -205,3 +205,71 @@ def test_collect_removing_a_root_with_held_blocks() -> None:
     assert not kit.xn.damaged
     assert kit.xn.stats()["held"] == 0
     kit.xn.close()
+
+
+def test_collect_a_pointer_to_a_root_beside_the_catalogues(kit: Kit) -> None:
+    """The catalogue owns the root as any block owns what it names. Counted too low, the root's
+    block would be free, and somebody else's, as soon as the other pointer goes.
+    """
+    kit.share(kit.root, 0, NODE, kit.root)
+    kit.sync()
+    assert collect(kit) == 0
+    assert kit.xn.refs(kit.root) == 2
+    kit.free(kit.root, 0)
+    kit.sync()
+    assert kit.xn.refs(kit.root) == 1
+    assert kit.find() != kit.root
+    assert not kit.reopen().xn.damaged
+
+
+def test_collect_a_held_block_loses_its_owner_to_the_collector(kit: Kit) -> None:
+    """From then on the temporary root alone owns it, and letting go of it frees it."""
+    free = kit.xn.free_blocks()
+    node = kit.node(kit.root, 0)
+    held = kit.node(node, 0)
+    kit.sync()
+    kit.move(kit.root, 0, node, 1)
+    kit.xn.hold(kit.me, held)
+    assert collect(kit) == 1
+    assert kit.xn.refs(held) == 0
+    kit.xn.drop(kit.me, held)
+    kit.sync()
+    assert kit.xn.free_blocks() == free
+    assert collect(kit) == 0
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_collect_a_held_block_keeps_the_owners_that_are_left(kit: Kit, steps: int) -> None:
+    """One owner in a loop, one that the roots reach; held before or while the collector walks."""
+    node, other = kit.node(kit.root, 0), kit.node(kit.root, 2)
+    held = kit.node(node, 0)
+    kit.share(other, 0, NODE, held)
+    kit.sync()
+    kit.move(kit.root, 0, node, 1)
+    if steps > 2:
+        kit.xn.hold(kit.me, held)
+    kit.xn.collect(kit.admin, steps % 2 + 1)
+    kit.xn.hold(kit.me, held)
+    collect(kit)
+    collect(kit)
+    assert kit.xn.refs(held) == 1
+    kit.xn.drop(kit.me, held)
+    kit.free(other, 0)
+    assert kit.xn.refs(held) == 0
+    kit.sync()
+    assert kit.find() == node
+
+
+def test_collect_a_held_block_of_a_loop_that_stays_is_still_owned(kit: Kit) -> None:
+    """A loop that somebody touched while the collector walked is left for the next time, and what
+    it names has an owner until then.
+    """
+    node = kit.node(kit.root, 0)
+    held = kit.node(node, 0)
+    kit.sync()
+    kit.xn.hold(kit.me, held)
+    kit.move(kit.root, 0, node, 1)
+    kit.xn.collect(kit.admin, 1)
+    kit.share(node, 2, NODE, node)  # the collector sees a pointer to it
+    assert collect(kit) == 0
+    assert kit.xn.refs(held) == 1

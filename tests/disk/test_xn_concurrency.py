@@ -130,11 +130,13 @@ def test_concurrency_syncs_of_many_threads_end() -> None:
     kit = Kit(image(256, log_blocks=16))
     parents = [kit.node(kit.root, i) for i in range(4)]
     failures: list[BaseException] = []
+    finding = threading.Lock()  # to find a free block and to take it are two calls
 
     def work(parent: int) -> None:
         try:
             for turn in range(30):
-                kit.data(parent, turn, b"%d" % parent)
+                with finding:
+                    kit.data(parent, turn, b"%d" % parent)
                 kit.sync([parent] if turn % 2 else None)
         except BaseException as e:
             failures.append(e)

@@ -297,3 +297,35 @@ def same_data(a: MemoryDevice, b: MemoryDevice) -> bool:
         if one != two:
             return False
     return True
+
+
+def test_ownership_a_lock_ends_with_its_capability(kit: Kit) -> None:
+    """Nobody could ever undo it."""
+    data = kit.data(kit.root, 0, b"x")
+    node = kit.node(kit.root, 1)
+    guest = Caller(kit.xn.narrow(kit.me, "main", READ | WRITE))
+    for block in (data, node):
+        kit.xn.lock(guest, block)
+    kit.sync()
+    assert kit.xn.evict(kit.me, [data, node]) == 0
+    kit.xn.revoke(kit.me, guest.cap)
+    for block in (data, node):
+        seen = kit.xn.registered(block)
+        assert seen is not None
+        assert not seen.locked
+    kit.xn.write_raw(kit.me, data, 0, b"y")
+    kit.xn.update(kit.me, node, [(RAW[0], b"y")])
+    with pytest.raises(Refused, match="not locked"):
+        kit.xn.unlock(kit.me, data)
+    kit.xn.lock(kit.me, data)
+    kit.xn.unlock(kit.me, data)
+    kit.sync()
+    assert kit.xn.evict(kit.me, [data, node]) == 2
+
+
+def test_ownership_a_lock_of_another_outlives_a_revocation(kit: Kit) -> None:
+    one, two = (Caller(kit.xn.narrow(kit.me, "main", READ | WRITE)) for _ in range(2))
+    kit.xn.lock(one, kit.root)
+    kit.xn.revoke(kit.me, two.cap)
+    with pytest.raises(Refused, match="locked"):
+        kit.xn.update(kit.me, kit.root, [(RAW[0], b"y")])

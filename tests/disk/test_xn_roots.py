@@ -25,8 +25,12 @@ from xnfs import (
     WRITE,
     Caller,
     CapabilityError,
+    FramePool,
     NotFree,
     Refused,
+    TypeSpec,
+    UnknownType,
+    Xn,
 )
 
 
@@ -189,3 +193,22 @@ def test_roots_the_kernels_own_pages_cannot_be_named(kit: Kit, admin: bool) -> N
         with pytest.raises(CapabilityError):
             call()
     assert xn.evict(who, [catalogue]) == 0
+
+
+def test_roots_number_of_a_type_that_was_lost_is_not_used_again(kit: Kit) -> None:
+    """A record wiped by a failing disk looks as if it had never been written. Another type under
+    the number of a root's would take that root's blocks for its own.
+    """
+    last = kit.xn._geometry.types_start + NUMBER[NODE] - 16
+    kit.xn.close()
+    kit.device.write(last, [bytes(BLOCK)])
+    xn = Xn(kit.device, frames=FramePool(64))
+    admin = Caller(xn.admin)
+    assert [root.type for root in xn.roots()] == [NUMBER[NODE]]
+    assert xn.install_type(admin, replace(SPECS[2], name="t.other")) == NUMBER[NODE] + 1
+    with pytest.raises(UnknownType):
+        xn.mount_root(admin, "main")
+    xn.close()
+    xn = Xn(kit.device, frames=FramePool(64))  # the gap in the catalogue stays one
+    assert xn.type_number("t.other") == NUMBER[NODE] + 1
+    assert xn.install_type(Caller(xn.admin), TypeSpec("t.more")) == NUMBER[NODE] + 2

@@ -216,3 +216,19 @@ def test_directory_kept_file_is_freed_by_forget(size: int) -> None:
     fs.sync(None)
     assert fs.statfs().bfree == free
     assert disk.check()[0].clean
+
+
+@pytest.mark.parametrize("count", [5, 500])
+def test_directory_entries_can_be_used_when_they_were_listed(count: int) -> None:
+    """A number from a listing needs no lookup, after a mount and in a cache that lost the inode."""
+    disk = Disk()
+    d = disk.fs.create(ROOT, disk.fs.root, b"d", DIR)
+    for i in range(count):
+        disk.fs.create(ROOT, d, _name(i), FILE)
+    fs = disk.remount()
+    (entry,) = fs.readdir(fs.root, 0)
+    listed = list(fs.readdir(entry.ino, 0))
+    assert len(listed) == count
+    for e in listed:
+        assert fs.getattr(e.ino).ino == e.ino
+        assert fs.lookup(d, e.name) == e.ino

@@ -11,6 +11,7 @@ import pytest
 
 from libfs.ffs import format as f
 from libfs.ffs import types as t
+from libfs.ffs.inode import decode_untrusted
 from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import Ino, New, User
 from tests.ffs.support import ALICE, BOB, FILE, ROOT, Disk, write
@@ -161,6 +162,126 @@ def test_types_no_raw_writes(raw: Raw) -> None:
     ino = raw.file(ALICE)
     with pytest.raises(Refused):
         raw.xn.write_raw(Caller(raw.cap), ino, f.INLINE_AT, b"x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "errors"),
+    [
+        ({"size": 4096}, (EACCES, EACCES, EACCES, 0)),
+        ({"blocks": 7}, (EACCES, EACCES, 0, 0)),
+        ({"nlink": 3}, (EACCES, EACCES, EACCES, 0)),
+        ({"depth": 1}, (EACCES, EACCES, EACCES, 0)),
+        ({"flags": 5}, (EACCES, EACCES, EACCES, 0)),
+        ({"entries": 9}, (EACCES, EACCES, EACCES, 0)),
+        ({"names": 9}, (EACCES, EACCES, EACCES, 0)),
+        ({"heap": 65535}, (EUCLEAN, EUCLEAN, EUCLEAN, EUCLEAN)),
+        ({"heap": 0}, (EUCLEAN, EUCLEAN, EUCLEAN, EUCLEAN)),
+        ({"parent": 9}, (EACCES, EACCES, 0, 0)),
+        ({"mtime": -1}, (EACCES, EACCES, 0, 0)),
+        ({"mtime": -1, "entries": 9}, (EACCES, EACCES, EACCES, 0)),
+        ({"atime": -1, "ctime": -1}, (0, 0, 0, 0)),
+    ],
+)
+def test_types_header_of_anothers_directory(
+    raw: Raw, fields: dict[str, int], errors: tuple[int, ...]
+) -> None:
+    """What names, and times and blocks, say of a directory is changed by who may change those: for
+    the first that is write and search, for the others write."""
+    for other, answer in zip((0, 5, 6, 7), errors, strict=True):
+        new = New(stat.S_IFDIR | 0o750 | other, ALICE.uid, ALICE.gid)
+        ino = raw.fs.create(ROOT, raw.fs.root, b"d%d" % other, new)
+        now = raw.fs.now()
+        wanted = {name: now if value < 0 else value for name, value in fields.items()}
+        assert raw.change(BOB, raw.header(ino, **wanted)) == answer, other
+
+
+def test_types_what_lies_beside_a_directorys_header(raw: Raw) -> None:
+    ino = raw.fs.create(ROOT, raw.fs.root, b"d", New(stat.S_IFDIR | 0o755, ALICE.uid, ALICE.gid))
+    for at in (124, 255, 256, 440, 456, 511):
+        assert raw.change(BOB, {ino: [(at, b"\1")]}) == EACCES
+        assert raw.change(ALICE, {ino: [(at, b"\1")]}) == 0
+
+
+def test_types_owner_of_a_closed_directory(raw: Raw) -> None:
+    """Times, mode, group and attributes are the owner's whatever the mode says."""
+    ino = raw.fs.create(ROOT, raw.fs.root, b"d", New(stat.S_IFDIR, ALICE.uid, ALICE.gid))
+    assert raw.change(ALICE, raw.header(ino, mtime=5, gid=44, blocks=1)) == 0
+    assert raw.change(ALICE, raw.header(ino, entries=5)) == EACCES
+    assert raw.change(ALICE, raw.header(ino, mode=stat.S_IFDIR | 0o700)) == 0
+    assert raw.change(ALICE, raw.header(ino, entries=5)) == 0
+
+
+def test_types_anothers_empty_directory_goes_while_it_is_open(raw: Raw) -> None:
+    """Write and search on its parent are enough for that, as POSIX wants it."""
+    fs = raw.fs
+    above = fs.create(ROOT, fs.root, b"above", New(stat.S_IFDIR | 0o755, BOB.uid, BOB.gid))
+    ino = fs.create(ROOT, above, b"d", New(stat.S_IFDIR | 0o700, ALICE.uid, ALICE.gid))
+    fs.unlink(BOB, above, b"d", keep=True)
+    assert fs.getattr(ino).nlink == 0
+    fs.forget(ino)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
+def test_types_times_of_what_is_no_file_need_write(raw: Raw, kind: int) -> None:
+    """No data is written to it, so that nobody's data tells its time."""
+    target = b"here" if kind == stat.S_IFLNK else b""
+    for mode, answer in ((0o755, EACCES), (0o777, 0)):
+        new = New(kind | mode, ALICE.uid, ALICE.gid, target=target)
+        ino = raw.fs.create(ROOT, raw.fs.root, b"%o" % mode, new)
+        assert raw.change(BOB, raw.header(ino, mtime=raw.fs.now())) == answer
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        ({"size": 2**44}, 0),
+        ({"size": 2**44 + 1}, EUCLEAN),
+        ({"size": 2**64 - 1}, EUCLEAN),
+        ({"depth": 3}, 0),
+        ({"depth": 4}, EUCLEAN),
+        ({"blocks": 2**56 - 1}, 0),
+        ({"blocks": 2**56}, EUCLEAN),
+        ({"entries": 2**56}, EUCLEAN),
+        ({"flags": f.I_INLINE, "size": 2560}, 0),
+        ({"flags": f.I_INLINE, "size": 2561}, EUCLEAN),
+    ],
+)
+@pytest.mark.parametrize("user", [ROOT, ALICE, BOB], ids=["root", "owner", "stranger"])
+def test_types_header_that_could_not_be_read(
+    raw: Raw, user: User, fields: dict[str, int], answer: int
+) -> None:
+    """One such inode would make the file system read-only for everybody."""
+    ino = raw.file(ALICE)
+    assert raw.change(user, raw.header(ino, **fields)) == answer
+    assert decode_untrusted(ino, raw.xn.read(Caller(raw.cap), ino, 0, f.BLOCK)).ino == ino
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"flags": 0}, {"flags": 3}, {"size": 2**44 + 1}, {"depth": 4}, {"entries": 2**56}],
+)
+def test_types_header_of_a_directory_that_could_not_be_read(
+    raw: Raw, fields: dict[str, int]
+) -> None:
+    ino = raw.fs.create(ROOT, raw.fs.root, b"d", New(stat.S_IFDIR | 0o755, ALICE.uid, ALICE.gid))
+    for user in (ROOT, ALICE):
+        assert raw.change(user, raw.header(ino, **fields)) == EUCLEAN
+
+
+def test_types_inode_is_born_readable(raw: Raw) -> None:
+    number, block = raw.xn.type_number(t.INODE), raw.xn.find_free(raw.fs.root, 1)[0]
+    assert number is not None
+    made = raw.fs._names._inode(block, New(FILE.mode, ALICE.uid, ALICE.gid), raw.fs.root)
+    for size, answer in ((2561, EUCLEAN), (2**44 + 1, EUCLEAN), (2560, 0)):
+        made.size = size
+        init = [(f.HEADER_AT, made.pack())]
+        who = Caller(raw.cap, ALICE.uid, ALICE.gid)
+        got = 0
+        try:
+            raw.xn.alloc_held(who, raw.fs.volume.super, (number, block, 1), init=init)
+        except AclRefused as refused:
+            got = refused.errno
+        assert got == answer
 
 
 class Directory(Raw):

@@ -2,7 +2,7 @@
 
 A `BlockType` is built from an installed `TypeSpec`. Building it *is* the installation check: it
 proves, with the sandbox's verifier, that `owns` ends, stays inside the block, reads for each
-partition only that partition's bytes, and emits nothing for zeros; that partitions, raw range and
+partition only that partition's bytes, and emits no block for zeros; that partitions, raw range and
 stamp do not overlap. What can't be proved is refused (`Refused`), saying which rule.
 
 It does not decide whether an emitted extent may be owned: that is `change.py`. Where the catalogue
@@ -250,7 +250,7 @@ def _verified_owns(spec: TypeSpec) -> Callable[..., list[tuple[int, int, int]]] 
                         f"type {spec.name}: owns of partition {part} reads [{first}, {last}),"
                         f" its range is [{lo}, {hi})"
                     )
-            if program.run(ZERO, part):
+            if any(count for _ref, _start, count in program.run(ZERO, part)):
                 raise Refused(f"type {spec.name}: partition {part} of a zero block owns blocks")
     except VerifyError as e:
         raise Refused(f"type {spec.name}: owns: {e}") from None

@@ -36,6 +36,7 @@ class CatalogueCalls(Boundary):
         if number is None:
             self._writable()
         with self._committer.stops_on_failure(retry=True):
+            self._types.reserve(root.type for root in self._roots.entries())
             return self._types.install(spec)
 
     @syscall

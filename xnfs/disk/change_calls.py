@@ -173,7 +173,7 @@ class ChangeCalls(Boundary):
     @syscall
     def refs(self, block: int) -> int:
         """How many pointers in memory name the block."""
-        return self._ledger.owners(block)
+        return self._ledger.named(block)
 
     @syscall
     def access(self, who: Caller, block: int, mask: int, *, witness: int = 0) -> None:

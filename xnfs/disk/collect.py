@@ -56,12 +56,15 @@ class Collector:
         self._marks = bitarray(len(self._used), endian="little")
         self._marks.setall(0)
         self._todo: dict[int, int] = {}  # block -> type number
-        self._seen: dict[int, int] = {}  # pointers found to blocks with more than one owner
+        #: pointers found to blocks with more than one owner, and to held ones
+        self._seen: dict[int, int] = dict.fromkeys(ledger.held, 0)
         self._touched: set[int] = set()
         self._visited = 0
         #: swept, or given up: nothing is freed any more
         self.over = False
+        roots = list(roots)
         self._mark(roots)
+        self._count(roots)  # the catalogue's pointer is one of the owners
         self._mark((self._type_of(b), b, 1) for b in ledger.held)
 
     def saw(self, extents: Iterable[Extent]) -> None:
@@ -133,10 +136,12 @@ class Collector:
                 self._count(owned)
 
     def _count(self, owned: Iterable[Extent]) -> None:
+        held = self._ledger.held
         for _t, start, count in owned:
-            if self._tables.any_shared(start, count):
-                for block in range(start, start + count):
-                    if self._tables.total(block) > 1:
+            run = range(start, start + count)
+            if self._tables.any_shared(start, count) or not held.isdisjoint(run):
+                for block in run:
+                    if block in held or self._tables.total(block) > 1:
                         self._seen[block] = self._seen.get(block, 0) + 1
 
     def _sweep(self) -> int:
@@ -156,8 +161,18 @@ class Collector:
                 self._ledger.forget(block)
                 self._registry.drop([block])
                 freed += 1
+        self._lower()
+        return freed
+
+    def _lower(self) -> None:
+        """Totals come down to the pointers that were found; a held block without any is left to the
+        temporary root, unless a page that was kept back may still name it.
+        """
+        marks, pages, lo = self._marks, self._registry.pages, self._data[0]
+        whole = all(marks[b] or b < lo for b, page in pages.items() if page.meta)
         for block, seen in self._seen.items():
             if block not in self._touched and block not in self._ledger.gone:
                 while self._tables.total(block) > max(seen, 1):
                     self._tables.lower_one(block)
-        return freed
+                if not seen and whole and block in self._ledger.held:
+                    self._ledger.orphans.add(block)

@@ -45,9 +45,18 @@ class Ledger:
     # -- questions
 
     def owners(self, block: int) -> int:
-        """How many pointers in memory name the block."""
+        """How many pointers in memory name a block that is cached. For the others see `named`."""
         gone = self.gone.get(block, 0)
         return self._tables.total(block) - gone - (block in self.orphans)
+
+    def named(self, block: int) -> int:
+        """How many pointers in memory name the block, whatever it is: a run dropped as a whole is
+        nobody's, though its blocks count as if it were until they are free. Looks at all pages.
+        """
+        owners = self.owners(block)
+        if owners == 1 and block not in self.gone:
+            owners -= any(start <= block < start + count for start, count in self.waiting())
+        return owners
 
     def tie(self, a: int, b: int) -> None:
         """From here until the commit, neither goes to disk without the other."""

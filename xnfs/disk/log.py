@@ -25,6 +25,7 @@ from xnfs.disk.layout import (
     LOG_ENTRIES,
     LOG_ENTRY,
     LOG_MAGIC,
+    MAX_COUNTER,
     U32,
     Geometry,
     Seed,
@@ -135,7 +136,7 @@ class Log:
         self, view: memoryview, at: int
     ) -> tuple[int, tuple[int, int], list[_Entry]] | None:
         magic, seq, images, listed, count, _zero = DESCRIPTOR.unpack_from(view)
-        if magic != LOG_MAGIC or count > LOG_ENTRIES:
+        if magic != LOG_MAGIC or count > LOG_ENTRIES or seq > MAX_COUNTER:
             return None
         if self._seed.crc(at, view[:_CRC_AT]) != U32.unpack_from(view, _CRC_AT)[0]:
             return None

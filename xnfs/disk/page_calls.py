@@ -57,7 +57,13 @@ class PageCalls(Boundary):
     def evict(self, who: Caller, blocks: Iterable[int]) -> int:
         """Drop the clean, unpinned pages among these that the caller may read. Returns how many."""
         get = self._registry.get
-        mine = [b for b in blocks if (p := get(b)) and self._rights(who, p.root) & READ]
+        mine = [
+            b
+            for b in blocks
+            if (p := get(b))
+            and self._rights(who, p.root) & READ
+            and (p.lock is None or self._locker(p) is None)
+        ]
         ties, flying = self._ledger.ties, self._committer.in_flight
         return self._pages.evict(mine, lambda block: block in ties or block in flying)
 
@@ -116,8 +122,8 @@ class PageCalls(Boundary):
             if page.root != known:
                 known = page.root
                 self._may(who, known, rights)
-            if rights & WRITE and page.lock not in (None, who.cap):
-                raise Refused(f"block {block} is locked by another")
+            if rights & WRITE and page.lock is not None:
+                self._check_lock(who, page)
 
     # -- the registry's entries
 
@@ -137,7 +143,7 @@ class PageCalls(Boundary):
         state = "volatile" if fresh else "reachable" if dirty else "persistent"
         return Registered(
             block, page.type.number, page.frame, page.parent, dirty, fresh, page.pins,
-            page.lock is not None, state,
+            self._locker(page) is not None, state,
         )  # fmt: skip
 
     @syscall
@@ -155,16 +161,17 @@ class PageCalls(Boundary):
 
     @syscall
     def lock(self, who: Caller, block: int) -> None:
-        """Keep other capabilities from changing a page. Raises Refused if another has it."""
+        """Keep other capabilities from changing a page, until `unlock` or until this capability is
+        revoked. Raises Refused if another has it.
+        """
         page = self._page(who, block, WRITE)
-        if page.lock not in (None, who.cap):
-            raise Refused(f"block {block} is locked by another")
+        self._check_lock(who, page)
         page.lock = who.cap
 
     @syscall
     def unlock(self, who: Caller, block: int) -> None:
         """Undo `lock`. Raises Refused if another has it."""
         page = self._page(who, block, WRITE)
-        if page.lock != who.cap:
+        if self._locker(page) != who.cap:
             raise Refused(f"block {block} is not locked by this capability")
         page.lock = None

@@ -125,9 +125,19 @@ class Boundary:
         page = self._page(who, block, rights)
         if not isinstance(page, MetaPage):
             raise Refused(f"block {block} is plain data")
-        if rights & WRITE and page.lock not in (None, who.cap):
-            raise Refused(f"block {block} is locked by another")
+        if rights & WRITE and page.lock is not None:
+            self._check_lock(who, page)
         return page
+
+    def _locker(self, page: Page) -> bytes | None:
+        """The capability that has locked the page. A lock ends with its capability."""
+        if page.lock is not None and not self._caps.alive(page.lock):
+            page.lock = None
+        return page.lock
+
+    def _check_lock(self, who: Caller, page: Page) -> None:
+        if self._locker(page) not in (None, who.cap):
+            raise Refused(f"block {page.block} is locked by another")
 
     # -- may anything be written
 

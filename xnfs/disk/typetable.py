@@ -6,12 +6,12 @@ its number but can't be used: its blocks are then untouchable, never guessed at.
 cut while it was installed is passed over.
 
 A type's number is FIRST_TYPE + the place of its record in the catalogue, so that no number is ever
-used twice.
+used twice; nor is one whose record was wiped, if a later record or a root (`reserve`) tells of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.device import BlockDevice
@@ -124,6 +124,11 @@ class TypeTable:
         self._next += len(blocks)
         self._add(kind)
         return number
+
+    def reserve(self, numbers: Iterable[int]) -> None:
+        """These numbers are in use, whatever became of their records: none is given out again."""
+        taken = (number - FIRST_TYPE + 1 for number in numbers)
+        self._next = max([self._next, *(n for n in taken if n <= self._blocks)])
 
     def _add(self, kind: BlockType) -> None:
         self._types[kind.number] = kind

@@ -81,7 +81,7 @@ def _named(state: State, number: dict[int, int], person: dict[str, str]) -> tupl
         out.append((
             number[block], page.kind, person[page.home], slots,
             person.get(page.text, ""), page.cached, page.filled, page.dirty, page.fresh, page.pins,
-            person[page.lock] if page.lock else "", page.held, page.adrift,
+            person[page.lock] if page.lock else "", page.held, page.adrift, page.reserved,
             sorted(number[b] for b in page.young),
         ))  # fmt: skip
     due = [sorted(number[b] for b in some) for some in (state.due, state.maybe)]

@@ -164,10 +164,12 @@ class State:
                 dying.append(block)
         self.effect()
         for kind, block in alloc:
-            hidden = kind == HIDDEN
-            self.blocks[block] = (
-                Block(kind, home, [], "", False, False, False) if hidden else Block(kind, home)
-            )
+            new = Block(kind, home, reserved=kind == HIDDEN)
+            if kind == HIDDEN:
+                new.cached = new.filled = new.dirty = False
+            elif (HIDDEN, block) in free:
+                new.reserved = self.blocks[block].reserved
+            self.blocks[block] = new
         self._marks(losses, gains, alloc, free)
         for p, slots in after.items():
             self.blocks[p].slots, self.blocks[p].dirty = slots, True
@@ -195,7 +197,7 @@ class State:
                 if not left[key]:
                     moved.append((key[1], young))
                 elif not young and (DATA, key[1]) not in alloc:
-                    unknown = page.adrift or (page.fresh and key[0] == HIDDEN)
+                    unknown = page.adrift or (page.fresh and self.blocks[key[1]].reserved)
                     (self.maybe if unknown else self.due).add(key[1])
                 left[key] -= left[key] > 0
         retyped = {b for k, b in free if k == HIDDEN}
@@ -358,7 +360,7 @@ class State:
                     child.fresh, child.adrift = False, False
                     todo.append(child)
         for page in self.blocks.values():
-            page.dirty, page.adrift = False, page.fresh
+            page.dirty, page.adrift, page.reserved = False, page.fresh, False
             page.young = page.young if page.fresh else []
         self.due, self.maybe, self.quiet = set(), set(), True
 

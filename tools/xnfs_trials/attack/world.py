@@ -54,12 +54,13 @@ class Block:
     held: bool = False
     young: list[int] = field(default_factory=list)  # pointers here that never went to the disk
     adrift: bool = False  # was not reached by the last commit
+    reserved: bool = False  # hidden, or hidden until it became data, since the last commit
 
     def copy(self) -> Block:
         """Made for each call: `dataclasses.replace` takes four times as long."""
         return Block(
             self.kind, self.home, self.slots[:], self.text, self.cached, self.filled, self.dirty,
-            self.fresh, self.pins, self.lock, self.held, self.young[:], self.adrift,
+            self.fresh, self.pins, self.lock, self.held, self.young[:], self.adrift, self.reserved,
         )  # fmt: skip
 
 
