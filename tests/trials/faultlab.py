@@ -108,7 +108,8 @@ def look(device: Device) -> str:
     try:
         _xn, fs = open_fs(device)
         names = {entry.name for entry in fs.readdir(fs.root, 0)}
-        found = {name: _file(fs, name) for name in names}
+        # In order: how many inodes were read before decides what is read ahead.
+        found = {name: _file(fs, name) for name in sorted(names)}
     except (XnError, FsError):
         return "error"
     data, mode = found.pop(b"a", (b"", 0))

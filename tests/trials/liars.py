@@ -11,7 +11,7 @@ from typing import Any
 from xnfs_trials.crash.subject import Subject, load
 
 from libfs.ffs.ffs import Ffs
-from libfs.posix.interface import Dirent, FileSystem, FsError, Ino, User
+from libfs.posix.interface import Dirent, FileSystem, FsError, Ino, Syncing, User
 from xnfs import Xn
 
 FFS = load("ffs")
@@ -28,25 +28,34 @@ class Liar:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.fs, name)
 
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
+        """The one way to a sync: who lies about syncs lies here."""
+        return self.fs.begin_sync(inos, data_only=data_only)
+
+    def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
+        """With the same lie."""
+        syncing = self.begin_sync(inos, data_only=data_only)
+        if syncing is not None:
+            syncing.wait()
+            syncing.done()
+
 
 class ForgetsSync(Liar):
     """Says that it has synced, and has not."""
 
-    def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
         """Nothing."""
+        return None
 
 
 class SyncsBytesOnly(Liar):
     """fsync writes the bytes that lie there, and forgets the names."""
 
-    def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
         """What a sync of each file alone would do, had names nothing to do with it."""
-        if inos is None:
-            self.fs.sync(None)
-            return
-        renamed, self.fs.volume.renamed = self.fs.volume.renamed, type(self.fs.volume.renamed)()
-        self.fs.sync(inos, data_only=data_only)
-        self.fs.volume.renamed = renamed
+        if inos is not None:
+            self.fs.volume.renamed = {}
+        return self.fs.begin_sync(inos, data_only=data_only)
 
 
 class ForgivesFailure(Liar):
@@ -54,15 +63,16 @@ class ForgivesFailure(Liar):
 
     failed = False
 
-    def sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> None:
-        """Raises EIO the first time."""
+    def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
+        """Fails the first time; there is nothing left to wait for then."""
         if self.failed:
-            return
+            return None
         try:
             self.fs.sync(inos, data_only=data_only)
         except FsError:
             self.failed = True
             raise
+        return None
 
 
 class RenamesInSteps(Liar):

@@ -104,12 +104,11 @@ def test_ace_every_one_operation_workload() -> None:
     memo, total = Memo(), Stats()
     for number, (name, ops) in enumerate(ace.one()):
         trial = PosixTrial("ffs", ops)
-        often = 1 if number % 10 == 0 else 1000
-        total.add(explore(trial, number, plan=BUDGET, mount_every=often, memo=memo, workload=name))
+        total.add(explore(trial, number, plan=BUDGET, mount_every=10, memo=memo, workload=name))
         assert not total.failures, total.failures[0]
     print(total)
     assert total.checked > 1000
-    assert total.mounted > 100
+    assert total.mounted > total.checked // 20
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Callable, Collection
 
 import pytest
+from xnfs_trials.crash.base import open_subject
 from xnfs_trials.crash.choices import QUICK, Plan
-from xnfs_trials.crash.explore import Failure, explore
+from xnfs_trials.crash.explore import Failure, contents, explore
 from xnfs_trials.crash.kernelwalk import BadType, BlockType, KernelWalk
 from xnfs_trials.crash.mounting import CANARY
 from xnfs_trials.crash.ops import parse_name
@@ -21,7 +22,7 @@ from xnfs_trials.crash.trial import PosixTrial
 
 from tests.trials import liars
 from tests.trials.liars import FFS, PLAIN, lying
-from xnfs import CollectStatus, Xn
+from xnfs import CollectStatus, MemoryDevice, Xn
 
 SMALL = Plan(exhaustive=3, near=1, samples=2, torn=1, depth=1, states=60)
 WORKLOAD = "write foo 0 512; link foo A/bar; write bar 0 8192; sync"
@@ -31,12 +32,21 @@ WORKLOAD = "write foo 0 512; link foo A/bar; write bar 0 8192; sync"
 
 
 class Doctor:
-    """A sound image, and the means to spoil it so that only one oracle can tell."""
+    """A sound image, and the means to spoil it so that only one oracle can tell.
 
-    def __init__(self) -> None:
+    `closed`: cleanly, so that nothing is in the log, from where it would be restored.
+    """
+
+    def __init__(self, *, closed: bool = True) -> None:
         self.trial = PosixTrial(FFS, parse_name(WORKLOAD))
         written = (e for e in self.trial.events if isinstance(e, Write))
         self.image = self.trial.base | {e.block: e.data for e in written}
+        if closed:
+            disk = MemoryDevice(self.trial.shape.blocks, self.image)
+            xn, posix = open_subject(FFS, disk, self.trial.shape.frames)
+            posix.close()
+            xn.close()
+            self.image = contents(disk)
         self.disk = RawDisk(self.image, self.trial.shape.blocks)
         self.walk = KernelWalk(self.disk)
         self.walk.run()
@@ -90,7 +100,7 @@ def bad_checksum(doctor: Doctor) -> None:
 
 
 def wrong_type(doctor: Doctor) -> None:
-    block = doctor.block_of("neighbour.node")  # not in the log, from where it would be restored
+    block = doctor.block_of("neighbour.node")
     doctor.put(block, 4, struct.pack("<I", doctor.walk.types["ffs.dir"].number))
     doctor.stamp(block)
 
@@ -124,6 +134,14 @@ def test_o1_finds_broken_rules(spoil: Callable[[Doctor], None], rule: str) -> No
     broken, _ = doctor.trial.inspect(doctor.image)
     assert any(text.startswith(f"O1 {rule}") for text in broken), broken
     assert not {t for t in doctor.found(without={"O1"}) if t == "O1"}
+
+
+@pytest.mark.parametrize("spoil", [free_in_the_map, counted_too_low])
+def test_o1_grants_what_the_log_restores(spoil: Callable[[Doctor], None]) -> None:
+    """Tables of the newest transaction are written again by recovery, before anybody looks."""
+    doctor = Doctor(closed=False)
+    spoil(doctor)
+    assert doctor.found() == set()
 
 
 def test_o2_finds_what_was_never_written() -> None:
@@ -164,6 +182,8 @@ def judged(
 LIES: list[tuple[Callable[..., liars.Liar], str, str, int | None]] = [
     (liars.ForgetsSync, "create foo; fsync foo", "O3", None),
     (liars.ForgetsSync, "write foo 0 512; fsync foo; sync", "O3", None),
+    # The second operation writes where the second of the setting did: other bytes, all the same.
+    (liars.ForgetsSync, "create bar; overwrite foo 0 4096; fdatasync foo", "O3", None),
     (liars.ForgivesFailure, "write foo 0 8192; fsync foo; fsync foo", "O3", 2),
     (liars.RenamesInSteps, "rename foo A/bar; sync", "O4", None),
     (liars.ShowsOldBytes, "truncate foo 0; truncate foo 8192; sync", "O4", None),
@@ -215,22 +235,27 @@ def test_order_is_asked_of_who_promises_it() -> None:
 
 
 def test_o5_finds_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one transaction deletes becomes free with the next: a cut in between leaves a leak."""
+    assert judged(FFS, "unlink foo; sync") is None
+
     def collect(self: Xn, who: object, budget: int = 64) -> CollectStatus:
         return CollectStatus(True, 0, 0)
 
     monkeypatch.setattr(Xn, "collect", collect)
-    failure = judged(FFS, "write foo 0 12288; sync")
+    failure = judged(FFS, "unlink foo; sync")
     assert failure is not None
     assert failure.wrong[0].startswith("O5"), failure
-    assert judged(FFS, "write foo 0 12288; sync", without={"O5"}) is None
+    assert judged(FFS, "unlink foo; sync", without={"O5"}) is None
 
 
 def test_failed_flush_is_never_forgiven() -> None:
     """O3, second half, on FFS: whatever flush is lost, no later sync says that all is well."""
-    for lose in range(6):
-        name = "write foo 0 8192; fsync foo; fsync foo; replace foo A/bar; sync; sync"
+    name, lose = "write foo 0 8192; fsync foo; fsync foo; replace foo A/bar; sync; sync", 0
+    while PosixTrial(FFS, parse_name(name), lose=lose).lossy.struck:
         failure = judged(FFS, name, lose=lose)
         assert failure is None, failure
+        lose += 1
+    assert lose >= 4  # two before the first write, and one for each sync that has something to do
 
 
 # -- the walk through any file system

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xnfs_trials.crash import soak
 from xnfs_trials.crash.choices import Plan
-from xnfs_trials.crash.explore import explore
+from xnfs_trials.crash.explore import Stats, explore
 from xnfs_trials.crash.machine import machine_of
 from xnfs_trials.crash.memo import Memo
 from xnfs_trials.crash.ops import name_of, parse_name
@@ -68,6 +68,16 @@ def test_second_life() -> None:
     assert collected
 
 
+def test_second_life_writes_other_bytes() -> None:
+    """Or a write that is lost would not be missed."""
+    ops = parse_name("write foo 0 4096; sync")
+    trial = PosixTrial("ffs", ops)
+    life = trial.after_cut(random.Random(1), SMALL, last=True)
+    life.runner.run(ops)
+    datas = [next(n.data for n in t.model.live() if n.data) for t in (trial, life)]
+    assert len(set(datas)) == 2
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_soak_short(seed: int) -> None:
     memo = Memo()
@@ -75,6 +85,16 @@ def test_soak_short(seed: int) -> None:
         trial = PosixTrial("ffs", soak.short(random.Random(number)), seed=number)
         stats = explore(trial, number, plan=SMALL, mount_every=8, memo=memo)
         assert not stats.failures, stats.failures[0]
+
+
+def test_mounts_are_counted_over_all_trials_of_a_memo() -> None:
+    """A workload that finds fewer new disks than that would never mount one by itself."""
+    memo, total = Memo(), Stats()
+    for kind in ("create", "mkdir", "symlink"):
+        trial = PosixTrial("ffs", parse_name(f"{kind} A/foo; sync"))
+        total.add(explore(trial, 1, plan=SMALL, mount_every=6, memo=memo, limit=4))
+    assert total.mounted == total.checked // 6 > 0
+    assert not total.failures
 
 
 def test_soak_long_fills_the_disk() -> None:

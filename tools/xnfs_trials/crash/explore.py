@@ -97,7 +97,8 @@ def explore(
     """Look at the states of a trial. Stops after `stop_at` failures or `limit` checked states.
 
     `mount_every`: of the states checked each so many-th is also mounted, used up, collected and
-    checked by fsck, and the writes of its collection are cut. `memo`: shared with other trials.
+    checked by fsck, and the writes of its collection are cut. `memo`: shared with other trials,
+    counts on over all of them: a small workload finds few disks that nobody has checked before.
     """
     run = _Run(trial, seed, plan, mount_every, workload, memo or Memo())
     begin = time.perf_counter()
@@ -159,6 +160,7 @@ class _Run:
         fresh = verdict is None
         if verdict is None:
             self.stats.checked += 1
+            self.memo.checked += 1
             self.stats.deeper += depth > 1
             verdict = self._inspect(state, wrong)
         else:
@@ -192,7 +194,7 @@ class _Run:
         reads = view.reads
         recovery = self._recover(state.image, state.digest)
         wrong += self._recover_again(state, recovery)
-        if not broken and not recovery.wrong and self.stats.checked % self.mount_every == 0:
+        if not broken and not recovery.wrong and self.memo.checked % self.mount_every == 0:
             self.stats.mounted += 1
             wrong += self._mount(dict(state.image), shown)
         view.detach()
@@ -268,6 +270,7 @@ class _Run:
         """Look at a pruned disk all the same: is it what it was taken for? `alike`: it was not the
         same image, so that recovery is asked, too."""
         self.stats.audited += 1
+        self.memo.audited += 1
         out = []
         if image_key(state.image) != state.key:
             out.append("the key of the image is not that of its bytes")
@@ -281,7 +284,7 @@ class _Run:
         elif not verdict.broken:
             if self._promise(shown, cut) != self._promise(verdict.shown, cut):
                 out.append("it shows something else")
-            if self.stats.audited % self.mount_every == 0:
+            if self.memo.audited % self.mount_every == 0:
                 out += self._mount(image, shown)
         return [f"audit: pruned, but {text}" for text in out]
 
@@ -303,7 +306,7 @@ class _Run:
     ) -> Iterator[Failure | None]:
         """Cut the recovery that follows, and of every so many-th disk the collection, too."""
         runs = [verdict.recovery.events]
-        if depth == 1 and self.stats.checked % self.mount_every == 0:
+        if depth == 1 and self.memo.checked % self.mount_every == 0:
             runs.append(collecting(state.image, self.blocks))
         plan = replace(self.plan, states=self.plan.again)
         for run in filter(None, runs):

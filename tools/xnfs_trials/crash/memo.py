@@ -39,10 +39,11 @@ class Verdict:
 
 class Memo:
     """Verdicts and answers so far, of at most `most` disks for each family of trials, and as many
-    recoveries."""
+    recoveries. `checked`, `audited`: how many disks, in all trials together."""
 
     def __init__(self, most: int = 8000) -> None:
         self.most = most
+        self.checked = self.audited = 0
         self.families: dict[Hashable, Known] = {}
         self._recoveries: ReadTree[Recovery] = ReadTree()
 

@@ -42,7 +42,10 @@ T = TypeVar("T")
 
 
 def tagged(fid: int, offset: int, size: int, version: int, tag: int = TAG) -> bytes:
-    """Bytes that say whose they are: cells of 16 bytes (what they are for, file, cell, version)."""
+    """Bytes that say whose they are: cells of 16 bytes (what they are for, file, cell, version).
+
+    `version`: `Model.stamp`, so that no two operations write the same bytes.
+    """
     first = offset // 16
     return b"".join(CELL.pack(tag, fid, first + i, version) for i in range(size // 16))
 
@@ -125,12 +128,18 @@ class Model:
         self, root_ino: int, mode: int, promises: Collection[str] = frozenset({WHOLE})
     ) -> None:
         self.version = 0
+        self.before = 0  # versions of the histories that were forgotten
         self.promises = promises
         self.name_acks: History[int] = History()  # event -> version whose names are all durable
         self.last = 0  # number of the newest node; no number is used twice
         self.nodes: dict[int, Node] = {}
         self.by_ino: dict[int, list[Node]] = {}
         self.add(root_ino, Record(mode, nlink=2))
+
+    @property
+    def stamp(self) -> int:
+        """The number of the operation under way among all that led here, also before version 0."""
+        return self.before + self.version
 
     # -- changes
 
@@ -200,7 +209,7 @@ class Model:
 
     def settle(self) -> None:
         """What is now is version 0, and durable: there is no history before it."""
-        self.version, self.by_ino = 0, {}
+        self.before, self.version, self.by_ino = self.stamp, 0, {}
         self.nodes = {n.number: n for n in self.live()}
         for node in self.nodes.values():
             node.born = 0
@@ -222,7 +231,8 @@ class Model:
         """The model of what a cut has left, as version 0: what the tree shows, by the numbers that
         its inodes had. What `explain` does not allow is left out."""
         model = Model.__new__(Model)
-        model.version, model.promises, model.name_acks = 0, self.promises, History()
+        model.before, model.version = self.stamp, 0
+        model.promises, model.name_acks = self.promises, History()
         model.nodes, model.by_ino = {}, {}
         numbers: dict[int, int] = {}
         for inode in tree.inodes.values():

@@ -120,7 +120,7 @@ class Runner:
         if stat.S_ISDIR(mode):
             attr = self.posix.mkdir(ROOT, Ino(parent.ino), name, mode & 0o777)
         elif stat.S_ISLNK(mode):
-            target = b"to-%d-%d" % (number, self.model.version)
+            target = b"to-%d-%d" % (number, self.model.stamp)
             attr = self.posix.symlink(ROOT, Ino(parent.ino), name, target)
         else:
             attr = self.posix.mknod(ROOT, Ino(parent.ino), name, mode)
@@ -240,7 +240,7 @@ class Runner:
             self.posix.release(fh)
 
     def _put(self, node: Node, offset: int, size: int) -> bool:
-        data = tagged(node.number, offset, size, self.model.version)
+        data = tagged(node.number, offset, size, self.model.stamp)
         done = self._with(node, lambda fh: self.posix.write(fh, offset, data))
         old = node.data.ljust(offset, b"\0")
         self.model.set_data(node, old[:offset] + data[:done] + old[offset + done :])
@@ -308,7 +308,7 @@ class Runner:
         if node is None or stat.S_ISLNK(node.now.mode):
             return False
         name = b"user.x%d" % op.at
-        value = tagged(node.number, 16 * op.at, op.size, self.model.version, TAG_XATTR)
+        value = tagged(node.number, 16 * op.at, op.size, self.model.stamp, TAG_XATTR)
         self.posix.setxattr(ROOT, Ino(node.ino), name, value)
         left = frozenset(x for x in node.now.xattrs if x[0] != name)
         self.model.set(node, xattrs=left | {(name, value)})

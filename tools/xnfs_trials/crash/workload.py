@@ -252,7 +252,7 @@ class Workload:
     # -- bytes
 
     def _write(self, node: Node, offset: int, size: int) -> str:
-        data = tagged(node.number, offset, size, self.model.version)
+        data = tagged(node.number, offset, size, self.model.stamp)
         done = self.fs.write(ROOT, Ino(node.ino), offset, data, kill_suid=False)
         old = node.data.ljust(offset, b"\0")
         self.model.set_data(node, old[:offset] + data[:done] + old[offset + done :])

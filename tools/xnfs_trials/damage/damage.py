@@ -61,6 +61,10 @@ def _crc_at(layout: Any) -> int:
     return next(at for name, at, _size in leaves(layout, zeros) if name == "crc")
 
 
+#: Of an entry of the log. It is what vouches for an image there.
+_DIGEST_AT = k.LogEntryLayout.sizeof() - _U32
+
+
 class Sealer:
     """Makes the checksums of an image right again."""
 
@@ -119,11 +123,11 @@ class Sealer:
             self._whole(block, at)
             return
         for head, entry_at, entry in _log_entries(self._subject):
-            if entry.crc == self._seed.crc(entry.block, raw):
+            if entry.digest == self._seed.digest(entry.block, raw):
                 if entry.type and not lo <= 0 < hi:
                     self._image(block, entry.block)
-                value = self._seed.crc(entry.block, bytes(self.block(block)))
-                k.U32.pack_into(self.block(head), entry_at + _crc_at(k.LogEntryLayout), value)
+                value = self._seed.digest(entry.block, bytes(self.block(block)))
+                k.U32.pack_into(self.block(head), entry_at + _DIGEST_AT, value)
                 self._whole(head, at)
 
     def _image(self, block: int, home: int) -> None:
