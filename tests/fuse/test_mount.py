@@ -199,15 +199,18 @@ def test_mount_small_cache(unmounted: Disk) -> None:
 
 def test_mount_as_somebody_else(unmounted: Disk) -> None:
     """Without root, through fusermount."""
-    os.chown(unmounted.image, NOBODY, NOBODY)
+    unmounted.image.unlink()
+    os.chown(unmounted.image.parent, NOBODY, NOBODY)
     os.chown(unmounted.mnt, NOBODY, NOBODY)
     # The interpreter may lie where only root can read: it loads everything before it steps down.
     script = f"""if True:
-        import os, sys, xnfs_tools.mount, libfs.fuse, encodings.idna
+        import os, sys, xnfs_tools.mkfs, xnfs_tools.mount, libfs.fuse, encodings.idna
         libfs.fuse.load()
         os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
-        sys.exit(xnfs_tools.mount.main(sys.argv[1:]))"""
-    arguments = [str(unmounted.image), str(unmounted.mnt)]
+        os.chdir(sys.argv[1])
+        xnfs_tools.mkfs.main([sys.argv[2], "64m"])
+        sys.exit(xnfs_tools.mount.main(sys.argv[2:]))"""
+    arguments = [unmounted.image.parent, unmounted.image.name, unmounted.mnt.name]
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
     )
@@ -217,7 +220,8 @@ def test_mount_as_somebody_else(unmounted: Disk) -> None:
         assert len(done.stderr.splitlines()) == 1
         return
     assert (done.returncode, done.stderr) == (0, "")
-    assert as_user("echo x > mnt/f && cat mnt/f", unmounted.mnt.parent).stdout == "x\n"
+    done = as_user("echo x > mnt/f && cat mnt/f", unmounted.mnt.parent)
+    assert (done.stdout, done.stderr) == ("x\n", "")
     subprocess.run(["umount", unmounted.mnt], check=True)
     unmounted.wait_dead()
     unmounted.fsck()

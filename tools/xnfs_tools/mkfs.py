@@ -169,7 +169,8 @@ def _make(path: str, ident: bytes, label: str, source: str | None) -> None:
         format_image(device, uuid=ident, label=label, now=time.time_ns())
         xn = Xn(device, frames=FramePool(CACHE // BLOCK))
         try:
-            Ffs.mkfs(xn, xn.admin, ROOT)
+            # Who makes an image for themselves wants to write in it.
+            Ffs.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid())
             if source is not None:
                 posix = Posix(Ffs.mount(xn, xn.admin, ROOT, readonly=False))
                 try:
