@@ -210,7 +210,7 @@ def test_mount_as_somebody_else(unmounted: Disk) -> None:
         os.chdir(sys.argv[1])
         xnfs_tools.mkfs.main([sys.argv[2], "64m"])
         sys.exit(xnfs_tools.mount.main(sys.argv[2:]))"""
-    arguments = [unmounted.image.parent, unmounted.image.name, unmounted.mnt.name]
+    arguments: list[str | Path] = [unmounted.image.parent, unmounted.image.name, unmounted.mnt.name]
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
     )
