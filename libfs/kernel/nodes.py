@@ -90,8 +90,9 @@ class Nodes:
             return self.root
         return Ino(abi.ROOT_ID) if node == self.root else Ino(node)
 
-    # The mapping trades two numbers, so it is its own inverse.
-    node = ino
+    def node(self, ino: Ino) -> int:
+        """The node of an inode number. The mapping trades two numbers: it is its own inverse."""
+        return self.ino(ino)
 
     # -- what the kernel was told
 

@@ -14,13 +14,14 @@ Source: Kaashoek et al. 1997, section 4 and table 1.
 from __future__ import annotations
 
 from xnfs.capability import ADMIN, ALLOC, READ
+from xnfs.disk.change_calls import ChangeCalls
 from xnfs.disk.layout import FIRST_TYPE
 from xnfs.disk.records import Caller, RootEntry, RootInfo, TypeSpec
-from xnfs.disk.syscalls import DISK, Boundary, syscall
+from xnfs.disk.syscalls import DISK, syscall
 from xnfs.errors import CapabilityError, NoSpace, Refused
 
 
-class CatalogueCalls(Boundary):
+class CatalogueCalls(ChangeCalls):
     """Types, roots, the free map, capabilities."""
 
     # -- types

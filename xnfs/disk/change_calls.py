@@ -19,12 +19,13 @@ from xnfs.capability import ALLOC, READ, WRITE
 from xnfs.disk.arguments import plain_diff, plain_extents
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.flow import Edit
+from xnfs.disk.page_calls import PageCalls
 from xnfs.disk.records import OP_ACCESS, Caller, Diff, Extent
-from xnfs.disk.syscalls import Boundary, syscall
+from xnfs.disk.syscalls import syscall
 from xnfs.errors import Refused
 
 
-class ChangeCalls(Boundary):
+class ChangeCalls(PageCalls):
     """Changes of metadata, the temporary root, and the question whether an acl would agree."""
 
     # -- changes of metadata
@@ -111,7 +112,18 @@ class ChangeCalls(Boundary):
         """Pointers go from `src` to `dst`; the sum stays (R3)."""
         self.change(who, [(src, src_diff), (dst, dst_diff)], witness=witness)
 
-    swap = move
+    def swap(
+        self,
+        who: Caller,
+        one: int,
+        one_diff: Diff,
+        other: int,
+        other_diff: Diff,
+        *,
+        witness: int = 0,
+    ) -> None:
+        """Two blocks trade pointers; the sum stays (R3)."""
+        self.change(who, [(one, one_diff), (other, other_diff)], witness=witness)
 
     @syscall
     def relocate(

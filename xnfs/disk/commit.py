@@ -297,7 +297,7 @@ class Committer:
         last, self._newest = self._newest, frozenset(image.block for image in images)
         self.in_flight = self._newest
         self._logged |= self._newest
-        self._listed |= listed.keys()
+        self._listed |= frozenset(listed)
         self._flush(patient=patient)
         self._logged = self._newest
         if not any(image.type for image in images):

@@ -34,7 +34,6 @@ from xnfs.capability import ALL, WRITE, Capabilities
 from xnfs.disk.acl import Acls
 from xnfs.disk.catalogue_calls import CatalogueCalls
 from xnfs.disk.change import Changer
-from xnfs.disk.change_calls import ChangeCalls
 from xnfs.disk.collect import Collector
 from xnfs.disk.commit import Committer
 from xnfs.disk.device import BlockDevice
@@ -42,7 +41,6 @@ from xnfs.disk.layout import CLEAN, DAMAGED, Seed
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.log import Log
 from xnfs.disk.order import Order
-from xnfs.disk.page_calls import PageCalls
 from xnfs.disk.pages import PageIO
 from xnfs.disk.records import Caller, CollectStatus
 from xnfs.disk.recovery import Overlay, Recovered, recover
@@ -63,7 +61,7 @@ BATCHED: Final = frozenset(
 )
 
 
-class Xn(CatalogueCalls, ChangeCalls, PageCalls):
+class Xn(CatalogueCalls):
     """One open image."""
 
     def __init__(
