@@ -12,9 +12,7 @@ from libfs.ffs import types
 
 #: What the acls of FFS let a stranger do: set the mtime of a symlink of mode 0777 to now, as Linux does.
 OPEN = {
-    (kind, f"bytes {at} to {at + 8}")
-    for kind, places in (("ffs.inode", (56,)),)
-    for at in places
+    (kind, f"bytes {at} to {at + 8}") for kind, places in (("ffs.inode", (56,)),) for at in places
 }
 
 
