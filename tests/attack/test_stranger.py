@@ -10,7 +10,7 @@ from xnfs_trials.crash.subject import load
 
 from libfs.ffs import types
 
-#: What the acls of FFS let a stranger do: set the mtime of a symlink of mode 0777 to now, as Linux does.
+#: What the acls of FFS let a stranger do: set the mtime of a symlink to now, as Linux does.
 OPEN = {
     (kind, f"bytes {at} to {at + 8}") for kind, places in (("ffs.inode", (56,)),) for at in places
 }

@@ -312,7 +312,7 @@ def numbers_for_nothing(p: pytest.MonkeyPatch) -> None:
 
 
 def no_recovery(p: pytest.MonkeyPatch) -> None:
-    p.setattr(Log, "newest_untrusted", lambda self: [])
+    p.setattr(Log, "newest_untrusted", lambda self, settled: [])
 
 
 def redo_without_evidence(p: pytest.MonkeyPatch) -> None:
@@ -342,7 +342,7 @@ def redo_half(p: pytest.MonkeyPatch) -> None:
 
 def older_transaction(p: pytest.MonkeyPatch) -> None:
     newest: Any = Log.newest_untrusted
-    p.setattr(Log, "newest_untrusted", lambda self: newest(self)[-1:])
+    p.setattr(Log, "newest_untrusted", lambda self, settled: newest(self, settled)[-1:])
 
 
 _missing: Any = _Place.missing

@@ -178,7 +178,7 @@ class _Fsck:
         """What recovery at mount does; then the log is emptied, or it would undo what is mended
         here."""
         log = Log(self._device, self._seed, self._g)
-        found = log.newest_untrusted()
+        found = log.newest_untrusted(self._sb.seq)
         if not found:
             return False
         stamps, images = self._table.stamps(), [image for t in found for image in t.images]
@@ -189,7 +189,7 @@ class _Fsck:
             text += f", {len(outside)} outside the data area"
             self._report(Finding("log", self._g.log_start, text, repairable=False))
             return False
-        done = recover(self._device, self._seed, log, stamps, self._g).done
+        done = recover(self._device, self._seed, log, stamps, self._g, self._sb.seq).done
         if found[0].seq > self._sb.seq:  # no number is used again
             self._sb = write_superblock(self._device, replace(self._sb, seq=found[0].seq))
         log.erase(0)

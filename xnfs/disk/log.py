@@ -111,9 +111,12 @@ class Log:
         listed = tuple((block, digest) for block, _kind, digest in entries[counts[0] :])
         return Transaction(seq, tuple(images), listed)
 
-    def newest_untrusted(self) -> list[Transaction]:
-        """The newest complete transaction, and the one before it if that is complete, too."""
-        found = [t for t in (self.read_untrusted(0), self.read_untrusted(1)) if t is not None]
+    def newest_untrusted(self, settled: int) -> list[Transaction]:
+        """The newest complete transaction after `settled`, and the one before it if that is
+        complete and after it, too.
+        """
+        halves = (self.read_untrusted(0), self.read_untrusted(1))
+        found = [t for t in halves if t is not None and t.seq > settled]
         found.sort(key=lambda t: -t.seq)
         return [t for t in found if t.seq >= found[0].seq - 1]
 

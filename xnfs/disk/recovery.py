@@ -79,13 +79,20 @@ class Recovered:
 
 
 def recover(
-    device: BlockDevice, seed: Seed, log: Log, stamps: Mapping[int, int], geometry: Geometry
+    device: BlockDevice,
+    seed: Seed,
+    log: Log,
+    stamps: Mapping[int, int],
+    geometry: Geometry,
+    settled: int,
 ) -> Recovered:
     """Finish or forget the newest transaction. Durable on return, unless the device is read-only.
 
-    `stamps`: type number -> offset of the stamp. Raises DeviceError.
+    `stamps`: type number -> offset of the stamp. `settled`: the number in the superblock; when it
+    was written, all transactions up to it were durable in place, so what the log still has of them
+    says nothing (a cut while it was being emptied may leave the older of two). Raises DeviceError.
     """
-    found = log.newest_untrusted()
+    found = log.newest_untrusted(settled)
     seq, done = found[0].seq if found else 0, "nothing"
     if not all(map(geometry.is_loggable, _named(found))):
         return Recovered(device, seq, frozenset(), done)  # no kernel wrote this

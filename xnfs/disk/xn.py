@@ -102,7 +102,7 @@ class Xn(CatalogueCalls):
         """Finish what a cut interrupted, in memory only if the image is read-only."""
         self._types = TypeTable(device, self._geometry, self._seed)
         target = Overlay(device, {}) if self.readonly else device
-        after = recover(target, self._seed, log, self._types.stamps(), self._geometry)
+        after = recover(target, self._seed, log, self._types.stamps(), self._geometry, self._sb.seq)
         self._device, self.recovered = after.device, after.done
         return after
 

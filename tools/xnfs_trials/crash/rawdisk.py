@@ -187,10 +187,14 @@ class RawDisk:
         return LogHalf(seq, named, [(bno, want) for bno, _kind, want in entries[images:]])
 
     def log_halves(self) -> list[LogHalf]:
-        """The newest complete transaction of the log, and the one just before it."""
+        """The newest complete transaction of the log, and the one just before it. What the
+        superblock says is in place does not count.
+        """
         start, length = self.super.log
         halves = [self._read_half(start + i * (length // 2), i) for i in (0, 1)]
-        whole = sorted((h for h in halves if h is not None), key=lambda h: h.seq)
+        whole = sorted(
+            (h for h in halves if h is not None and h.seq > self.super.seq), key=lambda h: h.seq
+        )
         return [h for h in whole if h.seq >= whole[-1].seq - 1][::-1]
 
     def recover(self) -> list[int]:
