@@ -21,6 +21,7 @@ from tests.disk.xn_crash import (
 )
 from tests.disk.xn_kit import DATA, HIDDEN, NODE, RAW, Kit, extent, image, slot
 from xnfs import Caller, MemoryDevice
+from xnfs.disk.fsck import check_image
 from xnfs.disk.recording import RecordingDevice
 
 LOGS = (16, 8, 6, 4)  # blocks of log: 7, 3, 2, 1 images
@@ -290,6 +291,27 @@ def test_crash_a_damaged_log_brings_nothing_old_back() -> None:
     assert recover(disk).recovered == "nothing"
     assert all(block_of(disk, b) == block_of(before, b) for b in range(disk.blocks))
     assert set(Walker(disk).walk().nodes[node][2]) == {0, 1}
+
+
+def test_crash_a_log_emptied_in_part_brings_no_old_tables_back() -> None:
+    """The last transaction of a mount may have tables only, which no stamp tells from others."""
+    disk = RecordingDevice(image())
+    kit = Kit(disk)
+    kit.node(kit.root, 0)
+    kit.sync()
+    kit.free(kit.root, 0)
+    kit.node(kit.root, 1)
+    kit.sync()  # with the map: the new node is taken, the old one not yet free
+    kit.xn.close()
+    cut = len(disk.events)
+    emptying = [e.id for e in disk.pending(cut)]
+    assert len(emptying) == 2
+    for done in ([], emptying[:1], emptying[1:], emptying):
+        left = disk.image_at(cut, done)
+        before = left.fork()
+        assert recover(left).recovered == "nothing"
+        assert all(block_of(left, b) == block_of(before, b) for b in range(left.blocks))
+        assert check_image(before, repair=False, report=print).clean
 
 
 def test_crash_tails_overwritten_right_after_their_sync() -> None:
