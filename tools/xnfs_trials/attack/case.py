@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from xnfs import XnError
-from xnfs_trials.attack.ground import OPEN
 from xnfs_trials.attack.session import Session
 
 #: Where the ideas come from.
@@ -46,18 +45,14 @@ CASES: Final[dict[str, Case]] = {}
 
 
 def case(
-    id_: str, tries: str, source: str, *refusal: type[XnError], waits: str = ""
+    id_: str, tries: str, source: str, *refusal: type[XnError]
 ) -> Callable[[Callable[[Session], None]], Callable[[Session], None]]:
-    """Put a function on the list. Without `refusal`, its calls may be answered, but in vain.
-
-    `waits`: the defect (`ground.OPEN`) that must be mended before the case can be tried.
-    """
+    """Put a function on the list. Without `refusal`, its calls may be answered, but in vain."""
 
     def register(run: Callable[[Session], None]) -> Callable[[Session], None]:
         if id_ in CASES:
             raise ValueError(f"two cases are called {id_}")
-        if waits not in OPEN:
-            CASES[id_] = Case(id_, tries, source, refusal, run)
+        CASES[id_] = Case(id_, tries, source, refusal, run)
         return run
 
     return register

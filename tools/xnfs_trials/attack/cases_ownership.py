@@ -16,7 +16,6 @@ from xnfs import (
     UnknownType,
 )
 from xnfs_trials.attack.case import OWN, SOSP97, TOCTOU, TRIO, XN, case
-from xnfs_trials.attack.ground import COLLECT_COUNTS
 from xnfs_trials.attack.session import NUMBER, RAW, SLOTS_AT, Session, claim, slot
 from xnfs_trials.attack.world import DATA, HIDDEN, NODE
 
@@ -364,7 +363,6 @@ def _root(s: Session) -> None:
     OWN,
     Refused,
     NotEmpty,
-    waits=COLLECT_COUNTS,
 )
 def _collected(s: Session) -> None:
     xn, m, at = s.xn, s.m, s.empty(s.m.root)

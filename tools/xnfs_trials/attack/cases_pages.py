@@ -17,7 +17,7 @@ from xnfs import (
     XnError,
 )
 from xnfs_trials.attack.case import OWN, SOSP97, TRIO, XN, case
-from xnfs_trials.attack.ground import LOCK_OUTLIVES, POISON
+from xnfs_trials.attack.ground import POISON
 from xnfs_trials.attack.session import RAW, Session, claim, fill, slot
 from xnfs_trials.attack.world import DATA, HIDDEN, NODE
 
@@ -357,7 +357,6 @@ def _locks(s: Session) -> None:
     "a lock that nobody can take off once its capability is revoked",
     OWN,
     CapabilityError,
-    waits=LOCK_OUTLIVES,
 )
 def _revoked(s: Session) -> None:
     xn, a = s.xn, s.a

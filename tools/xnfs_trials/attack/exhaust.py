@@ -21,7 +21,7 @@ from itertools import permutations
 from typing import Any
 
 from xnfs_trials.attack.alphabet import calls
-from xnfs_trials.attack.ground import Ground, unsearched
+from xnfs_trials.attack.ground import Ground
 from xnfs_trials.attack.memento import Memento
 from xnfs_trials.attack.spec import State
 from xnfs_trials.attack.world import (
@@ -166,8 +166,7 @@ class Search:
         self._start.restore()
         place = _Place(State.first(), ())
         for _step in range(length):
-            tried = [c for c in calls(place.state, self.ground.names)
-                     if not unsearched(place.state, c)]  # fmt: skip
+            tried = list(calls(place.state, self.ground.names))
             rng.shuffle(tried)
             hostile = True
             for call in tried:
@@ -229,8 +228,7 @@ class Search:
             self.ground.call(call)
         here = Memento(self.ground)
         state = place.state
-        tried = [c for c in calls(state, self.ground.names) if not unsearched(state, c)]
-        answers = [(call, state.apply(call)) for call in tried]
+        answers = [(call, state.apply(call)) for call in calls(state, self.ground.names)]
         idle = [(call, after) for call, after in answers if after is None or after == state]
         place.calls, place.stays = len(answers), len(idle)
         self._idle(place, idle, here)

@@ -61,29 +61,6 @@ _SLOT = struct.Struct("<IIQ")
 #: frames and free blocks come with these bytes: whoever reads them has seen a secret
 POISON: Final = b"poison!!" * (BLOCK // 8)
 
-#: Defects of the kernel that were found here and are still open. What they touch is not compared;
-#: whoever mends one takes its name out.
-WAITING_COUNTS: Final = "refs() counts owners that have dropped a run of data"
-COLLECT_COUNTS: Final = "collect() counts neither the catalogue's pointers nor those of dead loops"
-LOCK_OUTLIVES: Final = "a lock outlives the capability that took it"
-OPEN: Final[frozenset[str]] = frozenset()
-
-
-def unsearched(state: State, call: Call) -> bool:
-    """Calls that run into a defect that is open."""
-    if call[0] == "revoke" and LOCK_OUTLIVES in OPEN:
-        return any(page.lock == call[2][0] for page in state.blocks.values())
-    if call[0] != "collect" or COLLECT_COUNTS not in OPEN:
-        return False
-    reached = state.reached()
-    lost = {p[1] for n, b in state.blocks.items() if n not in reached for p in b.slots if p}
-    return bool(lost & reached) or state.owners(0) + state.owners(1) > 2
-
-
-def uncounted(state: State) -> set[int]:
-    """Blocks whose number of owners is not compared."""
-    return (state.due | state.maybe) - state.blocks.keys() if WAITING_COUNTS in OPEN else set()
-
 
 def slot_bytes(kind: str = "", start: int = 0, count: int = 1) -> bytes:
     """A pointer as it lies in a node; without a kind, none."""
@@ -246,7 +223,7 @@ class Ground:
         for block in self.names:
             number = self.number[block]
             page = xn.registered(number)
-            refs = None if block in uncounted(state) else xn.refs(number)
+            refs = xn.refs(number)
             seen: tuple[object, ...] = (refs, xn.find_free(number, 1)[0] == number)
             if page is not None:
                 kind = KIND.get(page.type)
@@ -270,7 +247,7 @@ class Ground:
         out = []
         for block in self.names:
             page = state.blocks.get(block)
-            refs = None if block in uncounted(state) else state.owners(block)
+            refs = state.owners(block)
             seen: tuple[object, ...] = (refs, state.free(block))
             if page is not None and page.cached:
                 node = page.kind == NODE
