@@ -233,7 +233,8 @@ class Ffs:
         """Attributes of entries, read in few pieces."""
         vnodes = self.volume.vnodes
         if read:
-            self._fetch(directory, [entry for entry in entries if entry.ino not in vnodes])
+            # A listing has noted where they lie.
+            self.volume.ahead.many(entry.ino for entry in entries if entry.ino not in vnodes)
         found: list[Attr | None] = []
         for entry in entries:
             v = vnodes.get(entry.ino)
@@ -245,17 +246,6 @@ class Ffs:
                     attr = self.getattr(entry.ino)
             found.append(attr)
         return found
-
-    @answers
-    def _fetch(self, directory: Ino, entries: Sequence[Dirent]) -> None:
-        """Have the inodes of entries at hand, and know where their pointers lie."""
-        vol = self.volume
-        v, home = vol.directory(directory), vol.home
-        for entry in entries:
-            if entry.ino not in home:
-                nb = self._dirs.holder(v, entry.name)
-                vol.set_home(entry.ino, nb.block, nb.names[entry.name][0])
-        vol.ahead.many(entry.ino for entry in entries)
 
     @answers
     def entries(self, directory: Ino) -> int:

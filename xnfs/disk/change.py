@@ -278,8 +278,7 @@ class Changer:
 def load_counts(tables: Tables, extents: Sequence[Extent]) -> None:
     """Have the reference counts that the effect will change: reading them may fail."""
     for _t, start, count in extents:
-        if tables.may_count(start, count):
-            tables.shared(start, count)
+        tables.shared(start, count)
 
 
 def newborn(registry: Registry, block: int) -> MetaPage:

@@ -190,8 +190,8 @@ class _Fsck:
             self._report(Finding("log", self._g.log_start, text, repairable=False))
             return False
         done = recover(self._device, self._seed, log, stamps, self._g, self._sb.seq).done
-        if found[0].seq > self._sb.seq:  # no number is used again
-            self._sb = write_superblock(self._device, replace(self._sb, seq=found[0].seq))
+        # No number is used again.
+        self._sb = write_superblock(self._device, replace(self._sb, seq=found[0].seq))
         log.erase(0)
         log.erase(1)
         self._device.flush()

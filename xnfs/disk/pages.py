@@ -46,7 +46,6 @@ class PageIO:
         self._registry = registry
         self._ledger = ledger
         self._tables = tables
-        self._prefetched: set[int] = set()
 
     # -- binding
 

@@ -230,10 +230,6 @@ class Tables:
             self._bits[block] = bool(total)
             self._account(block, block + 1, -1 if total else 1)
 
-    def may_count(self, start: int, count: int) -> bool:
-        """False if no block near the run has a count: the common case, and cheap to know."""
-        return any(self._flags[start // GROUP : (start + count - 1) // GROUP + 1])
-
     def shared(self, start: int, count: int) -> list[tuple[int, int]]:
         """(block, count) of the blocks of a run whose count is above 1, also of free ones."""
         return self._shared(start, start + count)

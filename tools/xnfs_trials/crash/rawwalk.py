@@ -9,6 +9,7 @@ from __future__ import annotations
 import stat
 import struct
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from xnfs_trials.crash.rawdisk import BLOCK, Finding, RawDisk
@@ -91,19 +92,24 @@ class Report:
 
     def tree(self) -> dict[bytes, Inode]:
         """path -> inode, by following the names from the root directory."""
-        out = {b"/": self.inodes[self.root]} if self.root in self.inodes else {}
-        todo = [(self.root, b"")]
-        seen = set()
-        while todo:
-            ino, path = todo.pop()
-            if ino in seen or ino not in self.inodes:
-                continue
-            seen.add(ino)
-            for name, child in self.inodes[ino].entries.items():
-                if child in self.inodes:
-                    out[path + b"/" + name] = self.inodes[child]
-                    todo.append((child, path + b"/" + name))
-        return out
+        return paths(self.inodes, self.root)
+
+
+def paths(inodes: Mapping[int, Inode], root: int) -> dict[bytes, Inode]:
+    """path -> inode, by following the names from the root directory; `/` is the root."""
+    out = {b"/": inodes[root]} if root in inodes else {}
+    todo = [(root, b"")]
+    seen = set()
+    while todo:
+        ino, path = todo.pop()
+        if ino in seen or ino not in inodes:
+            continue
+        seen.add(ino)
+        for name, child in inodes[ino].entries.items():
+            if child in inodes:
+                out[path + b"/" + name] = inodes[child]
+                todo.append((child, path + b"/" + name))
+    return out
 
 
 class Walk:

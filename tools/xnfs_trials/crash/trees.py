@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from libfs.posix import Atime, Ino, Options, Posix, User
 from libfs.posix.interface import FileSystem
 from xnfs_trials.crash.model import BLOCK
-from xnfs_trials.crash.rawwalk import Inode
+from xnfs_trials.crash.rawwalk import Inode, paths
 
 ROOT = User(0, 0)
 #: Never read more of a file than this: the workloads write less.
@@ -29,20 +29,8 @@ class Tree:
     root: int = 0
 
     def paths(self) -> dict[bytes, Inode]:
-        """path -> inode, following the names from the root directory; `/` is the root."""
-        out = {b"/": self.inodes[self.root]} if self.root in self.inodes else {}
-        todo = [(self.root, b"")]
-        seen = set()
-        while todo:
-            ino, path = todo.pop()
-            if ino in seen or ino not in self.inodes:
-                continue
-            seen.add(ino)
-            for name, child in self.inodes[ino].entries.items():
-                if child in self.inodes:
-                    out[path + b"/" + name] = self.inodes[child]
-                    todo.append((child, path + b"/" + name))
-        return out
+        """path -> inode, by following the names from the root directory."""
+        return paths(self.inodes, self.root)
 
 
 def quiet(fs: FileSystem, *, readonly: bool = False) -> Posix:
