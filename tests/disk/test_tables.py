@@ -1,58 +1,26 @@
-"""The free map and the reference counts against a plain model, through writes, cuts and damage."""
+"""The free map and the reference counts: single calls, writing, reading, damage."""
 
 from __future__ import annotations
 
-import random
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from xnfs.disk import freespace
+from tests.disk.tables_kit import (
+    BLOCKS,
+    DISK,
+    SEED,
+    G,
+    fresh,
+    load,
+    sync,
+)
 from xnfs.disk.device import MemoryDevice
-from xnfs.disk.format import format_image
-from xnfs.disk.layout import MapSectorLayout, RefsSectorLayout, Seed
-from xnfs.disk.recording import RecordingDevice
+from xnfs.disk.layout import MapSectorLayout, RefsSectorLayout
 from xnfs.disk.records import BLOCK, SECTOR
 from xnfs.disk.stacked import CountingDevice, Fault, FaultingDevice
-from xnfs.disk.superblock import read_superblock_untrusted
 from xnfs.disk.tables import MAX_TOTAL, Tables
 from xnfs.errors import CorruptionError, DeviceError, NotFree, Refused
-
-UUID = bytes(range(16))
-SEED = Seed(UUID)
-BLOCKS = 9000  # three groups, the last one partial
-
-
-def new_disk(blocks: int = BLOCKS) -> MemoryDevice:
-    disk = MemoryDevice(blocks)
-    format_image(disk, uuid=UUID, label="", now=0)
-    return disk
-
-
-DISK = new_disk()
-G = read_superblock_untrusted(DISK).geometry
-
-
-def load(disk: MemoryDevice | RecordingDevice) -> Tables:
-    return Tables.load(disk, G, SEED)
-
-
-def fresh() -> Tables:
-    return load(DISK.fork())
-
-
-def write_out(tables: Tables, disk: MemoryDevice | RecordingDevice) -> None:
-    for bno in tables.dirty_blocks():
-        disk.write(bno, [tables.encode(bno)])
-        tables.mark_written(bno)
-
-
-def sync(tables: Tables, disk: MemoryDevice | RecordingDevice) -> None:
-    write_out(tables, disk)
-    disk.flush()
-
 
 # --- one call at a time ---------------------------------------------------------------------
 
@@ -365,201 +333,3 @@ def test_tables_failed_read_changes_nothing() -> None:
     assert tables.free_blocks == before
     assert tables.dirty_blocks() == []
     assert [tables.total(b) for b in (2990, 3000, 3001)] == [0, 3, 1]
-
-
-# --- free space -----------------------------------------------------------------------------
-
-
-def test_find_free_first_fit_from_the_hint_and_around() -> None:
-    tables, start, end = fresh(), G.data_start, G.data_end
-    assert tables.find_free(start, 10) == (start, 10)
-    assert tables.find_free(5000, 10) == (5000, 10)
-    for hint in (0, -9, end, 2**64):
-        assert tables.find_free(hint, 3) == (start, 3)
-    assert tables.find_free(end - 2, 10) == (start, 10)
-    tables.raise_run(start, 5)
-    assert tables.find_free(end - 1, 10) == (start + 5, 10)
-
-
-def test_find_free_run_that_begins_before_the_hint() -> None:
-    tables, start, end = fresh(), G.data_start, G.data_end
-    tables.raise_run(start, end - start)
-    for count in (10, 100):
-        tables.lower_run(5000, count)
-        assert tables.find_free(5000 + count // 2, count) == (5000, count)
-        tables.raise_run(5000, count)
-
-
-def test_find_free_never_runs_over_the_end() -> None:
-    disk = new_disk(BLOCKS + 1)  # so that the data end between two bytes of the map
-    g = read_superblock_untrusted(disk).geometry
-    tables, start, end = Tables.load(disk, g, SEED), g.data_start, g.data_end
-    tables.raise_run(start, end - start)
-    tables.lower_one(start)
-    tables.lower_run(end - 64, 64)
-    for count in (65, 71, 72):
-        assert tables.find_free(start, count) == (end - 64, 64)
-    assert tables.find_free(start, 60) == (end - 64, 60)
-
-
-def test_find_free_longest_when_none_fits_and_none_when_full() -> None:
-    tables, start, end = fresh(), G.data_start, G.data_end
-    tables.raise_run(start, end - start)
-    assert tables.find_free(start, 1)[1] == tables.find_free(start, 1000)[1] == 0
-    for lo, count in ((3000, 3), (4000, 50), (6000, 20)):
-        tables.lower_run(lo, count)
-    assert tables.find_free(start, 1000) == (4000, 50)
-    assert tables.find_free(4500, 51) == (4000, 50)
-    assert tables.find_free(start, 2**60) == (4000, 50)
-    for bad in (0, -1):
-        with pytest.raises(Refused):
-            tables.find_free(start, bad)
-
-
-def test_find_free_gives_up_after_many_short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freespace, "SEARCH_RUNS", 100)
-    tables, start, end = fresh(), G.data_start, G.data_end
-    tables.raise_run(start, end - start)
-    for block in range(start, start + 400, 2):
-        tables.lower_one(block)
-    tables.lower_run(start + 600, 2)
-    assert tables.find_free(start, 2) == (start, 1)
-    assert tables.find_free(start + 300, 2) == (start + 600, 2)
-
-
-def _first_fit(free: list[bool], hint: int, count: int) -> tuple[int, int]:
-    """What `find_free` promises, the slow way."""
-    lo, hi = G.data_start, G.data_end
-    hint = hint if lo <= hint < hi else lo
-    best = (hint, 0)
-    for a, b in ((hint, hi), (lo, min(hint + count - 1, hi))):
-        at = a
-        while at < b:
-            end = at
-            while end < b and free[end] and end - at < count:
-                end += 1
-            if end - at > best[1]:
-                best = (at, end - at)
-                if best[1] == count:
-                    return best
-            at = end + 1 if end == at else end
-    return best
-
-
-@settings(max_examples=200)
-@given(
-    seed=st.integers(0, 2**32),
-    density=st.sampled_from([1, 3, 30, 300]),
-    hint=st.integers(0, BLOCKS),
-    count=st.sampled_from([1, 2, 7, 31, 32, 33, 40, 64, 100, 1000]),
-)
-def test_find_free_agrees_with_a_slow_search(
-    seed: int, density: int, hint: int, count: int
-) -> None:
-    rng, tables = random.Random(seed), fresh()
-    at = G.data_start
-    while at < G.data_end:
-        used = min(rng.randint(1, 3 * density), G.data_end - at)
-        tables.raise_run(at, used)
-        at += used + rng.randint(1, 2 * density)
-    free = [tables.total(block) == 0 for block in range(BLOCKS)]
-    assert tables.find_free(hint, count) == _first_fit(free, hint, count)
-
-
-# --- everything at once ---------------------------------------------------------------------
-
-
-class TablesMachine(RuleBasedStateMachine):
-    """Random calls on the tables of a recorded disk, against a dict of totals. What is written
-    together is there together after a power cut, or not at all: the log sees to that.
-
-    After a power cut a total that is read back must lie between the lowest and the highest that
-    it has had since the last sync (R4, R5: too high is a leak, too low is a loss).
-    """
-
-    blocks = st.integers(G.data_start, G.data_start + 40) | st.integers(4020, 4060)
-    runs = st.integers(1, 50)
-
-    @initialize()
-    def start(self) -> None:
-        self.disk = RecordingDevice(DISK.fork())
-        self.tables = load(self.disk)
-        self.model: dict[int, int] = {}
-        self.low: dict[int, int] = {}  # smallest total that a cut may show
-        self.high: dict[int, int] = {}
-        self.written = [0]  # numbers of events between which all or nothing is there
-
-    def _set(self, block: int, total: int) -> None:
-        self.model[block] = total
-        self.low[block] = min(self.low.get(block, 0), total)
-        self.high[block] = max(self.high.get(block, 0), total)
-
-    @rule(start=blocks, count=runs)
-    def raise_run(self, start: int, count: int) -> None:
-        run = range(start, start + count)
-        if any(self.model.get(b) for b in run):
-            with pytest.raises(NotFree):
-                self.tables.raise_run(start, count)
-        else:
-            self.tables.raise_run(start, count)
-            for b in run:
-                self._set(b, 1)
-
-    @rule(block=blocks)
-    def raise_one(self, block: int) -> None:
-        self._set(block, self.model.get(block, 0) + 1)
-        assert self.tables.raise_one(block) == self.model[block]
-
-    @rule(start=blocks, count=runs)
-    def lower_run(self, start: int, count: int) -> None:
-        run = range(start, start + count)
-        if all(self.model.get(b) for b in run):
-            self.tables.lower_run(start, count)
-            for b in run:
-                self._set(b, self.model[b] - 1)
-        else:
-            with pytest.raises(Refused):
-                self.tables.lower_run(start, count)
-
-    @rule()
-    def write(self) -> None:
-        for bno in self.tables.dirty_blocks():
-            self.disk.write(bno, [self.tables.encode(bno)])
-            self.tables.mark_written(bno)
-        self.written.append(len(self.disk.events))
-
-    @rule()
-    def sync(self) -> None:
-        sync(self.tables, self.disk)
-        self.low, self.high = dict(self.model), dict(self.model)
-
-    @rule(seed=st.integers(0, 999))
-    def cut(self, seed: int) -> None:
-        cut = len(self.disk.events)
-        there = {e.id for e in self.disk.events[: random.Random(seed).choice(self.written)]}
-        keep = [e.id for e in self.disk.pending(cut) if e.id in there]
-        self.disk, self.written = RecordingDevice(self.disk.image_at(cut, keep, {})), [0]
-        self.tables = load(self.disk)
-        for block in self.model:
-            total = self.tables.total(block)
-            assert self.low.get(block, 0) <= total <= self.high.get(block, 0)
-            self.model[block] = total
-        self.low, self.high = dict(self.model), dict(self.model)
-
-    @precondition(lambda self: self.tables.dirty_blocks() == [])
-    @rule()
-    def reload(self) -> None:
-        self.tables = load(self.disk)
-
-    @invariant()
-    def agrees(self) -> None:
-        assert all(self.tables.total(block) == n for block, n in self.model.items())
-        used = sum(1 for n in self.model.values() if n)
-        assert self.tables.free_blocks == G.data_end - G.data_start - used
-        assert sum(self.tables.group_free(g) for g in range(3)) == self.tables.free_blocks
-        for block in (G.data_start, 4020):
-            shared = any(self.model.get(b, 0) > 1 for b in range(block, block + 100))
-            assert self.tables.any_shared(block, 100) == shared
-
-
-TestTablesMachine = TablesMachine.TestCase
