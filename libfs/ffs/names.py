@@ -16,12 +16,14 @@ import errno
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from libfs.common.devices import split_device
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs.data import FileData
 from libfs.ffs.directory import Directories
 from libfs.ffs.extents import ExtentMap
-from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode, split_device
-from libfs.ffs.nameblock import NameBlock, name_hash
+from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
+from libfs.ffs.nameblock import NameBlock
 from libfs.ffs.place import Placer
 from libfs.ffs.volume import Batch, Volume
 from libfs.ffs.xattrs import Xattrs, birth_areas

@@ -20,10 +20,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, TypeVar
 
+from libfs.common.cache import PageCache
 from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.ahead import ReadAhead
-from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User

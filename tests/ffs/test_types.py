@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.inode import decode_untrusted
-from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import Ino, New, User
 from tests.ffs.support import ALICE, BOB, FILE, ROOT, Disk, write
 from xnfs import AclRefused, Caller, Refused

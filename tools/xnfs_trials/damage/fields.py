@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import construct as c
 
+from libfs.common.attributes import HEAD
 from libfs.ffs import format as f
 from xnfs import BLOCK, SECTOR
 from xnfs.disk import layout as k
@@ -247,13 +248,13 @@ class Finder:
         """Attributes: each record's head, name and value; then where the next would begin."""
         raw = self._raw(block)
         index = 0
-        while at + f.XATTR_HEAD.size <= BLOCK:
-            space, name, value = f.XATTR_HEAD.unpack_from(raw, at)
+        while at + HEAD.size <= BLOCK:
+            space, name, value = HEAD.unpack_from(raw, at)
             prefix = f"[{index}]."
             yield from self._of("attribute record", f.XATTR_LAYOUT, block, at, prefix)
             if not space:
                 return
-            at += f.XATTR_HEAD.size
+            at += HEAD.size
             yield Field("attribute record", prefix + "name bytes", (block,), at, name)
             if value:
                 where = (block,), at + name, value
