@@ -29,7 +29,9 @@ import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
+from xnfs.disk.blocktype import ZERO
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import Seed, stamp_block
 from xnfs.disk.ledger import Due, Ledger
@@ -38,6 +40,9 @@ from xnfs.disk.order import Order
 from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import Tables
 from xnfs.errors import DeviceError, ReadOnly, XnError
+
+#: With less room than this it is counted, not estimated.
+EXACT: Final = 64
 
 
 class Committer:
@@ -66,6 +71,9 @@ class Committer:
         self.seq = seq
         self.failed: XnError | None = None
         self._lock = lock  # the one of all system calls; held by whoever calls a method here
+        self._version_blocks = tables.version_blocks()
+        # What `room` was when `registry.grown` was this.
+        self._room = self._grown = 0
         self._busy = False
         #: something was written that nobody may call durable yet
         self._unflushed = False
@@ -87,13 +95,28 @@ class Committer:
 
     @property
     def capacity(self) -> int:
-        """How many attached metadata blocks one transaction can have."""
-        return self._log.capacity
+        """How many attached metadata blocks one transaction can have, wherever they lie."""
+        return self._most(0, 0)
 
     @property
     def room(self) -> int:
-        """How many more attached metadata blocks may become dirty before a commit must come."""
-        return self._log.capacity - len(self._registry.attached)
+        """How many more attached metadata blocks may become dirty before a commit must come: at
+        least so many as none of them is near another.
+        """
+        registry = self._registry
+        left = self._room - (registry.grown - self._grown)
+        if left < EXACT:
+            attached = registry.attached
+            left = self._room = self._most(len(attached), self._tables.version_blocks(attached))
+            self._grown = registry.grown
+        return left
+
+    def _most(self, blocks: int, versions: int) -> int:
+        """How many more blocks fit into a transaction that has images of `blocks` and of `versions`
+        blocks of their versions. Each brings another of these, until there are no more.
+        """
+        images, versions = self._log.capacity - blocks - versions, self._version_blocks - versions
+        return images - versions if images >= 2 * versions else images // 2
 
     def commit(self, blocks: Iterable[int] | None = None) -> None:
         """Make the components of these blocks (None: everything) durable, with one flush.
@@ -218,17 +241,19 @@ class Committer:
     def _fits(self, members: set[int], plain: set[int]) -> bool:
         """Is one half of the log enough for this, with a list of all that was written in place?"""
         images = len(self._guarded(plain))
-        if attached := len(members & self._registry.attached):
-            images += attached + len(self._tables.dirty_blocks())
+        if attached := members & self._registry.attached:
+            stamped = self._stamped(attached | plain)
+            images += len(attached) + len(self._tables.dirty_blocks(stamped))
             if images + len(plain) + len(self._written) > self._log.entries:
                 return False
         return images <= self._log.capacity
 
     def _go_ahead(self, plain: set[int], *, patient: bool) -> None:
         """Make durable what may be so at any time: plain blocks and tables. Then the rest fits."""
-        logged = sorted(self._guarded(plain))[: self.capacity]
-        # The map, which says where there are counts, comes after them.
-        tables = self._tables.dirty_blocks()[::-1][: self.capacity - len(logged)]
+        logged = sorted(self._guarded(plain))[: self._log.capacity]
+        self._tables.announce_versions(self._registry.attached)
+        # The map, which says where there are numbers, comes after them.
+        tables = self._tables.dirty_blocks()[::-1][: self._log.capacity - len(logged)]
         self._transact([], [*map(self._page, logged)], tables, plain, patient=patient)
 
     def _commit(self, members: set[int], plain: set[int]) -> None:
@@ -238,11 +263,17 @@ class Committer:
         logged = [*dirty, *map(self._page, self._guarded(plain))]
         logged.sort(key=lambda page: page.block)
         # Without a new durable pointer the tables can wait.
-        tables = self._tables.dirty_blocks() if dirty else []
+        stamped = self._stamped(members & registry.attached | plain)
+        tables = self._tables.dirty_blocks(stamped) if dirty else []
         self._transact(pages, logged, tables, plain, patient=True)
 
     def _page(self, block: int) -> Page:
         return self._registry.pages[block]
+
+    def _stamped(self, blocks: Iterable[int]) -> list[int]:
+        """Those of the blocks that get a new version when they are written."""
+        pages = self._registry.pages
+        return [block for block in blocks if pages[block].meta]
 
     # -- writing
 
@@ -263,20 +294,27 @@ class Committer:
         is complete.
         """
         last = self.seq
+        # Reading these is the last step that can fail with nothing done.
+        stamped = self._stamped(plain.union(page.block for page in logged))
+        versions = {block: self._tables.version(block) for block in stamped}
+        in_place = plain - self._guarded(plain)
         self.seq += bool(logged or tables)
         self.transactions += 1
         reached = self._reached(pages)
         with self.stops_on_failure(retry=True):
             try:
-                self._write_plain(plain - self._guarded(plain))
+                self._write_plain(in_place)
                 images = [self._image(page) for page in logged]
                 images += [Image(block, 0, self._tables.encode(block)) for block in tables]
                 listed = self._relied_on(reached, logged)
                 if images:
                     self._unflushed = True
+                    self._reserve(tables)
                     self._log.write(self.seq, images, listed)
-            except DeviceError:
+            except XnError:
                 self.seq = last
+                for block in versions.keys() - in_place:
+                    self._tables.set_version(block, versions[block])
                 raise
         due = self._take(pages, reached)
         self._logs(logged, tables)
@@ -290,7 +328,15 @@ class Committer:
                 self._unplaced = True
                 self._device.write(image.block, [image.data])
         self.in_flight = frozenset()
+        self._tables.placed()
         self._ledger.settle(due)
+
+    def _reserve(self, tables: Iterable[int]) -> None:
+        """Have the host find room for tables that are holes in its file. Until this transaction
+        counts no map says that they hold anything, so they may be anything.
+        """
+        for block in self._tables.first_written(tables):
+            self._device.write(block, [ZERO])
 
     def _flush_log(self, images: Sequence[Image], listed: dict[int, int], *, patient: bool) -> None:
         """Flush, and know meanwhile and afterwards what recovery may need or write."""
@@ -358,10 +404,7 @@ class Committer:
             registry.clear(start, count)
             for block in range(start, start + count):
                 page = registry.pages[block]
-                if page.type.stamp is not None:
-                    stamp_block(
-                        self._seed, block, page.view, page.type.stamp, page.type.number, self.seq
-                    )
+                self._stamp(page)
                 if len(written) <= self._log.entries or block in written:
                     written[block] = self._seed.digest(block, page.view)
             self._unflushed = True
@@ -371,12 +414,17 @@ class Committer:
 
     def _image(self, page: Page) -> Image:
         """The page as it must be in place; its stamp, if it has one, names this transaction."""
-        kind = page.type
-        if kind.stamp is None:
+        if not page.meta:
             self._registry.clear(page.block, 1)
-            return Image(page.block, 0, bytes(page.view))
-        stamp_block(self._seed, page.block, page.view, kind.stamp, kind.number, self.seq)
-        return Image(page.block, kind.number, bytes(page.view))
+        self._stamp(page)
+        return Image(page.block, page.type.number if page.meta else 0, bytes(page.view))
+
+    def _stamp(self, page: Page) -> None:
+        """Make this the newest version of the page, if its type has versions."""
+        kind = page.type
+        if kind.stamp is not None:
+            stamp_block(self._seed, page.block, page.view, kind.stamp, kind.number, self.seq)
+            self._tables.set_version(page.block, self.seq)
 
     def _flush(self, *, patient: bool) -> None:
         """Everything written so far is durable on return. `patient`: others may run meanwhile.

@@ -122,7 +122,7 @@ class Xn(CatalogueCalls):
             types, registry, ledger, tables, self._data, self._acls, self._saw
         )
         self._pages = PageIO(device, seed, types, registry, ledger, tables)
-        self._roots = Roots(device, seed, self._geometry, types, registry)
+        self._roots = Roots(device, seed, self._geometry, types, registry, tables)
         self._collector = None
 
     # -- the image

@@ -1,8 +1,8 @@
 """The kernel's own structures, read from the bytes of an image alone.
 
 Written from SPEC.md and from nothing else: it imports only the standard library, so that a mistake
-in `xnfs` can't hide in it. It parses the superblock, the free map, the reference counts, the names
-of the types and the log, and does on the bytes what recovery at mount must do. What lies below the
+in `xnfs` can't hide in it. It parses the superblock, the free map, the reference counts and
+versions, the names of the types and the log, and does on the bytes what recovery at mount must do. What lies below the
 roots is `checker.py`'s.
 """
 
@@ -119,7 +119,7 @@ class RawDisk:
         self.super = read_super(self.image, blocks)
         self._seed = zlib.crc32(self.super.uuid)
         self._map: dict[int, tuple[int, int]] = {}
-        self._refs: dict[int, tuple[int, ...]] = {}
+        self._numbers: dict[tuple[int, int], tuple[int, ...]] = {}
         self._catalogue: list[tuple[int, bytes, int | None]] | None = None
 
     def find(self, rule: str, block: int, text: str) -> None:
@@ -150,6 +150,12 @@ class RawDisk:
         """Is the checksum of a stamped block right?"""
         want = self.crc(bno, data[:off] + data[off + 4 :])
         return int(_STAMP.unpack_from(data, off)[0]) == want
+
+    def check_age(self, bno: int, data: bytes, off: int = 0) -> None:
+        """A stamped block must be of the version that the tables call the newest."""
+        seq, newest = self.stamp(data, off)[2], self._number(bno, 2, "versions")
+        if seq & 0xFFFF != newest:
+            self.find("version", bno, f"stamped {seq & 0xFFFF}, the newest version is {newest}")
 
     # -- log
 
@@ -274,20 +280,24 @@ class RawDisk:
 
     def refs(self, bno: int) -> int:
         """The count of the reference table: 0 and 1 both mean "as the map says"."""
-        sector, entry = divmod(bno, REF_ENTRIES)
-        if sector not in self._refs:
-            self._refs[sector] = self._refs_sector(sector)
-        return self._refs[sector][entry]
+        return self._number(bno, 0, "reference counts")
 
-    def _refs_sector(self, sector: int) -> tuple[int, ...]:
-        block, index = divmod(sector, 8)
-        bno = self.super.refs[0] + block
+    def _number(self, bno: int, column: int, what: str) -> int:
+        """One of the numbers of a block. `column`: 0 or 2, the first of two blocks of a group."""
+        sector, entry = divmod(bno, REF_ENTRIES)
+        if (column, sector) not in self._numbers:
+            self._numbers[column, sector] = self._number_sector(column, sector, what)
+        return self._numbers[column, sector][entry]
+
+    def _number_sector(self, column: int, sector: int, what: str) -> tuple[int, ...]:
+        group, inside = divmod(sector, 16)
+        which, index = column + inside // 8, inside % 8
+        bno = self.super.refs[0] + 4 * group + which
         raw = self.block(bno)[index * SECTOR : (index + 1) * SECTOR]
-        flags = self._map_sector(block // 2)[1] >> (block % 2)
-        if not flags & 1:
+        if not self._map_sector(group)[1] >> which & 1:
             return (0,) * REF_ENTRIES  # not in use: whatever stands there counts nothing
         if struct.unpack_from("<I", raw, 508)[0] != self.crc(bno, bytes([index]) + raw[:508]):
-            self.find("refs", bno, f"sector {index} of the reference counts is damaged")
+            self.find("refs", bno, f"sector {index} of the {what} is damaged")
         return struct.unpack_from("<252H", raw, 0)
 
     # -- types
