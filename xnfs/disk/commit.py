@@ -242,9 +242,13 @@ class Committer:
         """Is one half of the log enough for this, with a list of all that was written in place?"""
         images = len(self._guarded(plain))
         if attached := members & self._registry.attached:
-            stamped = self._stamped(attached | plain)
-            images += len(attached) + len(self._tables.dirty_blocks(stamped))
-            if images + len(plain) + len(self._written) > self._log.entries:
+            images += len(attached)
+            listed = len(plain) + len(self._written)
+            most = len(attached) + len(plain) + self._tables.most_dirty
+            if images + most + listed <= self._log.capacity:
+                return True
+            images += len(self._tables.dirty_blocks(self._stamped(attached | plain)))
+            if images + listed > self._log.entries:
                 return False
         return images <= self._log.capacity
 
@@ -293,18 +297,14 @@ class Committer:
         the halves are used in turn, and the one with the last transaction must stay until this one
         is complete.
         """
-        last = self.seq
-        # Reading these is the last step that can fail with nothing done.
-        stamped = self._stamped(plain.union(page.block for page in logged))
-        versions = {block: self._tables.version(block) for block in stamped}
-        in_place = plain - self._guarded(plain)
+        last, before = self.seq, dict[int, int]()
         self.seq += bool(logged or tables)
         self.transactions += 1
         reached = self._reached(pages)
         with self.stops_on_failure(retry=True):
             try:
-                self._write_plain(in_place)
-                images = [self._image(page) for page in logged]
+                self._write_plain(plain - self._guarded(plain))
+                images = [self._image(page, before) for page in logged]
                 images += [Image(block, 0, self._tables.encode(block)) for block in tables]
                 listed = self._relied_on(reached, logged)
                 if images:
@@ -313,8 +313,8 @@ class Committer:
                     self._log.write(self.seq, images, listed)
             except XnError:
                 self.seq = last
-                for block in versions.keys() - in_place:
-                    self._tables.set_version(block, versions[block])
+                for block, version in before.items():
+                    self._tables.set_version(block, version)
                 raise
         due = self._take(pages, reached)
         self._logs(logged, tables)
@@ -335,7 +335,7 @@ class Committer:
         """Have the host find room for tables that are holes in its file. Until this transaction
         counts no map says that they hold anything, so they may be anything.
         """
-        for block in self._tables.first_written(tables):
+        for block in self._tables.first_written.intersection(tables):
             self._device.write(block, [ZERO])
 
     def _flush_log(self, images: Sequence[Image], listed: dict[int, int], *, patient: bool) -> None:
@@ -404,7 +404,8 @@ class Committer:
             registry.clear(start, count)
             for block in range(start, start + count):
                 page = registry.pages[block]
-                self._stamp(page)
+                if page.meta:
+                    self._stamp(page)
                 if len(written) <= self._log.entries or block in written:
                     written[block] = self._seed.digest(block, page.view)
             self._unflushed = True
@@ -412,19 +413,23 @@ class Committer:
         registry.plain -= plain
         self._order.written(plain)
 
-    def _image(self, page: Page) -> Image:
-        """The page as it must be in place; its stamp, if it has one, names this transaction."""
+    def _image(self, page: Page, before: dict[int, int]) -> Image:
+        """The page as it must be in place; its stamp, if it has one, names this transaction.
+        `before` gets the version that was the newest.
+        """
         if not page.meta:
             self._registry.clear(page.block, 1)
-        self._stamp(page)
-        return Image(page.block, page.type.number if page.meta else 0, bytes(page.view))
+            return Image(page.block, 0, bytes(page.view))
+        before[page.block] = self._stamp(page)
+        return Image(page.block, page.type.number, bytes(page.view))
 
-    def _stamp(self, page: Page) -> None:
-        """Make this the newest version of the page, if its type has versions."""
+    def _stamp(self, page: Page) -> int:
+        """Make this page of metadata the newest version of its block. Returns the one before."""
         kind = page.type
-        if kind.stamp is not None:
-            stamp_block(self._seed, page.block, page.view, kind.stamp, kind.number, self.seq)
-            self._tables.set_version(page.block, self.seq)
+        assert kind.stamp is not None  # metadata
+        before = self._tables.set_version(page.block, self.seq)
+        stamp_block(self._seed, page.block, page.view, kind.stamp, kind.number, self.seq)
+        return before
 
     def _flush(self, *, patient: bool) -> None:
         """Everything written so far is durable on return. `patient`: others may run meanwhile.

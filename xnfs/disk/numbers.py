@@ -69,7 +69,8 @@ class Numbers:
         self._flags, self._announce, self._stale = flags, announce, stale
         self._blocks: dict[int, bytearray] = {}  # by number in the area, in the disk's form
         self._unplaced: set[int] = set()  # may be newer here than where they belong
-        self._first: set[int] = set()  # announced, but not written yet
+        #: device blocks that hold numbers for the first time, and are not written yet
+        self.first: set[int] = set()
         #: for fsck: bad sectors are added, and not refused
         self.damaged: set[Sector] | None = None
         #: for fsck: tells whether the flags of a group are a guess
@@ -83,16 +84,18 @@ class Numbers:
         value: int = U16.unpack_from(self._block(table), at)[0]
         return value
 
-    def put(self, column: int, block: int, value: int) -> None:
-        """Change a number. Raises CorruptionError, DeviceError."""
+    def put(self, column: int, block: int, value: int) -> int:
+        """Change a number. Returns the old one. Raises CorruptionError, DeviceError."""
         table, at = place(column, block)
         raw = self._block(table)
         if not self._used(table):
             self._flags[table // NUMBER_BLOCKS] |= 1 << table % NUMBER_BLOCKS
-            self._first.add(self._start + table)
+            self.first.add(self._start + table)
             self._announce(table // NUMBER_BLOCKS)
+        old: int = U16.unpack_from(raw, at)[0]
         U16.pack_into(raw, at, value)
         self._stale.add((self._start + table, at // SECTOR))
+        return old
 
     def sector(self, column: int, number: int) -> tuple[int, ...]:
         """The numbers of blocks `number` * 252 and on, or () if all are 0."""
@@ -171,13 +174,9 @@ class Numbers:
         self._unplaced.add(bno)
         return bytes(raw)
 
-    def first(self, blocks: Iterable[int]) -> set[int]:
-        """Those of the device blocks that hold numbers for the first time."""
-        return self._first.intersection(blocks)
-
     def mark_written(self, bno: int) -> None:
         """The block is written, or in the log."""
-        self._first.discard(bno)
+        self.first.discard(bno)
 
     def placed(self, but: set[int]) -> None:
         """What was encoded is where it belongs, but for these."""

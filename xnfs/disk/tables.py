@@ -296,9 +296,11 @@ class Tables:
         """What `set_version` was told last: 16 bits. Raises CorruptionError, DeviceError."""
         return self._numbers.get(VERSION, block)
 
-    def set_version(self, block: int, seq: int) -> None:
-        """A version of the block with this number in its stamp is written, or about to be."""
-        self._numbers.put(VERSION, block, seq % _VERSIONS)
+    def set_version(self, block: int, seq: int) -> int:
+        """A version of the block with this number in its stamp is written, or about to be. Returns
+        what was the newest. Raises CorruptionError, DeviceError.
+        """
+        return self._numbers.put(VERSION, block, seq % _VERSIONS)
 
     def announce_versions(self, blocks: Iterable[int]) -> None:
         """Have the map say that there are versions of these blocks, if it doesn't yet."""
@@ -342,11 +344,17 @@ class Tables:
                 dirty.add(self._map_sector(block // GROUP)[0])
         return sorted(dirty)
 
-    def first_written(self, blocks: Iterable[int]) -> set[int]:
-        """Those of these dirty blocks that the disk may not have room for: so far they are a hole
-        in the image, and no flag in the map says that they hold anything.
+    @property
+    def most_dirty(self) -> int:
+        """No fewer than `dirty_blocks()`."""
+        return len(self._stale) + len(self._unwritten)
+
+    @property
+    def first_written(self) -> set[int]:
+        """Dirty blocks that the host may not have room for: so far they are holes in the image, and
+        no flag in the map says that they hold anything.
         """
-        return self._numbers.first(blocks)
+        return self._numbers.first
 
     def encode(self, block: int) -> bytes:
         """The 4096 bytes to write to device block `block` now."""

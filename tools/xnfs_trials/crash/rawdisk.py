@@ -2,8 +2,8 @@
 
 Written from SPEC.md and from nothing else: it imports only the standard library, so that a mistake
 in `xnfs` can't hide in it. It parses the superblock, the free map, the reference counts and
-versions, the names of the types and the log, and does on the bytes what recovery at mount must do. What lies below the
-roots is `checker.py`'s.
+versions, the names of the types and the log, and does on the bytes what recovery at mount must do.
+What lies below the roots is `checker.py`'s.
 """
 
 from __future__ import annotations
