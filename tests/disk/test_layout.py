@@ -63,7 +63,7 @@ def test_layout_sectors_have_the_declared_size() -> None:
 geometries = st.builds(
     geometry,
     st.integers(2048, MAX_BLOCKS),
-    st.integers(3, 100).map(lambda half: 2 * half),
+    st.integers(2, 100).map(lambda half: 2 * half),
     st.integers(1, 300),
     st.integers(1, 9),
 )
@@ -184,7 +184,7 @@ def test_geometry_defaults_fit_and_do_not_overlap(blocks: int) -> None:
     assert [at + n for at, n in zip(starts[:-1], sizes, strict=True)] == starts[1:]
     assert g.data_start < g.data_end == blocks - 1
     assert g.map_blocks * 8 * 4032 >= blocks > (g.map_blocks - 1) * 8 * 4032
-    assert g.refs_blocks * 1008 >= blocks
+    assert g.refs_blocks * 672 >= blocks
     assert g.log_blocks % 2 == 0
     assert 16 <= g.log_blocks <= 4096
 
@@ -196,7 +196,7 @@ def test_geometry_defaults_as_documented() -> None:
     assert (large.log_blocks, large.groups) == (4096, 66577)
 
 
-@given(half=st.integers(3, 30000))
+@given(half=st.integers(2, 30000))
 def test_geometry_log_holds_the_largest_transaction_that_fits(half: int) -> None:
     g = geometry(10**6, log_blocks=2 * half)
     images, heads = g.log_images, g.log_descriptors
@@ -209,7 +209,7 @@ def test_geometry_log_holds_the_largest_transaction_that_fits(half: int) -> None
     ("blocks", "log", "types", "roots"),
     [
         *((63, None, None, None), (MAX_BLOCKS + 1, None, None, None), (128, 15, None, None)),
-        *((128, 4, None, None), (128, 100, None, None), (128, None, 0, None)),
+        *((128, 2, None, None), (128, 100, None, None), (128, None, 0, None)),
         *((128, None, None, 0), (128, None, 110, None), (-1, None, None, None)),
     ],
 )

@@ -60,7 +60,7 @@ def test_model_agrees_with_few_frames(seed: int) -> None:
 @given(st.integers(1000, 10**9), st.integers(10, 60), st.sampled_from([12, 20, 256]))
 @settings(suppress_health_check=list(HealthCheck))
 def test_model_agrees_for_any_seed(seed: int, steps: int, frames: int) -> None:
-    live(seed, steps, frames=frames, log_blocks=6 + seed % 7 * 2)
+    live(seed, steps, frames=frames, log_blocks=4 + seed % 7 * 2)
 
 
 @pytest.mark.slow

@@ -41,8 +41,8 @@ from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import Tables
 from xnfs.errors import DeviceError, ReadOnly, XnError
 
-#: With less room than this it is counted, not estimated.
-EXACT: Final = 64
+#: So many new versions wait in the log before they are written to the tables.
+MOST_PENDING: Final = 40
 
 
 class Committer:
@@ -71,9 +71,6 @@ class Committer:
         self.seq = seq
         self.failed: XnError | None = None
         self._lock = lock  # the one of all system calls; held by whoever calls a method here
-        self._version_blocks = tables.version_blocks()
-        # What `room` was when `registry.grown` was this.
-        self._room = self._grown = 0
         self._busy = False
         #: something was written that nobody may call durable yet
         self._unflushed = False
@@ -95,28 +92,13 @@ class Committer:
 
     @property
     def capacity(self) -> int:
-        """How many attached metadata blocks one transaction can have, wherever they lie."""
-        return self._most(0, 0)
+        """How many attached metadata blocks one transaction can have."""
+        return self._log.capacity
 
     @property
     def room(self) -> int:
-        """How many more attached metadata blocks may become dirty before a commit must come: at
-        least so many as none of them is near another.
-        """
-        registry = self._registry
-        left = self._room - (registry.grown - self._grown)
-        if left < EXACT:
-            attached = registry.attached
-            left = self._room = self._most(len(attached), self._tables.version_blocks(attached))
-            self._grown = registry.grown
-        return left
-
-    def _most(self, blocks: int, versions: int) -> int:
-        """How many more blocks fit into a transaction that has images of `blocks` and of `versions`
-        blocks of their versions. Each brings another of these, until there are no more.
-        """
-        images, versions = self._log.capacity - blocks - versions, self._version_blocks - versions
-        return images - versions if images >= 2 * versions else images // 2
+        """How many more attached metadata blocks may become dirty before a commit must come."""
+        return self._log.capacity - len(self._registry.attached)
 
     def commit(self, blocks: Iterable[int] | None = None) -> None:
         """Make the components of these blocks (None: everything) durable, with one flush.
@@ -241,23 +223,18 @@ class Committer:
     def _fits(self, members: set[int], plain: set[int]) -> bool:
         """Is one half of the log enough for this, with a list of all that was written in place?"""
         images = len(self._guarded(plain))
-        if attached := members & self._registry.attached:
-            images += len(attached)
-            listed = len(plain) + len(self._written)
-            most = len(attached) + len(plain) + self._tables.most_dirty
-            if images + most + listed <= self._log.capacity:
-                return True
-            images += len(self._tables.dirty_blocks(self._stamped(attached | plain)))
-            if images + listed > self._log.entries:
+        if attached := len(members & self._registry.attached):
+            tables, versions = self._tables_for(plain)
+            images += attached + len(tables)
+            if images + len(plain) + len(self._written) + versions > self._log.entries:
                 return False
         return images <= self._log.capacity
 
     def _go_ahead(self, plain: set[int], *, patient: bool) -> None:
         """Make durable what may be so at any time: plain blocks and tables. Then the rest fits."""
-        logged = sorted(self._guarded(plain))[: self._log.capacity]
-        self._tables.announce_versions(self._registry.attached)
+        logged = sorted(self._guarded(plain))[: self.capacity]
         # The map, which says where there are numbers, comes after them.
-        tables = self._tables.dirty_blocks()[::-1][: self._log.capacity - len(logged)]
+        tables = self._tables.dirty_blocks()[::-1][: self.capacity - len(logged)]
         self._transact([], [*map(self._page, logged)], tables, plain, patient=patient)
 
     def _commit(self, members: set[int], plain: set[int]) -> None:
@@ -267,17 +244,22 @@ class Committer:
         logged = [*dirty, *map(self._page, self._guarded(plain))]
         logged.sort(key=lambda page: page.block)
         # Without a new durable pointer the tables can wait.
-        stamped = self._stamped(members & registry.attached | plain)
-        tables = self._tables.dirty_blocks(stamped) if dirty else []
+        tables = self._tables_for(plain)[0] if dirty else []
         self._transact(pages, logged, tables, plain, patient=True)
+
+    def _tables_for(self, plain: Iterable[int]) -> tuple[list[int], int]:
+        """The blocks of the tables that go with this, and how many versions may be left for the
+        log to list: many are better written to where they belong.
+        """
+        pages = self._registry.pages
+        fresh = [block for block in plain if pages[block].meta]
+        left = len(self._tables.pending) + len(fresh)
+        if left > MOST_PENDING:
+            return self._tables.dirty_blocks(fresh), 0
+        return self._tables.dirty_blocks(None), left
 
     def _page(self, block: int) -> Page:
         return self._registry.pages[block]
-
-    def _stamped(self, blocks: Iterable[int]) -> list[int]:
-        """Those of the blocks that get a new version when they are written."""
-        pages = self._registry.pages
-        return [block for block in blocks if pages[block].meta]
 
     # -- writing
 
@@ -297,24 +279,23 @@ class Committer:
         the halves are used in turn, and the one with the last transaction must stay until this one
         is complete.
         """
-        last, before = self.seq, dict[int, int]()
+        last = self.seq
         self.seq += bool(logged or tables)
         self.transactions += 1
         reached = self._reached(pages)
         with self.stops_on_failure(retry=True):
             try:
                 self._write_plain(plain - self._guarded(plain))
-                images = [self._image(page, before) for page in logged]
-                images += [Image(block, 0, self._tables.encode(block)) for block in tables]
+                images = [self._image(page) for page in logged]
+                # The map last: blocks of numbers may have it say that they hold some.
+                images += [Image(block, 0, self._tables.encode(block)) for block in tables[::-1]]
                 listed = self._relied_on(reached, logged)
                 if images:
                     self._unflushed = True
                     self._reserve(tables)
-                    self._log.write(self.seq, images, listed)
+                    self._log.write(self.seq, images, listed, self._tables.pending)
             except XnError:
                 self.seq = last
-                for block, version in before.items():
-                    self._tables.set_version(block, version)
                 raise
         due = self._take(pages, reached)
         self._logs(logged, tables)
@@ -397,6 +378,9 @@ class Committer:
         self._order.written(blocks)
         for block in tables:
             self._tables.mark_written(block)
+        for page in pages:
+            if page.meta:
+                self._tables.set_version(page.block, self.seq)
 
     def _write_plain(self, plain: set[int]) -> None:
         registry, written = self._registry, self._written
@@ -404,8 +388,11 @@ class Committer:
             registry.clear(start, count)
             for block in range(start, start + count):
                 page = registry.pages[block]
-                if page.meta:
-                    self._stamp(page)
+                if page.type.stamp is not None:
+                    stamp_block(
+                        self._seed, block, page.view, page.type.stamp, page.type.number, self.seq
+                    )
+                    self._tables.set_version(block, self.seq)
                 if len(written) <= self._log.entries or block in written:
                     written[block] = self._seed.digest(block, page.view)
             self._unflushed = True
@@ -413,23 +400,14 @@ class Committer:
         registry.plain -= plain
         self._order.written(plain)
 
-    def _image(self, page: Page, before: dict[int, int]) -> Image:
-        """The page as it must be in place; its stamp, if it has one, names this transaction.
-        `before` gets the version that was the newest.
-        """
-        if not page.meta:
+    def _image(self, page: Page) -> Image:
+        """The page as it must be in place; its stamp, if it has one, names this transaction."""
+        kind = page.type
+        if kind.stamp is None:
             self._registry.clear(page.block, 1)
             return Image(page.block, 0, bytes(page.view))
-        before[page.block] = self._stamp(page)
-        return Image(page.block, page.type.number, bytes(page.view))
-
-    def _stamp(self, page: Page) -> int:
-        """Make this page of metadata the newest version of its block. Returns the one before."""
-        kind = page.type
-        assert kind.stamp is not None  # metadata
-        before = self._tables.set_version(page.block, self.seq)
         stamp_block(self._seed, page.block, page.view, kind.stamp, kind.number, self.seq)
-        return before
+        return Image(page.block, kind.number, bytes(page.view))
 
     def _flush(self, *, patient: bool) -> None:
         """Everything written so far is durable on return. `patient`: others may run meanwhile.

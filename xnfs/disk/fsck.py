@@ -39,7 +39,7 @@ from xnfs.disk.layout import (
 from xnfs.disk.log import Log
 from xnfs.disk.numbers import VERSION, column_of
 from xnfs.disk.records import BLOCK
-from xnfs.disk.recovery import recover
+from xnfs.disk.recovery import Recovered, recover
 from xnfs.disk.scratch import Scratch
 from xnfs.disk.superblock import read_superblock_untrusted, write_superblock
 from xnfs.disk.tables import Tables
@@ -111,6 +111,7 @@ class _Fsck:
         replayed = self._replay()
         damaged: set[tuple[int, int]] = set()
         tables = Tables.load(self._device, self._g, self._seed, damaged)
+        tables.pending.update(replayed.versions)
         RootsCheck(self._device, self._g, self._seed, self._table, tables, self._report).run()
         walk = self._walk(tables)
         self._check_types(walk)
@@ -120,7 +121,7 @@ class _Fsck:
             self._findings,
             self._unrepaired,
             leaked,
-            replayed,
+            replayed.done == "redone",
             walk.incomplete,
             walk.marked.count(1),
             self._g.blocks,
@@ -176,13 +177,14 @@ class _Fsck:
 
     # -- log
 
-    def _replay(self) -> bool:
+    def _replay(self) -> Recovered:
         """What recovery at mount does; then the log is emptied, or it would undo what is mended
         here."""
         log = Log(self._device, self._seed, self._g)
         found = log.newest_untrusted(self._sb.seq)
+        nothing = Recovered(self._device, self._sb.seq, frozenset(), "nothing")
         if not found:
-            return False
+            return nothing
         stamps, images = self._table.stamps(), [image for t in found for image in t.images]
         unknown = [i for i in images if i.type and i.type not in stamps]
         outside = [i for i in images if not self._g.is_loggable(i.block)]
@@ -190,14 +192,14 @@ class _Fsck:
             text = f"transaction {found[0].seq}: {len(unknown)} blocks of unusable types"
             text += f", {len(outside)} outside the data area"
             self._report(Finding("log", self._g.log_start, text, repairable=False))
-            return False
-        done = recover(self._device, self._seed, log, stamps, self._g, self._sb.seq).done
+            return nothing
+        replayed = recover(self._device, self._seed, log, stamps, self._g, self._sb.seq)
         # No number is used again.
         self._sb = write_superblock(self._device, replace(self._sb, seq=found[0].seq))
         log.erase(0)
         log.erase(1)
         self._device.flush()
-        return done == "redone"
+        return replayed
 
     # -- the walk
 
@@ -243,7 +245,7 @@ class _Fsck:
         for block, sector in sorted(damaged):
             if block < self._g.refs_start:
                 self._report(Finding("map-sector", block, f"sector {sector} of the free map"))
-            elif column_of(block - self._g.refs_start) == VERSION:
+            elif column_of(block - self._g.refs_start) is VERSION:
                 text = f"sector {sector} of the versions"
                 self._report(Finding("versions-sector", block, text))
             else:

@@ -81,7 +81,7 @@ class Walk:
         self._proven, self._solid = proven, solid
         self.marked = _bits(geometry.blocks)
         self.counts: dict[int, int] = {}  # of blocks with more than one pointer
-        #: block -> number in its stamp, where the tables don't have that as the newest
+        #: block -> number in its stamp, where the tables don't know it or know a newer one
         self.versions: dict[int, int] = {}
         self.incomplete = False
         self.cuts = 0
@@ -181,13 +181,14 @@ class Walk:
 
     def _is_stale(self, block: int, seq: int) -> bool:
         lag = self._tables.version_lag(block, seq)
-        if lag == 0:
+        if self._tables.version_is_damaged(block):
+            self.versions[block] = seq
             return False
-        self.versions[block] = seq
-        if lag is not None:
-            older = "this block is" if lag > 0 else "the table of versions is"
-            self._report(Finding("stale", block, f"{older} older than its newest version"))
-        return lag is not None and lag > 0
+        if lag:
+            self.versions[block] = seq
+            text = f"of transaction {seq}, the newest version is of {seq + lag}"
+            self._report(Finding("stale", block, text))
+        return bool(lag)
 
     def _follow(self, block: int, kind: BlockType, raw: bytearray) -> None:
         """What a block of metadata owns, and what that owns."""

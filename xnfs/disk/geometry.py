@@ -14,13 +14,13 @@ from xnfs.errors import Refused
 
 GROUP: Final = 4032  # bits of one sector of the free map
 MAP_SECTORS: Final = 8  # groups in one map block
-NUMBER_BLOCKS: Final = 4  # for each group: two of counts, two of versions
+NUMBER_BLOCKS: Final = 6  # for each group: two of counts, four of versions
 LOG_ENTRIES: Final = 250  # in one descriptor block
 
 MIN_BLOCKS: Final = 64
 #: 64 TiB. Bounds the memory of the free map (2 GiB) whatever a superblock says.
 MAX_BLOCKS: Final = 2**34
-MIN_LOG, MAX_LOG = 6, 65536
+MIN_LOG, MAX_LOG = 4, 65536
 MAX_TYPES: Final = 65536
 MAX_ROOTS: Final = 1024
 MIN_DATA: Final = 8

@@ -50,7 +50,8 @@ FIRST_TYPE: Final = 16
 
 LABEL: Final = 64
 GROUP_BYTES: Final = GROUP // 8
-COUNTS: Final = 252  # counts, or versions, in one sector
+COUNTS: Final = 252  # in one sector
+VERSIONS: Final = 126
 SECTORS: Final = BLOCK // SECTOR
 STAMP_SIZE: Final = 16
 TYPE_PAYLOAD: Final = 4064  # bytes of a type's record in one block
@@ -110,7 +111,7 @@ RefsSectorLayout: Any = c.Struct(
 )
 
 VersionsSectorLayout: Any = c.Struct(
-    "versions" / c.Array(COUNTS, c.Int16ul),  # 0
+    "versions" / c.Array(VERSIONS, c.Int32ul),  # 0
     "zero" / c.Int32ul,  # 504
     "crc" / c.Int32ul,  # 508
 )
@@ -132,8 +133,8 @@ DescriptorLayout: Any = c.Struct(
     "seq" / c.Int64ul,  # 8
     "images" / c.Int32ul,  # 16
     "listed" / c.Int32ul,  # 20
-    "count" / c.Int32ul,  # 24
-    "zero" / c.Int32ul,  # 28
+    "versions" / c.Int32ul,  # 24
+    "count" / c.Int32ul,  # 28
     "entries" / c.Array(LOG_ENTRIES, LogEntryLayout),  # 32
     "pad" / c.Bytes(60),  # 4032
     "crc" / c.Int32ul,  # 4092
@@ -192,7 +193,7 @@ SUPERBLOCK: Final = struct.Struct(
     "QQQQ"  # 200 data_start, created, generation, seq
 )
 STAMP: Final = struct.Struct("<IIQ")  # crc, type, seq
-DESCRIPTOR: Final = struct.Struct("<8sQIIII")  # magic, seq, images, listed, count, zero
+DESCRIPTOR: Final = struct.Struct("<8sQIIII")  # magic, seq, images, listed, versions, count
 LOG_ENTRY: Final = struct.Struct("<QII")  # block, type, digest
 TYPE_BLOCK: Final = struct.Struct("<I4sIHHI12x")  # crc, magic, number, part, parts, length
 #: name length, references, groups, zero, flags, raw lo and hi, stamp, lengths of owns, acl, size

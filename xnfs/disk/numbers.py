@@ -1,12 +1,11 @@
 """Two numbers for each block, beside the free map: its owners, and its newest version.
 
-    count      owners, where there is more than one
-    version    the low 16 bits of `seq` in the stamp of the newest version that was written
+    count      u16: owners, where there is more than one
+    version    u32: the low half of `seq` in the stamp of the newest version, or of an older one
 
-Each is a u16 in a sector of 252, read when first asked for. Which sectors of a group were ever
-written, its flags in the free map say; the others are zeros, whatever stands on the disk, so a new
-image need not have them. What the numbers mean is up to `tables.py`; when they are written, to the
-transaction code.
+They are read when first asked for. Which blocks of them were ever written, the flags of a group in
+the free map say; the others are zeros, whatever stands on the disk, so a new image need not have
+them. What the numbers mean is up to `tables.py`; when they are written, to the transaction code.
 
 Relies on: one caller at a time. Guarantees: a damaged sector is never believed. Memory is bounded:
 blocks that the disk has as they are here are forgotten, the oldest first.
@@ -17,36 +16,53 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from xnfs.disk.device import BlockDevice
-from xnfs.disk.layout import COUNTS, NUMBER_BLOCKS, SECTORS, U16, U32, Geometry, Seed
+from xnfs.disk.layout import (
+    COUNTS,
+    GROUP,
+    NUMBER_BLOCKS,
+    SECTORS,
+    U16,
+    U32,
+    VERSIONS,
+    Geometry,
+    Seed,
+)
 from xnfs.disk.records import BLOCK, SECTOR
 from xnfs.errors import CorruptionError
 
-COUNT, VERSION = 0, 1
-PER_BLOCK: Final = COUNTS * SECTORS
+
+class Column(NamedTuple):
+    """Where numbers of one kind lie: from which block of the six of a group on; in a sector."""
+
+    first: int
+    each: int
+    number: struct.Struct
+    sector: struct.Struct
+
+
+COUNT: Final = Column(0, COUNTS, U16, struct.Struct(f"<{COUNTS}H"))
+VERSION: Final = Column(2, VERSIONS, U32, struct.Struct(f"<{VERSIONS}I"))
 #: So many blocks of numbers are kept, and those that are dirty: 8 MiB.
 MAX_KEPT: Final = 2048
-
-_SECTOR: Final = struct.Struct(f"<{COUNTS}H")
 
 #: (device block, sector in it)
 Sector = tuple[int, int]
 
 
-def place(column: int, block: int) -> tuple[int, int]:
-    """(block of the area, offset in it) of a block's number. A group of 4032 blocks has two for
-    counts, then two for versions.
-    """
-    half, entry = divmod(block, PER_BLOCK)
-    table = half // 2 * NUMBER_BLOCKS + column * 2 + half % 2
-    return table, entry // COUNTS * SECTOR + entry % COUNTS * 2
+def place(column: Column, block: int) -> tuple[int, int]:
+    """(block of the area, offset in it) of a block's number."""
+    group, inside = divmod(block, GROUP)
+    sector, entry = divmod(inside, column.each)
+    table = group * NUMBER_BLOCKS + column.first + sector // SECTORS
+    return table, sector % SECTORS * SECTOR + entry * column.number.size
 
 
-def column_of(table: int) -> int:
+def column_of(table: int) -> Column:
     """What a block of the area holds."""
-    return table % NUMBER_BLOCKS // 2
+    return COUNT if table % NUMBER_BLOCKS < VERSION.first else VERSION
 
 
 class Numbers:
@@ -76,44 +92,45 @@ class Numbers:
         #: for fsck: tells whether the flags of a group are a guess
         self.guessed: Callable[[int], bool] = lambda group: False
 
-    def get(self, column: int, block: int) -> int:
+    def get(self, column: Column, block: int) -> int:
         """The number of a block. Raises CorruptionError, DeviceError."""
         table, at = place(column, block)
         if not self._used(table):
             return 0
-        value: int = U16.unpack_from(self._block(table), at)[0]
+        value: int = column.number.unpack_from(self._block(table), at)[0]
         return value
 
-    def put(self, column: int, block: int, value: int) -> int:
-        """Change a number. Returns the old one. Raises CorruptionError, DeviceError."""
+    def put(self, column: Column, block: int, value: int) -> None:
+        """Change a number. Raises CorruptionError, DeviceError."""
         table, at = place(column, block)
         raw = self._block(table)
         if not self._used(table):
             self._flags[table // NUMBER_BLOCKS] |= 1 << table % NUMBER_BLOCKS
             self.first.add(self._start + table)
             self._announce(table // NUMBER_BLOCKS)
-        old: int = U16.unpack_from(raw, at)[0]
-        U16.pack_into(raw, at, value)
+        column.number.pack_into(raw, at, value)
         self._stale.add((self._start + table, at // SECTOR))
-        return old
 
-    def sector(self, column: int, number: int) -> tuple[int, ...]:
-        """The numbers of blocks `number` * 252 and on, or () if all are 0."""
-        table, at = place(column, number * COUNTS)
-        return _SECTOR.unpack_from(self._block(table), at) if self._used(table) else ()
+    def sector(self, column: Column, block: int) -> tuple[int, ...]:
+        """The numbers of the sector that begins with this block's, or () if all are 0."""
+        table, at = place(column, block)
+        return column.sector.unpack_from(self._block(table), at) if self._used(table) else ()
 
-    def is_damaged(self, column: int, block: int) -> bool:
+    def is_damaged(self, column: Column, block: int) -> bool:
         """For fsck: the number was not readable, or never was one."""
         table, at = place(column, block)
         sector = self._start + table, at // SECTOR
         return self.guessed(table // NUMBER_BLOCKS) or sector in (self.damaged or ())
 
-    def homes(self, column: int, blocks: Iterable[int]) -> dict[int, int]:
-        """The device blocks that hold the numbers of these blocks; with one block of each."""
-        some = {block // PER_BLOCK: block for block in blocks}
-        return {self._start + place(column, block)[0]: block for block in some.values()}
+    def home(self, column: Column, block: int) -> int:
+        """The device block with the number of this block."""
+        return self._start + place(column, block)[0]
 
-    def unannounced(self, column: int, block: int) -> bool:
+    def holds(self, bno: int) -> Column:
+        """What a device block of the area holds."""
+        return column_of(bno - self._start)
+
+    def unannounced(self, column: Column, block: int) -> bool:
         """True if no flag in the map says that the device block with this number holds any."""
         return not self._used(place(column, block)[0])
 
@@ -151,9 +168,9 @@ class Numbers:
                 self.damaged.add((bno, index))
                 self._stale.add((bno, index))
                 # Counts become an upper bound, so they may go to the disk.
-                fill = b"\0" if column_of(table) == VERSION else b"\xff"
-                sector[: 2 * COUNTS] = fill * (2 * COUNTS)
-                sector[2 * COUNTS : -4] = bytes(4)
+                fill = b"\0" if column_of(table) is VERSION else b"\xff"
+                sector[:-8] = fill * (SECTOR - 8)
+                sector[-8:-4] = bytes(4)
         U32.pack_into(sector, SECTOR - 4, crc)
 
     def _forget(self) -> None:

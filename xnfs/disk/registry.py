@@ -82,8 +82,6 @@ class Registry:
         self.pages: dict[int, Page] = {}
         self.plain: set[int] = set()
         self.attached: set[int] = set()
-        #: how many blocks were ever added to `attached`
-        self.grown = 0
         #: cached blocks whose content is zeros, though their frames are not cleared yet
         self.blank: set[int] = set()
         self._frames = frames
@@ -146,7 +144,6 @@ class Registry:
     def mark_dirty(self, page: Page) -> None:
         """The frame is newer than the disk."""
         if page.meta and not page.fresh:  # type: ignore[attr-defined]
-            self.grown += page.block not in self.attached
             self.attached.add(page.block)
         else:
             self.plain.add(page.block)

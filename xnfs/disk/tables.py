@@ -4,8 +4,10 @@
 their areas of the disk. It reads the map when the image is opened. It never writes: `dirty_blocks`,
 `encode`, `mark_written` and `placed` let the transaction code write at a time of its choice. It
 doesn't know who owns a block, or what is durable; keeping `total` an upper bound (R1, R4, R5), and
-each version in the transaction of its block, is up to the callers. The search for free runs is in
+versions lower bounds, is up to the callers. The search for free runs is in
 `freespace.py`.
+
+New versions wait in memory, and in the log, until there are many; see `set_version`.
 
 Relies on: one caller at a time; a map block that begins to announce numbers is not durable before
 them. Guarantees: no count changes if a call raises; the kernel's own areas can neither be raised
@@ -28,7 +30,7 @@ from bitarray import bitarray
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.freespace import first_fit
 from xnfs.disk.layout import COUNTS, GROUP, GROUP_BYTES, SECTORS, U32, Geometry, Seed
-from xnfs.disk.numbers import COUNT, PER_BLOCK, VERSION, Numbers, Sector
+from xnfs.disk.numbers import COUNT, VERSION, Numbers, Sector
 from xnfs.disk.records import BLOCK, SECTOR
 from xnfs.errors import CorruptionError, NotFree, Refused
 
@@ -37,10 +39,10 @@ MAX_TOTAL: Final = 65535
 _READ_BLOCKS: Final = 256
 _FREE_GROUP: Final = bytes(GROUP_BYTES)
 _FULL_GROUP: Final = memoryview(b"\xff" * GROUP_BYTES)
-#: Of a map sector: which blocks of numbers of its group hold some. Two of counts, two of versions.
+#: Of a map sector: which blocks of numbers of its group hold some. Two of counts, four of versions.
 _COUNT_FLAGS: Final = 3
-_ALL_FLAGS: Final = 15
-_VERSIONS: Final = 1 << 16
+_ALL_FLAGS: Final = 63
+_VERSIONS: Final = 1 << 32
 _MAP_TAIL: Final = struct.Struct("<II")  # flags, crc
 
 
@@ -61,6 +63,8 @@ class Tables:
         self._stale: set[Sector] = set()  # changed since last encoded
         self._unwritten: set[int] = set()  # encoded, but not yet written
         self._damaged: set[Sector] | None = None
+        #: block -> its newest version, which the blocks of versions don't have yet
+        self.pending: dict[int, int] = {}
         self._numbers = Numbers(device, geometry, seed, self._flags, self._announce, self._stale)
         self.free_blocks = 0
 
@@ -276,10 +280,10 @@ class Tables:
 
     def _shared_in(self, sector: int, lo: int, hi: int) -> list[tuple[int, int]]:
         """The same for one sector of the counts."""
-        counts = self._numbers.sector(COUNT, sector)
+        first = sector * COUNTS
+        counts = self._numbers.sector(COUNT, first)
         if not counts or max(counts) <= 1:
             return []
-        first = sector * COUNTS
         return [
             (b, counts[b - first])
             for b in range(max(lo, first), min(hi, first + COUNTS))
@@ -292,62 +296,55 @@ class Tables:
 
     # --- versions ---------------------------------------------------------------------------
 
-    def version(self, block: int) -> int:
-        """What `set_version` was told last: 16 bits. Raises CorruptionError, DeviceError."""
-        return self._numbers.get(VERSION, block)
+    def set_version(self, block: int, seq: int) -> None:
+        """A version of the block with this number in its stamp is written, and no later one.
 
-    def set_version(self, block: int, seq: int) -> int:
-        """A version of the block with this number in its stamp is written, or about to be. Returns
-        what was the newest. Raises CorruptionError, DeviceError.
+        It is pending then, for every transaction to list in the log, until its block of versions is
+        written. Too old a version in the tables harms nothing but what they are good for.
         """
-        return self._numbers.put(VERSION, block, seq % _VERSIONS)
-
-    def announce_versions(self, blocks: Iterable[int]) -> None:
-        """Have the map say that there are versions of these blocks, if it doesn't yet."""
-        for block in blocks:
-            if self._numbers.unannounced(VERSION, block):
-                self._numbers.put(VERSION, block, 0)
-
-    def version_blocks(self, blocks: Iterable[int] | None = None) -> int:
-        """How many device blocks hold the versions of these blocks (None: of all)."""
-        if blocks is None:
-            return -(-self._g.blocks // PER_BLOCK)
-        return len(self._numbers.homes(VERSION, blocks))
+        self.pending[block] = seq
 
     def check_version(self, block: int, seq: int) -> None:
-        """Raises CorruptionError unless `seq` is of the newest version: a whole block that is not
-        was left by a write that was lost, or read from where it no longer lies.
+        """Raises CorruptionError if `seq` is older than the newest version that is known: a whole
+        block that is was left by a write that was lost, or read from a wrong place.
         """
-        newest = self._numbers.get(VERSION, block)
-        if seq % _VERSIONS != newest:
-            raise CorruptionError(block, "version", seq % _VERSIONS, f"{newest}, the newest")
+        if (lag := self.version_lag(block, seq)) > 0:
+            raise CorruptionError(block, "version", f"transaction {seq}", f"{seq + lag} or later")
 
-    def version_lag(self, block: int, seq: int) -> int | None:
-        """For fsck: how far behind the newest version a block with this stamp is; negative if the
-        table is behind; None if nobody knows.
+    def version_lag(self, block: int, seq: int) -> int:
+        """How far a block with this stamp is behind the newest version that is known; 0 if it is
+        not. Raises CorruptionError, DeviceError.
         """
-        lag = (self._numbers.get(VERSION, block) - seq) % _VERSIONS
-        if self._numbers.is_damaged(VERSION, block):
-            return None
-        return lag if lag < _VERSIONS // 2 else lag - _VERSIONS
+        newest = self.pending.get(block)
+        if newest is None:
+            newest = self._numbers.get(VERSION, block)
+        lag = (newest - seq) % _VERSIONS
+        return lag if lag < _VERSIONS // 2 else 0
+
+    def version_is_damaged(self, block: int) -> bool:
+        """For fsck: the newest version of the block, nobody knows."""
+        return block not in self.pending and self._numbers.is_damaged(VERSION, block)
+
+    def _homes(self, blocks: Iterable[int]) -> dict[int, list[int]]:
+        """Device block -> those of the blocks that have their version there."""
+        homes: dict[int, list[int]] = {}
+        for block in blocks:
+            homes.setdefault(self._numbers.home(VERSION, block), []).append(block)
+        return homes
 
     # --- writing ----------------------------------------------------------------------------
 
-    def dirty_blocks(self, stamped: Iterable[int] = ()) -> list[int]:
-        """The device blocks of all tables that differ from the disk, in ascending order; and those
-        that will when these blocks get a new version.
+    def dirty_blocks(self, stamped: Iterable[int] | None = ()) -> list[int]:
+        """The device blocks of the tables that differ from the disk, in ascending order. With None
+        those of pending versions are left out; else also those of these blocks, which will be.
         """
         dirty = {bno for bno, _index in self._stale} | self._unwritten
-        for bno, block in self._numbers.homes(VERSION, stamped).items():
-            dirty.add(bno)
-            if self._numbers.unannounced(VERSION, block):
-                dirty.add(self._map_sector(block // GROUP)[0])
+        if stamped is not None:
+            for bno, blocks in self._homes((*self.pending, *stamped)).items():
+                dirty.add(bno)
+                if self._numbers.unannounced(VERSION, blocks[0]):
+                    dirty.add(self._map_sector(blocks[0] // GROUP)[0])
         return sorted(dirty)
-
-    @property
-    def most_dirty(self) -> int:
-        """No fewer than `dirty_blocks()`."""
-        return len(self._stale) + len(self._unwritten)
 
     @property
     def first_written(self) -> set[int]:
@@ -357,7 +354,12 @@ class Tables:
         return self._numbers.first
 
     def encode(self, block: int) -> bytes:
-        """The 4096 bytes to write to device block `block` now."""
+        """The 4096 bytes to write to device block `block` now. Blocks of numbers come before those
+        of the map, which they may change. Raises CorruptionError, DeviceError.
+        """
+        if block >= self._g.refs_start and self._numbers.holds(block) is VERSION:
+            for each in self._homes(self.pending).get(block, ()):
+                self._numbers.put(VERSION, each, self.pending[each] % _VERSIONS)
         stale = [index for index in range(SECTORS) if (block, index) in self._stale]
         numbers = block >= self._g.refs_start
         encode = self._numbers.encode if numbers else self._encode_map
@@ -384,6 +386,9 @@ class Tables:
         block dirty."""
         self._unwritten.discard(block)
         self._numbers.mark_written(block)
+        if block >= self._g.refs_start and self._numbers.holds(block) is VERSION:
+            for each in self._homes(self.pending).get(block, ()):
+                del self.pending[each]
 
     def placed(self) -> None:
         """All that was marked as written is where it belongs."""

@@ -179,7 +179,7 @@ class Finder:
                 at = sector * SECTOR
                 if any(self._raw(block)[at : at + SECTOR]) or sector == k.SECTORS - 1:
                     prefix = f"[{sector}]"
-                    counts = column_of(block - g.refs_start) == COUNT
+                    counts = column_of(block - g.refs_start) is COUNT
                     name = "reference counts" if counts else "versions"
                     layout = k.RefsSectorLayout if counts else k.VersionsSectorLayout
                     yield from self._of(name, layout, block, at, prefix)
