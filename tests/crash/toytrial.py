@@ -76,6 +76,7 @@ class ToyTrial(ToyActor):
                 if not disk.stamp_ok(block, raw) or disk.stamp(raw)[1] != kinds[kind]:
                     disk.find("R2", block, f"stamp of a node or leaf ({kind}) is wrong")
                     continue
+                disk.check_age(block, raw)
                 if kind == NODE:
                     for at in range(64, 64 + 16 * SLOTS, 16):
                         k, n, b = struct.unpack_from("<IIQ", raw, at)

@@ -14,6 +14,7 @@ from xnfs.errors import Refused
 
 GROUP: Final = 4032  # bits of one sector of the free map
 MAP_SECTORS: Final = 8  # groups in one map block
+NUMBER_BLOCKS: Final = 6  # for each group: two of counts, four of versions
 LOG_ENTRIES: Final = 250  # in one descriptor block
 
 MIN_BLOCKS: Final = 64
@@ -106,8 +107,8 @@ def geometry(
     if not 1 <= types_blocks <= MAX_TYPES or not 1 <= roots_blocks <= MAX_ROOTS:
         raise Refused(f"{types_blocks} blocks of types, {roots_blocks} of roots: out of range")
     groups = -(-blocks // GROUP)
-    lengths = (log_blocks, -(-groups // MAP_SECTORS), 2 * groups, types_blocks, roots_blocks)
-    return _place(blocks, lengths)
+    tables = -(-groups // MAP_SECTORS), NUMBER_BLOCKS * groups
+    return _place(blocks, (log_blocks, *tables, types_blocks, roots_blocks))
 
 
 def _place(blocks: int, lengths: tuple[int, int, int, int, int]) -> Geometry:

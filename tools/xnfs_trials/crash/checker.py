@@ -63,6 +63,7 @@ class Checker(Walk):
             if not self.disk.stamp_ok(at, raw):
                 self.disk.find("roots", at, "stamp of the root catalogue is wrong")
                 continue
+            self.disk.check_age(at, raw)
             for i in range(31):
                 bno, number = struct.unpack_from("<QI", raw, 128 + 128 * i + 64)
                 if bno:
