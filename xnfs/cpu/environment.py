@@ -1,0 +1,105 @@
+"""An environment: what the kernel keeps for one running program.
+
+The program is a Python generator. What it is doing (its instruction pointer, as it were) is
+`generator`, with `value`, `error` or `retry`: how it goes on. `stack` holds what upcalls have
+interrupted. Everything that is rarely there is None until it is, because there may be thousands of
+environments and most of them sleep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xnfs.capability import Resource
+from xnfs.cpu.numbers import READY
+
+if TYPE_CHECKING:
+    from xnfs.cpu.exposed import Exposed
+    from xnfs.cpu.processor import Processor
+
+Program = Generator[Any, Any, Any]
+Entry = Callable[..., Program]
+
+
+class Boot(NamedTuple):
+    """What a program is started with: `program(me)`.
+
+    `id` and `token` are its own: the token has all rights over all that will be its. `tables` are
+    the exposed words of the kernel, read-only. `args` come from whoever spawned it.
+    """
+
+    id: int
+    token: bytes
+    tables: Exposed
+    args: tuple[Any, ...]
+
+
+class Context(NamedTuple):
+    """What an upcall interrupted, and how it goes on."""
+
+    generator: Program
+    value: Any
+    error: BaseException | None
+    retry: tuple[Any, ...] | None
+    left: int
+    kind: int
+
+
+class Environment:
+    """One environment. `id` is its place in the exposed tables and a generation: never reused."""
+
+    __slots__ = (
+        "alarm",
+        "area",
+        "cpu",
+        "cycles",
+        "environments",
+        "error",
+        "frames",
+        "generator",
+        "handlers",
+        "id",
+        "inbox",
+        "left",
+        "masks",
+        "parent",
+        "pc",
+        "pinned",
+        "registers",
+        "resource",
+        "retry",
+        "slots",
+        "stack",
+        "state",
+        "token",
+        "upcalls",
+        "value",
+    )
+
+    def __init__(self, id: int, resource: Resource, parent: int) -> None:
+        self.id = id
+        self.resource = resource
+        self.parent = parent  # who gets the quotas back
+        self.state = READY
+        self.cpu: Processor | None = None  # where it runs just now
+        self.masks: list[int] | None = None  # for each processor, the positions that are its own
+        self.token = b""
+        self.generator: Program
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.retry: tuple[Any, ...] | None = None
+        self.left = 0  # cycles still to be spent before it goes on
+        self.stack: list[Context] | None = None
+        self.upcalls: list[tuple[int, tuple[Any, ...]]] | None = None  # not yet delivered
+        self.handlers: dict[int, Entry] | None = None
+        self.registers = (0, 0, 0)
+        self.area: tuple[int, int] | None = None  # (frame, offset) that exceptions are saved to
+        self.pinned: dict[int, int] | None = None  # page -> entry, refilled by the kernel
+        self.inbox: list[bytes] | None = None  # capabilities granted and not yet accepted
+        self.alarm = 0  # number of the timer that may wake it
+        self.pc = 0  # requests made
+        self.cycles = 0  # of processor time
+        self.frames = 0  # quotas: what it may take for itself or give away
+        self.slots = 0
+        self.environments = 0

@@ -1,0 +1,72 @@
+"""The kernel's tables as anybody may read them, and as wakeup predicates see them.
+
+One array of 64-bit words. Programs get a read-only view of it (`Exposed.words`); predicates load
+from the same bytes. First come single words (`CLOCK_WORD`, …), then for each slot of the table of
+environments its (id << 8 | state) and its status, then for each frame its owner, then for each
+position of each processor its owner. Owners are ids of environments; 0 is nobody's, 1 the kernel's
+(the block registry, say).
+
+Clock words are refreshed at each switch and event, not at each cycle.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+CLOCK_WORD: Final = 0
+FREE_FRAMES_WORD: Final = 1
+ENVIRONMENTS_WORD: Final = 2
+SWITCHES_WORD: Final = 3
+#: Words from here to GLOBALS are devices': each device says which are its own.
+DEVICE_WORDS: Final = 16
+GLOBALS: Final = 64
+
+NOBODY: Final = 0
+KERNEL: Final = 1
+
+
+class Exposed:
+    """Where each table begins, and the words."""
+
+    __slots__ = (
+        "_words",
+        "environments",
+        "frames",
+        "max_environments",
+        "positions",
+        "slots",
+        "words",
+    )
+
+    def __init__(self, environments: int, frames: int, processors: int, slots: int) -> None:
+        self.max_environments = environments
+        self.slots = slots  # positions of one processor
+        self.environments = GLOBALS
+        self.frames = self.environments + 2 * environments
+        self.positions = self.frames + frames
+        self._words = array("Q", bytes(8 * (self.positions + processors * slots)))
+        self.words = memoryview(self._words).toreadonly()
+
+    def writable(self) -> array[int]:
+        """The kernel's own view."""
+        return self._words
+
+    def state(self, id: int) -> int:
+        """State of an environment; 0 if the id was never used, or its slot has another's now."""
+        word = self.words[self.environments + 2 * (id % self.max_environments)]
+        return word & 0xFF if word >> 8 == id else 0
+
+    def status(self, id: int) -> int | None:
+        """What an environment that has ended returned; None if it has not, or is forgotten."""
+        at = self.environments + 2 * (id % self.max_environments)
+        ended = 3
+        return self.words[at + 1] if self.words[at] == id << 8 | ended else None
+
+    def frame_owner(self, frame: int) -> int:
+        """Whose a frame is."""
+        return self.words[self.frames + frame]
+
+    def slot_owner(self, processor: int, position: int) -> int:
+        """Whose a position is."""
+        return self.words[self.positions + processor * self.slots + position]

@@ -1,0 +1,60 @@
+"""A processor: its clock, its TLB, and its vector of time slices.
+
+The vector is what Aegis has (Engler et al. 1995, section 5.1.1): positions are given to
+environments and visited in order; a position nobody has, or whose owner sleeps, takes no time. So a
+position is served at the latest after one slice for each other position that is taken.
+"""
+
+from __future__ import annotations
+
+from xnfs.cpu.environment import Environment
+from xnfs.memory.tlb import Tlb
+
+
+class Processor:
+    """State of one processor. `ready` has a bit for each position that could be run."""
+
+    __slots__ = (
+        "env",
+        "id",
+        "idle",
+        "idle_cycles",
+        "now",
+        "position",
+        "ready",
+        "slice_end",
+        "started",
+        "stop",
+        "switches",
+        "tlb",
+        "until",
+        "vector",
+    )
+
+    def __init__(self, id: int, slots: int, seed: int) -> None:
+        self.id = id
+        self.now = 0  # cycles; each processor has its own, and the lowest goes first
+        self.until = 0  # leave the inner loop at or after this time; 0 = now
+        self.stop = 0  # computing is cut here: the end of the slice, or an event
+        self.slice_end = 0
+        self.started = 0  # when the current environment got the processor
+        self.idle = True
+        self.idle_cycles = 0
+        self.switches = 0
+        self.env: Environment | None = None
+        self.vector: list[Environment | None] = [None] * slots
+        self.position = slots - 1
+        self.ready = 0
+        self.tlb = Tlb(seed + id)
+
+    def next_position(self, blocked: int = 0) -> int:
+        """The next position after the current one whose owner can run, or -1. The search goes once
+        round; the current position comes last.
+        """
+        ready = self.ready & ~blocked
+        if not ready:
+            return -1
+        later = ready >> (self.position + 1)
+        if later:
+            return self.position + (later & -later).bit_length()
+        return (ready & -ready).bit_length() - 1
