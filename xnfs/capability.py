@@ -27,7 +27,6 @@ ALL: Final = READ | WRITE | ALLOC | GRANT | ADMIN
 
 #: Live tokens, all holders together: bounds the memory that `narrow` in a loop can take.
 MAX_TOKENS: Final = 65536
-_MAX_CACHED: Final = 1024  # resources remembered for each token
 _MAX_DEPTH: Final = 32  # names in a path
 _MAX_NAME: Final = 255
 
@@ -36,17 +35,13 @@ Resource = tuple[str, ...]
 
 @dataclass(slots=True)
 class _Entry:
-    """A live capability. `known` caches the answer for resources already asked about. Most tokens
-    have no children, and many are never asked about twice, so neither set is there before it is
-    used.
-    """
+    """A live capability. `children` is None until there is one: most tokens never have any."""
 
     resource: Resource
     rights: int
     holder: str
     parent: bytes | None
     children: set[bytes] | None = None
-    known: dict[Resource, int] | None = None
 
 
 class Capabilities:
@@ -125,8 +120,8 @@ class Capabilities:
         entry = self._entries.get(token)
         if entry is None:
             raise CapabilityError("the capability is forged or revoked")
-        rights = None if entry.known is None else entry.known.get(resource)
-        return self._learn(entry, resource) if rights is None else rights
+        above = entry.resource
+        return entry.rights if resource[: len(above)] == above else 0
 
     def holder_of(self, token: bytes) -> str:
         """For whom the capability was made."""
@@ -136,12 +131,9 @@ class Capabilities:
         """What the capability is for."""
         return self._entry(token).resource
 
-    def _learn(self, entry: _Entry, resource: Resource) -> int:
-        rights = entry.rights if resource[: len(entry.resource)] == entry.resource else 0
-        if entry.known is None or len(entry.known) >= _MAX_CACHED:
-            entry.known = {}
-        entry.known[resource] = rights
-        return rights
+    def minted(self, token: bytes) -> bool:
+        """True if it derives from none: the kernel made it."""
+        return self._entry(token).parent is None
 
     def _entry(self, token: bytes) -> _Entry:
         entry = self._entries.get(token)

@@ -31,7 +31,7 @@ from xnfs.cpu.environment import Boot, Entry, Environment
 from xnfs.cpu.environments import MAX_MADE, Environments, started
 from xnfs.cpu.exceptions import Exceptions
 from xnfs.cpu.exposed import CLOCK_WORD, ENVIRONMENTS_WORD, FREE_FRAMES_WORD, KERNEL, Exposed
-from xnfs.cpu.numbers import ENDED
+from xnfs.cpu.numbers import ANY, ENDED
 from xnfs.cpu.processor import Processor
 from xnfs.cpu.slices import Slices
 from xnfs.cpu.trace import ENDED as TRACE_ENDED
@@ -79,11 +79,10 @@ class Machine:
         self.events = 0  # carried out
         self._queue: list[tuple[int, int, Action, Any]] = []
         self._events_made = 0
-        self._environments: dict[int, Environment] = {}
-        self.own_tokens: set[bytes] = set()
+        self._environments: list[Environment | None] = [None] * environments
         # A number is reused as late as possible, and with a new generation.
-        self._numbers = deque(range(1, environments)) or deque([0])
-        self._generation = [1] * environments
+        self._numbers = deque(range(environments))
+        self._generation = [2] * environments  # ids 0 and 1 are nobody and the kernel
         self.ended: deque[tuple[int, str, int]] = deque(maxlen=4096)  # (id, why, status)
         self.slices = Slices(self)
         self.exceptions = Exceptions(self)
@@ -115,7 +114,7 @@ class Machine:
         env.environments = self.tables.max_environments if environments is None else environments
         env.slots = total
         for _ in range(slots):
-            self.slices.slot_alloc(self.processors[0], env, env.id, -1, -1, env.token)
+            self.slices.slot_alloc(self.processors[0], env, env.id, ANY, ANY, env.token)
         return env.id
 
     def run(self, until: int = NEVER) -> bool:
@@ -178,10 +177,15 @@ class Machine:
 
     def environment(self, id: int) -> Environment:
         """A living environment. Raises NoSuchEnvironment."""
-        env = self._environments.get(id)
+        env = self.living(id)
         if env is None:
             raise NoSuchEnvironment(f"there is no environment {id}")
         return env
+
+    def living(self, id: int) -> Environment | None:
+        """The environment of that number, if it lives."""
+        env = self._environments[id % len(self._environments)]
+        return env if env is not None and env.id == id else None
 
     def checked(self, id: int, token: bytes, rights: int) -> Environment:
         """A living environment over which the token gives these rights.
@@ -201,8 +205,9 @@ class Machine:
         number = self._numbers[0]
         id = self._generation[number] * self.tables.max_environments + number
         above = ("env",) if account is None else account.resource
-        env = Environment(id, (*above, str(id)), account.id if account else KERNEL)
-        env.token = self.capabilities.mint(env.resource, ALL, str(id))
+        name = str(id)
+        env = Environment(id, (*above, name), account.id if account else KERNEL)
+        env.token = self.capabilities.mint(env.resource, ALL, name)
         try:
             env.generator = started(entry, Boot(id, env.token, self.tables, args))
         except Refused:
@@ -210,10 +215,9 @@ class Machine:
             raise
         self._numbers.popleft()
         self._generation[number] += 1
-        self.own_tokens.add(env.token)
-        self._environments[id] = env
+        self._environments[number] = env
         self.show(env)
-        self._shown[ENVIRONMENTS_WORD] = len(self._environments)
+        self._shown[ENVIRONMENTS_WORD] += 1
         if self.trace.on:
             self.trace.add(self.now, 0, id, SPAWNED, env.parent)
         return env
@@ -230,18 +234,17 @@ class Machine:
         env.state = ENDED
         env.alarm = 0
         self.members.drop(env)
-        self.own_tokens.discard(env.token)
-        del self._environments[env.id]
-        parent = self._environments.get(env.parent)
+        number = env.id % len(self._environments)
+        self._environments[number] = None
+        parent = self.living(env.parent)
         if parent is not None:
             parent.frames += env.frames
             parent.slots += env.slots
             parent.environments += env.environments + 1
-        number = env.id % self.tables.max_environments
         self._numbers.append(number)
         self.ended.append((env.id, why, status))
         self.show(env, status)
-        self._shown[ENVIRONMENTS_WORD] = len(self._environments)
+        self._shown[ENVIRONMENTS_WORD] -= 1
         if self.trace.on:
             self.trace.add(self.now, 0, env.id, TRACE_ENDED, why)
         for generator in (env.generator, *(was.generator for was in env.stack or ())):
@@ -252,7 +255,7 @@ class Machine:
         """A frame is no longer an environment's: nor its save area, nor in its bootstrapping
         segment.
         """
-        env = self._environments.get(id)
+        env = self.living(id)
         if env is None:
             return
         if env.area is not None and env.area[0] == frame:

@@ -62,10 +62,10 @@ class Environment:
         "id",
         "inbox",
         "left",
-        "masks",
         "parent",
         "pc",
         "pinned",
+        "places",
         "registers",
         "resource",
         "retry",
@@ -83,7 +83,7 @@ class Environment:
         self.parent = parent  # who gets the quotas back
         self.state = READY
         self.cpu: Processor | None = None  # where it runs just now
-        self.masks: list[int] | None = None  # for each processor, the positions that are its own
+        self.places = 0  # its positions: see `positions`
         self.token = b""
         self.generator: Program
         self.value: Any = None
@@ -97,9 +97,23 @@ class Environment:
         self.area: tuple[int, int] | None = None  # (frame, offset) that exceptions are saved to
         self.pinned: dict[int, int] | None = None  # page -> entry, refilled by the kernel
         self.inbox: list[bytes] | None = None  # capabilities granted and not yet accepted
-        self.alarm = 0  # number of the timer that may wake it
+        self.alarm = 0  # when a timer may wake it
         self.pc = 0  # requests made
         self.cycles = 0  # of processor time
         self.frames = 0  # quotas: what it may take for itself or give away
         self.slots = 0
         self.environments = 0
+
+    @property
+    def positions(self) -> int:
+        """Its positions as a mask; those of the second processor come after the first one's.
+
+        Most environments have one position, and a mask of a thousand bits takes five times the
+        memory of its number, so a single one is kept as that, inverted.
+        """
+        return self.places if self.places >= 0 else 1 << ~self.places
+
+    @positions.setter
+    def positions(self, mask: int) -> None:
+        single = mask & (mask - 1) == 0 and mask
+        self.places = ~(mask.bit_length() - 1) if single else mask

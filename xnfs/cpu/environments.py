@@ -184,9 +184,9 @@ class Environments:
     def revoke(self, cpu: Processor, env: Environment, token: bytes) -> None:
         """End a capability and all that derive from it, and break every binding made with them.
 
-        Raises CapabilityError: forged or revoked; or it is an environment's own.
+        Raises CapabilityError: forged or revoked; Refused: it is an environment's own.
         """
-        if token in self._machine.own_tokens and token != env.token:
+        if self._capabilities.minted(token):
             raise Refused("an environment's own capability goes with it")
         self.forget(token)
 

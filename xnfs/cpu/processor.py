@@ -12,7 +12,7 @@ from xnfs.memory.tlb import Tlb
 
 
 class Processor:
-    """State of one processor. `ready` has a bit for each position that could be run."""
+    """State of one processor."""
 
     __slots__ = (
         "env",
@@ -21,7 +21,6 @@ class Processor:
         "idle_cycles",
         "now",
         "position",
-        "ready",
         "slice_end",
         "started",
         "stop",
@@ -44,14 +43,12 @@ class Processor:
         self.env: Environment | None = None
         self.vector: list[Environment | None] = [None] * slots
         self.position = slots - 1
-        self.ready = 0
         self.tlb = Tlb(seed + id)
 
-    def next_position(self, blocked: int = 0) -> int:
-        """The next position after the current one whose owner can run, or -1. The search goes once
-        round; the current position comes last.
+    def next_position(self, ready: int) -> int:
+        """The next position after the current one that has a bit set in `ready`, or -1. The search
+        goes once round; the current position comes last.
         """
-        ready = self.ready & ~blocked
         if not ready:
             return -1
         later = ready >> (self.position + 1)

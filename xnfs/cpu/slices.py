@@ -27,7 +27,11 @@ class Slices:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.processors = machine.processors
-        self._alarms = 0
+        self._slots = len(self.processors[0].vector)
+        self._all = (1 << self._slots) - 1  # all positions of a processor
+        #: positions whose owner could run, as in `Environment.positions`
+        self.ready = 0
+        self._ring = self._alarm  # bound once, not for each sleep
 
     # --- operations -------------------------------------------------------------------------
 
@@ -104,41 +108,32 @@ class Slices:
     def block(self, env: Environment, time: int) -> None:
         """Put an environment to sleep, until a time if it is not 0."""
         env.state = ASLEEP
+        env.alarm = time
+        self.ready &= ~env.positions
         self._machine.show(env)
-        self._mask(env, ready=False)
-        self._alarms += 1
-        env.alarm = self._alarms
         if time:
-            self._machine.at(time, self._alarm, (env, self._alarms))
+            self._machine.at(time, self._ring, env)
 
-    def _alarm(self, time: int, what: tuple[Environment, int]) -> None:
-        env, alarm = what
-        if env.alarm == alarm:
+    def _alarm(self, time: int, env: Environment) -> None:
+        if env.alarm == time:
             self.wake(env, time)
 
     def wake(self, env: Environment, time: int) -> None:
         """Make a sleeper ready; no effect on others."""
-        if env.state != ASLEEP:
-            return
-        env.state = READY
-        env.alarm = 0
-        self._machine.show(env)
-        self._mask(env, ready=True)
-        self.kick(env, time)
+        if env.state == ASLEEP:
+            env.state = READY
+            env.alarm = 0
+            self.ready |= env.positions
+            self._machine.show(env)
+            self.kick(env, time)
 
     def kick(self, env: Environment, time: int) -> None:
         """Idle processors with a position of this environment go on at that time."""
-        if env.masks is not None:
-            for cpu in self.processors:
-                if cpu.idle and env.masks[cpu.id]:
-                    cpu.idle = False
-                    cpu.idle_cycles += max(0, time - cpu.now)
-                    cpu.now = max(cpu.now, time)
-
-    def _mask(self, env: Environment, ready: bool) -> None:
-        if env.masks is not None:
-            for cpu, mask in zip(self.processors, env.masks, strict=True):
-                cpu.ready = cpu.ready | mask if ready else cpu.ready & ~mask
+        for cpu in self.processors:
+            if cpu.idle and env.positions >> cpu.id * self._slots & self._all:
+                cpu.idle = False
+                cpu.idle_cycles += max(0, time - cpu.now)
+                cpu.now = max(cpu.now, time)
 
     # --- positions --------------------------------------------------------------------------
 
@@ -169,43 +164,42 @@ class Slices:
 
     def give(self, cpu: Processor, position: int, owner: Environment) -> None:
         """Make a free position an environment's."""
-        if owner.masks is None:
-            owner.masks = [0] * len(self.processors)
+        bit = 1 << cpu.id * self._slots + position
         cpu.vector[position] = owner
-        owner.masks[cpu.id] |= 1 << position
+        owner.positions |= bit
         self._machine.show_slot(cpu, position, owner.id)
         if owner.state == READY:
-            cpu.ready |= 1 << position
+            self.ready |= bit
             self.kick(owner, self._machine.now)
 
     def take(self, cpu: Processor, position: int) -> None:
         """Make a position free; its owner may take another."""
         owner = cpu.vector[position]
         assert owner is not None
-        assert owner.masks is not None
+        bit = 1 << cpu.id * self._slots + position
         cpu.vector[position] = None
-        owner.masks[cpu.id] &= ~(1 << position)
+        owner.positions &= ~bit
         owner.slots += 1
-        cpu.ready &= ~(1 << position)
+        self.ready &= ~bit
         self._machine.show_slot(cpu, position, 0)
 
     def drop(self, env: Environment) -> None:
         """All positions of an environment that ends."""
-        if env.masks is not None:
-            for cpu in self.processors:
-                for position in range(len(cpu.vector)):
-                    if env.masks[cpu.id] >> position & 1:
-                        self.take(cpu, position)
+        while env.positions:
+            last = env.positions.bit_length() - 1
+            self.take(self.processors[last // self._slots], last % self._slots)
 
     # --- turns ------------------------------------------------------------------------------
 
     def begin(self, cpu: Processor) -> bool:
         """Give the processor to the owner of the next position that can run; False: it idles."""
-        blocked = 0
-        for other in self.processors:
-            if other.env is not None and other is not cpu and other.env.masks is not None:
-                blocked |= other.env.masks[cpu.id]
-        position = cpu.next_position(blocked)
+        ready = self.ready
+        if len(self.processors) > 1:
+            for other in self.processors:
+                if other.env is not None and other is not cpu:
+                    ready &= ~other.env.positions  # it can't run twice at once
+            ready = ready >> cpu.id * self._slots & self._all
+        position = cpu.next_position(ready)
         if position < 0:
             cpu.idle = True
             return False
