@@ -14,11 +14,12 @@ them, and other threads hand in what happens outside with `post`.
 
 This module puts the parts together and holds no rule of protection of its own beyond `checked`. The
 parts, each in its module, declare the operations of programs: `cpu/environments`, `cpu/slices`,
-`cpu/exceptions`, `memory/translation`.
+`cpu/exceptions`, `memory/access`, `memory/ownership`, `memory/revocation`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections import deque
 from collections.abc import Callable
@@ -30,16 +31,20 @@ from xnfs.cpu.dispatch import Loop, table
 from xnfs.cpu.environment import Boot, Entry, Environment
 from xnfs.cpu.environments import MAX_MADE, Environments, started
 from xnfs.cpu.exceptions import Exceptions
-from xnfs.cpu.exposed import CLOCK_WORD, ENVIRONMENTS_WORD, FREE_FRAMES_WORD, KERNEL, Exposed
+from xnfs.cpu.exposed import CLOCK_WORD, ENVIRONMENTS_WORD, FREE_FRAMES_WORD, KERNEL, Tables
 from xnfs.cpu.numbers import ANY, ENDED
 from xnfs.cpu.processor import Processor
 from xnfs.cpu.slices import Slices
 from xnfs.cpu.trace import ENDED as TRACE_ENDED
 from xnfs.cpu.trace import SPAWNED, Trace
 from xnfs.cpu.wall import Wall
+from xnfs.cpu.watch import Watch
 from xnfs.errors import NoSpace, NoSuchEnvironment, Refused
+from xnfs.memory.access import Access
 from xnfs.memory.frames import FramePool
-from xnfs.memory.translation import Memory
+from xnfs.memory.ownership import Memory
+from xnfs.memory.revocation import Revocation
+from xnfs.memory.translations import Translations
 
 NEVER: Final = 1 << 63
 Action = Callable[[int, Any], None]
@@ -58,10 +63,12 @@ class Machine:
         costs: Costs | None = None,
         trace: int = 0,
         wall: Wall | None = None,
+        lines: int = 0,
         pool: FramePool | None = None,
     ) -> None:
         """`slots`: positions of each processor's vector. `environments`: as many at once. `trace`:
-        records kept. `wall`: run in real time. `pool`: frames shared with a block registry.
+        records kept. `wall`: run in real time. `lines`: of Python that a program may run without
+        yielding (`cpu/watch`; 0 = not watched). `pool`: frames shared with a block registry.
         """
         if min(processors, slots, environments) < 1:
             raise Refused("a machine needs a processor, a position and an environment")
@@ -71,11 +78,13 @@ class Machine:
             b"xnfs machine %d" % seed, limit=environments * (MAX_MADE + 1)
         )
         self.processors = [Processor(i, slots, seed) for i in range(processors)]
-        self.tables = Exposed(environments, self.frames.count, processors, slots)
-        self._shown = self.tables.writable()
+        written = Tables(environments, self.frames.taken(), processors, slots)
+        self._shown, self.bits, self.tables = written.words, written.bits, written.shown
+        self.translations = Translations(self.processors, self.frames.count)
         self.trace = Trace(trace)
         self.wall = wall
         self.now = 0
+        self._acting: Processor | None = None  # whose turn it is
         self.events = 0  # carried out
         self._queue: list[tuple[int, int, Action, Any]] = []
         self._events_made = 0
@@ -86,12 +95,25 @@ class Machine:
         self.ended: deque[tuple[int, str, int]] = deque(maxlen=4096)  # (id, why, status)
         self.slices = Slices(self)
         self.exceptions = Exceptions(self)
+        self.access = Access(self)
         self.memory = Memory(self)
+        self.revocation = Revocation(self)
         self.members = Environments(self)
-        parts = (self.members, self.slices, self.exceptions, self.memory)
+        parts = (
+            self.members,
+            self.slices,
+            self.exceptions,
+            self.access,
+            self.memory,
+            self.revocation,
+        )
         self._table = table(parts, self.costs)
         self.loop = Loop(
-            self._table, self.exceptions.fault, self.exceptions.returned, self.exceptions.failed
+            self._table,
+            self.exceptions.fault,
+            self.exceptions.returned,
+            self.exceptions.failed,
+            Watch(lines) if lines else None,
         )
 
     # --- for the host -----------------------------------------------------------------------
@@ -140,7 +162,9 @@ class Machine:
             if cpu is None or event <= cpu.now:
                 self._fire()
             else:
+                self._acting = cpu
                 self._turn(cpu, min(event, until))
+                self._acting = None
 
     def at(self, time: int, action: Action, what: Any = None) -> None:
         """Have `action(time, what)` done when the clock reaches a time. For parts and devices."""
@@ -152,18 +176,20 @@ class Machine:
         counts = self.loop.counts
         named = {op.name: counts[i] for i, op in enumerate(self._table) if op and counts[i]}
         calls = sum(counts[i] for i, op in enumerate(self._table) if op and op.crosses)
-        memory, exceptions = self.memory, self.exceptions
+        access, exceptions = self.access, self.exceptions
         return named | {
-            "crossings": calls + exceptions.delivered + memory.misses - memory.exceptions,
+            "crossings": calls + exceptions.delivered + access.misses - access.exceptions,
             "calls": calls,
             "refused": self.loop.refused,
             "exceptions": exceptions.delivered,
             "resumed": exceptions.resumed,
             "upcalls": exceptions.upcalls,
-            "tlb_misses": memory.misses,
-            "stlb_hits": memory.stlb_hits,
-            "refills": memory.refills,
-            "tlb_exceptions": memory.exceptions,
+            "tlb_misses": access.misses,
+            "stlb_hits": access.stlb_hits,
+            "refills": access.refills,
+            "tlb_exceptions": access.exceptions,
+            "frames_asked": self.revocation.asked,
+            "frames_forced": self.revocation.forced,
             "tag_flushes": sum(cpu.tlb.flushes for cpu in self.processors),
             "switches": sum(cpu.switches for cpu in self.processors),
             "events": self.events,
@@ -172,6 +198,10 @@ class Machine:
     def cycles(self, id: int) -> int:
         """Processor time that a living environment has had."""
         return self.environment(id).cycles
+
+    def mint(self, *resource: str, rights: int = ALL) -> bytes:
+        """A capability of the host's, to hand to a program: ("env",) is over all environments."""
+        return self.capabilities.mint(resource, rights, "host")
 
     # --- for the parts ----------------------------------------------------------------------
 
@@ -186,6 +216,11 @@ class Machine:
         """The environment of that number, if it lives."""
         env = self._environments[id % len(self._environments)]
         return env if env is not None and env.id == id else None
+
+    @property
+    def time(self) -> int:
+        """The time of what is happening just now."""
+        return self.now if self._acting is None else self._acting.now
 
     def checked(self, id: int, token: bytes, rights: int) -> Environment:
         """A living environment over which the token gives these rights.
@@ -231,6 +266,7 @@ class Machine:
             self.slices.leave(env.cpu)
         self.slices.drop(env)
         self.memory.drop(env)
+        self.revocation.drop(env)
         env.state = ENDED
         env.alarm = 0
         self.members.drop(env)
@@ -238,7 +274,7 @@ class Machine:
         self._environments[number] = None
         parent = self.living(env.parent)
         if parent is not None:
-            parent.frames += env.frames
+            self.revocation.paid(parent, env.frames)
             parent.slots += env.slots
             parent.environments += env.environments + 1
         self._numbers.append(number)
@@ -250,18 +286,6 @@ class Machine:
         for generator in (env.generator, *(was.generator for was in env.stack or ())):
             _close(generator)
         env.stack = None
-
-    def unpin(self, id: int, frame: int) -> None:
-        """A frame is no longer an environment's: nor its save area, nor in its bootstrapping
-        segment.
-        """
-        env = self.living(id)
-        if env is None:
-            return
-        if env.area is not None and env.area[0] == frame:
-            env.area = None
-        if env.pinned is not None:
-            env.pinned = {p: e for p, e in env.pinned.items() if e >> 2 != frame} or None
 
     # --- exposed words ----------------------------------------------------------------------
 
@@ -314,9 +338,5 @@ class Machine:
 
 def _close(generator: Any) -> None:
     """Let a program's `finally` run; what it makes of it is nobody's concern."""
-    try:
+    with contextlib.suppress(BaseException):
         generator.close()
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        return

@@ -31,6 +31,7 @@ from xnfs.cpu.costs import Costs
 from xnfs.cpu.environment import Environment
 from xnfs.cpu.numbers import ILLEGAL, LIMIT
 from xnfs.cpu.processor import Processor
+from xnfs.cpu.watch import Watch
 from xnfs.errors import Refused, XnError
 
 Handler = Callable[..., Any]
@@ -115,10 +116,12 @@ class Loop:
         fault: Callable[[Processor, Environment, tuple[Any, ...], Fault], None],
         returned: Callable[[Processor, Environment, Any], None],
         failed: Callable[[Environment, BaseException], None],
+        watch: Watch | None = None,
     ) -> None:
         """`fault`, `returned`, `failed`: what happens when a request faults, and when a generator
-        ends or raises.
+        ends or raises. `watch`: over programs that do not yield.
         """
+        self._watch = watch
         self._operations = operations
         self._fault = fault
         self._returned = returned
@@ -132,14 +135,16 @@ class Loop:
             return
         operations, counts = self._operations, self.counts
         generator = env.generator
-        send = generator.send
+        send, throw = generator.send, generator.throw
+        if self._watch is not None:
+            send, throw = self._watch.over(send), self._watch.over(throw)
         value, error, retry = env.value, env.error, env.retry
         env.value = env.error = env.retry = None
         while cpu.now < cpu.until:
             try:
                 if error is not None:
                     thrown, error = error, None
-                    request = generator.throw(thrown)
+                    request = throw(thrown)
                 elif retry is not None:
                     request, retry = retry, None
                 else:
@@ -147,9 +152,7 @@ class Loop:
             except StopIteration as stop:
                 self._returned(cpu, env, stop.value)
                 return
-            except KeyboardInterrupt:
-                raise
-            except BaseException as failure:
+            except BaseException as failure:  # Ctrl-C, too, when it hits a program that won't yield
                 self._failed(env, failure)
                 return
             env.pc += 1

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from xnfs.cpu.exposed import Exposed
     from xnfs.cpu.processor import Processor
 
+#: No sleep to go back to.
+AWAKE = -1
+
 Program = Generator[Any, Any, Any]
 Entry = Callable[..., Program]
 
@@ -35,15 +38,19 @@ class Boot(NamedTuple):
     args: tuple[Any, ...]
 
 
-class Context(NamedTuple):
+class Context:
     """What an upcall interrupted, and how it goes on."""
 
-    generator: Program
-    value: Any
-    error: BaseException | None
-    retry: tuple[Any, ...] | None
-    left: int
-    kind: int
+    __slots__ = ("doze", "error", "generator", "kind", "left", "retry", "value")
+
+    def __init__(self, env: Environment, kind: int) -> None:
+        self.generator = env.generator
+        self.value = env.value
+        self.error = env.error
+        self.retry = env.retry
+        self.left = env.left
+        self.doze = env.doze
+        self.kind = kind  # of the upcall
 
 
 class Environment:
@@ -54,6 +61,7 @@ class Environment:
         "area",
         "cpu",
         "cycles",
+        "doze",
         "environments",
         "error",
         "frames",
@@ -90,6 +98,7 @@ class Environment:
         self.error: BaseException | None = None
         self.retry: tuple[Any, ...] | None = None
         self.left = 0  # cycles still to be spent before it goes on
+        self.doze = AWAKE  # the sleep that a posted upcall interrupts: when it ends, as in SLEEP
         self.stack: list[Context] | None = None
         self.upcalls: list[tuple[int, tuple[Any, ...]]] | None = None  # not yet delivered
         self.handlers: dict[int, Entry] | None = None

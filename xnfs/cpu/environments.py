@@ -11,7 +11,7 @@ from __future__ import annotations
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from xnfs.capability import ADMIN, ALLOC
+from xnfs.capability import ADMIN, ALLOC, READ
 from xnfs.cpu.dispatch import operation
 from xnfs.cpu.environment import Environment
 from xnfs.cpu.numbers import (
@@ -22,6 +22,7 @@ from xnfs.cpu.numbers import (
     GIVE_QUOTA,
     GRANT,
     NARROW,
+    QUOTA,
     REGISTERS,
     REVOKE,
     SET_REGISTERS,
@@ -133,9 +134,20 @@ class Environments:
         source.frames -= frames
         source.slots -= slots
         source.environments -= environments
-        target.frames += frames
+        self._machine.revocation.paid(target, frames)
         target.slots += slots
         target.environments += environments
+
+    @operation(QUOTA, "check")
+    def quota(
+        self, cpu: Processor, env: Environment, account: int, token: bytes
+    ) -> tuple[int, int, int]:
+        """The unused quota of an account: frames, positions, environments.
+
+        Raises NoSuchEnvironment, CapabilityError (READ).
+        """
+        of = self._machine.checked(account, token, READ)
+        return of.frames, of.slots, of.environments
 
     # --- capabilities -----------------------------------------------------------------------
 
@@ -197,7 +209,7 @@ class Environments:
             maker = self._maker.pop(each, None)
             if maker is not None:
                 del self._made[maker][each]
-        self._machine.memory.break_tokens(doomed)
+        self._machine.memory.bindings.break_tokens(doomed)
 
     def drop(self, env: Environment) -> None:
         """What an environment has made ends with it, and so does its own."""
@@ -222,7 +234,7 @@ def started(entry: Any, boot: Any) -> Any:
     """The generator of a program. Raises Refused: it is none."""
     try:
         generator = entry(boot)
-    except Exception as failure:
+    except BaseException as failure:
         raise Refused(f"the program does not start: {type(failure).__name__}") from None
     if type(generator) is not GeneratorType:
         raise Refused("a program is a generator function")

@@ -22,10 +22,10 @@ import struct
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from xnfs.capability import WRITE
+from xnfs.capability import READ, WRITE
 from xnfs.cpu.dispatch import Fault, operation
-from xnfs.cpu.environment import Context, Environment
-from xnfs.cpu.numbers import EXCEPTION, HANDLER, KINDS, SAVE_AREA, SKIP, UNWIND
+from xnfs.cpu.environment import AWAKE, Context, Environment
+from xnfs.cpu.numbers import ASLEEP, EXCEPTION, HANDLER, KINDS, SAVE_AREA, SKIP, UNWIND
 from xnfs.cpu.processor import Processor
 from xnfs.cpu.trace import FAULT, UPCALL
 from xnfs.errors import Refused
@@ -75,7 +75,7 @@ class Exceptions:
         """
         if offset % 8 or not 0 <= offset <= FRAME - AREA:
             raise Refused(f"a save area at {offset}")
-        self._machine.memory.hold(env, frame, WRITE, token)
+        self._machine.memory.bindings.hold(env.id, frame, READ | WRITE, token)
         env.area = (frame, offset)
         _LEVEL.pack_into(self._machine.frames.view(frame), offset, 0)
 
@@ -108,7 +108,7 @@ class Exceptions:
 
     def post(self, env: Environment, kind: int, *args: Any) -> bool:
         """Have an upcall delivered before the environment's next request; False if it has no
-        handler of the kind, or too many are waiting. Does not wake it.
+        handler of the kind, or too many are waiting. A sleep goes on afterwards.
         """
         if env.handlers is None or kind not in env.handlers:
             return False
@@ -118,6 +118,10 @@ class Exceptions:
             self.lost += 1
             return False
         env.upcalls.append((kind, args))
+        if env.state == ASLEEP:
+            doze = env.alarm
+            self._machine.slices.wake(env, self._machine.time)
+            env.doze = doze
         if env.cpu is not None:
             env.cpu.until = 0
         return True
@@ -142,19 +146,19 @@ class Exceptions:
             machine.trace.add(cpu.now, cpu.id, env.id, UPCALL, kind)
         try:
             generator = entry(*args)
-        except Exception as failure:
-            machine.end(env, f"a handler raised {failure!r}")
+        except BaseException as failure:
+            machine.end(env, f"a handler raised {type(failure).__name__}")
             return
         if type(generator) is not GeneratorType:
             machine.end(env, "a handler is not a generator function")
             return
         if env.stack is None:
             env.stack = []
-        was = Context(env.generator, env.value, env.error, env.retry, env.left, kind)
-        env.stack.append(was)
+        env.stack.append(Context(env, kind))
         env.generator = generator
         env.value = env.error = env.retry = None
         env.left = 0
+        env.doze = AWAKE
 
     # --- leaving ----------------------------------------------------------------------------
 
@@ -166,16 +170,22 @@ class Exceptions:
         was = env.stack.pop()
         if not env.stack:
             env.stack = None
-        env.generator, env.value, env.error, env.retry, env.left, kind = was
+        env.generator, env.left = was.generator, was.left
+        env.value, env.error, env.retry = was.value, was.error, was.retry
         cpu.now += self._machine.costs.resume
-        if kind == EXCEPTION:
+        if was.kind == EXCEPTION:
             self._restore(env)
             self.resumed += 1
-        if type(result) is tuple and len(result) == 2:
+        if type(result) is tuple and len(result) == 2 and type(result[0]) is str:
             if result[0] == SKIP:
                 env.retry, env.value = None, result[1]
-            elif result[0] == UNWIND and isinstance(result[1], BaseException):
+            elif result[0] == UNWIND and issubclass(type(result[1]), BaseException):
                 env.retry, env.left, env.error = None, 0, result[1]
+                was.doze = AWAKE
+        if was.doze == 0 or was.doze > cpu.now:
+            self._machine.slices.block(env, was.doze)
+            cpu.until = 0
+            self._machine.slices.leave(cpu)
 
     def _restore(self, env: Environment) -> None:
         """What the application's epilogue does: registers back, one level down. In its own memory,

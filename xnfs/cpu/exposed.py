@@ -2,9 +2,12 @@
 
 One array of 64-bit words. Programs get a read-only view of it (`Exposed.words`); predicates load
 from the same bytes. First come single words (`CLOCK_WORD`, …), then for each slot of the table of
-environments its (id << 8 | state) and its status, then for each frame its owner, then for each
-position of each processor its owner. Owners are ids of environments; 0 is nobody's, 1 the kernel's
-(the block registry, say).
+environments its (id << 8 | state) and its status, then for each frame the id of its owner, then for
+each position of each processor. 0 is nobody; frames of the kernel's own (the block registry's) have
+no word, only `taken`.
+
+`bits` has a byte for each frame: REFERENCED, MODIFIED. `taken` has one that is 1 where it has an
+owner of any kind.
 
 Clock words are refreshed at each switch and event, not at each cycle.
 """
@@ -26,31 +29,50 @@ NOBODY: Final = 0
 KERNEL: Final = 1
 
 
+class Tables:
+    """The kernel's own side: what it writes."""
+
+    __slots__ = ("bits", "shown", "words")
+
+    def __init__(self, environments: int, taken: memoryview, processors: int, slots: int) -> None:
+        frames = len(taken)
+        self.bits = bytearray(frames)
+        words = GLOBALS + 2 * environments + frames + processors * slots
+        self.words = array("Q", bytes(8 * words))
+        views = memoryview(self.words), memoryview(self.bits), taken
+        self.shown = Exposed(environments, slots, *views)
+
+
 class Exposed:
-    """Where each table begins, and the words."""
+    """Everybody's side: the words, and where each table begins."""
 
     __slots__ = (
-        "_words",
+        "bits",
         "environments",
         "frames",
         "max_environments",
         "positions",
         "slots",
+        "taken",
         "words",
     )
 
-    def __init__(self, environments: int, frames: int, processors: int, slots: int) -> None:
+    def __init__(
+        self,
+        environments: int,
+        slots: int,
+        words: memoryview,
+        bits: memoryview,
+        taken: memoryview,
+    ) -> None:
+        self.words = words.toreadonly()
+        self.bits = bits.toreadonly()
+        self.taken = taken.toreadonly()
         self.max_environments = environments
         self.slots = slots  # positions of one processor
         self.environments = GLOBALS
         self.frames = self.environments + 2 * environments
-        self.positions = self.frames + frames
-        self._words = array("Q", bytes(8 * (self.positions + processors * slots)))
-        self.words = memoryview(self._words).toreadonly()
-
-    def writable(self) -> array[int]:
-        """The kernel's own view."""
-        return self._words
+        self.positions = self.frames + len(bits)
 
     def state(self, id: int) -> int:
         """State of an environment; 0 if the id was never used, or its slot has another's now."""
@@ -64,8 +86,8 @@ class Exposed:
         return self.words[at + 1] if self.words[at] == id << 8 | ended else None
 
     def frame_owner(self, frame: int) -> int:
-        """Whose a frame is."""
-        return self.words[self.frames + frame]
+        """Whose a frame is: an environment's, NOBODY's or the KERNEL's."""
+        return self.words[self.frames + frame] or (KERNEL if self.taken[frame] else NOBODY)
 
     def slot_owner(self, processor: int, position: int) -> int:
         """Whose a position is."""

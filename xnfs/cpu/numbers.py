@@ -18,8 +18,8 @@ ANY: Final = -1
 CLOCK: Final = 1  # () -> cycles since the machine was started
 LOAD: Final = 2  # (address) -> the 64-bit word there; addresses of words are multiples of 8
 STORE: Final = 3  # (address, word)
-READ: Final = 4  # (address, count) -> bytes; a copy loop that stays inside a page
-WRITE: Final = 5  # (address, bytes)
+READ_BYTES: Final = 4  # (address, count) -> bytes; a copy loop that stays inside a page
+WRITE_BYTES: Final = 5  # (address, bytes)
 SET_REGISTERS: Final = 6  # (r0, r1, r2): the three that an exception saves
 REGISTERS: Final = 7  # () -> (r0, r1, r2)
 
@@ -30,6 +30,7 @@ END: Final = 18  # (id, token)
 HANDLER: Final = 19  # (kind, entry or 0)
 SAVE_AREA: Final = 20  # (frame, offset, token)
 GIVE_QUOTA: Final = 21  # (from, to, frames, slots, environments, token)
+QUOTA: Final = 22  # (account, token) -> (frames, slots, environments) not used
 
 # --- the processor ------------------------------------------------------------------------------
 YIELD: Final = 24  # (id or 0): give the rest of the slice to it, or to the next
@@ -47,8 +48,16 @@ REVOKE: Final = 43  # (token)
 # --- memory -------------------------------------------------------------------------------------
 FRAME_ALLOC: Final = 48  # (account, frame, token) -> frame, cleared
 FRAME_FREE: Final = 49  # (frame, token)
-BIND: Final = 50  # (page, frame, rights, token)
-UNBIND: Final = 51  # (page)
+FRAME_GIVE: Final = 50  # (frame, token, account, consent)
+FRAME_LIMIT: Final = 51  # (frame, readers, writers, token)
+CLEAR_BITS: Final = 52  # (frame, bits, token)
+BIND: Final = 53  # (page, frame, rights, token)
+PIN: Final = 54  # (page, frame, rights, token)
+UNBIND: Final = 55  # (page)
+RELEASE: Final = 56  # (frame)
+REVOCATION: Final = 57  # (style)
+REVOKE_FRAMES: Final = 58  # (account, frames, patience, to, token) -> frames got at once
+VECTOR: Final = 59  # () -> frames taken by force since the last call
 
 #: One more than the largest number.
 LIMIT: Final = 128
@@ -68,6 +77,15 @@ PROLOGUE: Final = 3
 EPILOGUE: Final = 4
 CALLED: Final = 5
 KINDS: Final = 8
+
+# --- how an environment is asked for frames ------------------------------------------------------
+TRANSPARENT: Final = 0
+NOTIFY: Final = 1
+COOPERATIVE: Final = 2
+
+# --- bits of a frame, exposed --------------------------------------------------------------------
+REFERENCED: Final = 1  # loaded into a TLB since the bit was cleared
+MODIFIED: Final = 2  # stored to
 
 # --- how a handler of exceptions leaves: what its generator returns ------------------------------
 RETRY: Final = None  # carry the instruction out again

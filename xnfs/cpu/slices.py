@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xnfs.capability import ALLOC, WRITE
 from xnfs.cpu.dispatch import operation
-from xnfs.cpu.environment import Environment
+from xnfs.cpu.environment import AWAKE, Environment
 from xnfs.cpu.numbers import ANY, ASLEEP, READY, SLEEP, SLOT_ALLOC, SLOT_FREE, WAKE, YIELD
 from xnfs.cpu.processor import Processor
 from xnfs.cpu.trace import RUN
@@ -106,7 +106,10 @@ class Slices:
     # --- states -----------------------------------------------------------------------------
 
     def block(self, env: Environment, time: int) -> None:
-        """Put an environment to sleep, until a time if it is not 0."""
+        """Put an environment to sleep, until a time if it is not 0. Upcalls that wait go first."""
+        if env.upcalls is not None:
+            env.doze = time
+            return
         env.state = ASLEEP
         env.alarm = time
         self.ready &= ~env.positions
@@ -119,13 +122,22 @@ class Slices:
             self.wake(env, time)
 
     def wake(self, env: Environment, time: int) -> None:
-        """Make a sleeper ready; no effect on others."""
+        """End a sleep, also one that an upcall has interrupted; no effect on others."""
+        env.doze = AWAKE
+        for was in env.stack or ():
+            was.doze = AWAKE
         if env.state == ASLEEP:
             env.state = READY
             env.alarm = 0
             self.ready |= env.positions
             self._machine.show(env)
             self.kick(env, time)
+
+    def wake_by_id(self, id: int) -> None:
+        """End the sleep of an environment, if it lives."""
+        env = self._machine.living(id)
+        if env is not None:
+            self.wake(env, self._machine.time)
 
     def kick(self, env: Environment, time: int) -> None:
         """Idle processors with a position of this environment go on at that time."""
@@ -170,7 +182,7 @@ class Slices:
         self._machine.show_slot(cpu, position, owner.id)
         if owner.state == READY:
             self.ready |= bit
-            self.kick(owner, self._machine.now)
+            self.kick(owner, self._machine.time)
 
     def take(self, cpu: Processor, position: int) -> None:
         """Make a position free; its owner may take another."""
