@@ -22,6 +22,7 @@ from xnfs.cpu.numbers import (
     GIVE_QUOTA,
     GRANT,
     NARROW,
+    NULL,
     QUOTA,
     REGISTERS,
     REVOKE,
@@ -96,6 +97,10 @@ class Environments:
         child = machine.create(entry, args, owner)
         owner.environments -= 1
         return child.id
+
+    @operation(NULL)
+    def null(self, cpu: Processor, env: Environment) -> None:
+        """Nothing: what a crossing costs."""
 
     @operation(EXIT)
     def exit(self, cpu: Processor, env: Environment, status: int) -> None:
