@@ -17,7 +17,7 @@ from libos.policies import Policy
 from libos.space import WINDOW, Space
 from libos.swap import Swap
 from libos.tables import ABSENT, PageTable
-from xnfs import FRAME, READ, WRITE, Boot, CapabilityError, Program, Refused, calls
+from xnfs import FRAME, READ, WRITE, Boot, CapabilityError, NoFrames, Program, Refused, calls
 
 #: Times in a row that an exception is tried again because a frame was taken meanwhile.
 _PATIENCE = 8
@@ -77,7 +77,7 @@ class Pager(Space):
         """As `Space`, when it is not the frame itself that has gone without a word."""
         page = address >> 12
         frame = self._resident.get(page, ABSENT)
-        if frame != ABSENT and self.me.tables.frame_owner(frame) != self.me.id:
+        if frame != ABSENT and self.me.tables.frame_owner(frame) != self.account:
             self._gone(page)
         try:
             answer = yield from super().exception(cause, address, place)
@@ -92,11 +92,20 @@ class Pager(Space):
 
     def missing(self, page: int) -> Program:
         """A frame with the page's bytes: from the swap file, or zeros. Returns it."""
+        if len(self._resident) >= self._limit:
+            self._sweep()
         used = len(self._resident) >= self._limit
+        if not used:
+            try:
+                frame = yield (calls.FRAME_ALLOC, self.account, calls.ANY, self.token)
+            except NoFrames:  # fewer than we were told: some were taken without a word
+                self._sweep()
+                if not self._resident:
+                    raise
+                used = True
         if used:
+            self._limit = min(self._limit, len(self._resident))
             frame = yield from self._evict()
-        else:
-            frame = yield (calls.FRAME_ALLOC, self.account, calls.ANY, self.token)
         if self._swap.has(page):
             data = yield from self._swap.into(page)
             yield from self._fill(frame, data)
@@ -163,6 +172,12 @@ class Pager(Space):
         taken = set((yield (calls.VECTOR,)))
         for page in [p for p, frame in self._resident.items() if frame in taken]:
             self._limit = max(1, self._limit - 1)
+            self._gone(page)
+
+    def _sweep(self) -> None:
+        """See in the exposed table which frames are ours no longer."""
+        owner = self.me.tables.frame_owner
+        for page in [p for p, frame in self._resident.items() if owner(frame) != self.account]:
             self._gone(page)
 
     def _gone(self, page: int) -> None:

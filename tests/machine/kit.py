@@ -41,9 +41,7 @@ def handle(me: Boot, handler: Callable[[int, int, int], Program]) -> Program:
     return frame
 
 
-def child(
-    me: Boot, entry: Callable[[Boot], Generator[Any, Any, Any]], frames: int = 0
-) -> Program:
+def child(me: Boot, entry: Callable[[Boot], Generator[Any, Any, Any]], frames: int = 0) -> Program:
     """Spawn a program with a slice and some quota of frames. Returns its id."""
     id = yield (calls.SPAWN, entry, (), me.id, me.token)
     yield (calls.GIVE_QUOTA, me.id, id, frames, 1, 0, me.token)

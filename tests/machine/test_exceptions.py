@@ -1,4 +1,6 @@
-"""Exceptions: three registers saved, a jump, a way back without the kernel; what goes wrong ends."""
+"""Exceptions: three registers saved, a jump, a way back without the kernel; what goes wrong
+ends.
+"""
 
 from __future__ import annotations
 

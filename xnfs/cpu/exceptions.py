@@ -120,7 +120,7 @@ class Exceptions:
         env.upcalls.append((kind, args))
         if env.state == ASLEEP:
             doze = env.alarm
-            self._machine.slices.wake(env, self._machine.time)
+            self._machine.slices.rise(env, self._machine.time)
             env.doze = doze
         if env.cpu is not None:
             env.cpu.until = 0

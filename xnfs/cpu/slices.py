@@ -119,19 +119,23 @@ class Slices:
 
     def _alarm(self, time: int, env: Environment) -> None:
         if env.alarm == time:
-            self.wake(env, time)
+            self.rise(env, time)
 
-    def wake(self, env: Environment, time: int) -> None:
-        """End a sleep, also one that an upcall has interrupted; no effect on others."""
-        env.doze = AWAKE
-        for was in env.stack or ():
-            was.doze = AWAKE
+    def rise(self, env: Environment, time: int) -> None:
+        """Make a sleeper ready; no effect on others."""
         if env.state == ASLEEP:
             env.state = READY
             env.alarm = 0
             self.ready |= env.positions
             self._machine.show(env)
             self.kick(env, time)
+
+    def wake(self, env: Environment, time: int) -> None:
+        """End every sleep: its own, and those that upcalls have interrupted."""
+        env.doze = AWAKE
+        for was in env.stack or ():
+            was.doze = AWAKE
+        self.rise(env, time)
 
     def wake_by_id(self, id: int) -> None:
         """End the sleep of an environment, if it lives."""
