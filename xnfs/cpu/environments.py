@@ -22,6 +22,7 @@ from xnfs.cpu.numbers import (
     GIVE_QUOTA,
     GRANT,
     NARROW,
+    NULL,
     QUOTA,
     REGISTERS,
     REVOKE,
@@ -96,6 +97,10 @@ class Environments:
         child = machine.create(entry, args, owner)
         owner.environments -= 1
         return child.id
+
+    @operation(NULL)
+    def null(self, cpu: Processor, env: Environment) -> None:
+        """Nothing: what a crossing costs."""
 
     @operation(EXIT)
     def exit(self, cpu: Processor, env: Environment, status: int) -> None:
@@ -213,12 +218,11 @@ class Environments:
 
     def drop(self, env: Environment) -> None:
         """What an environment has made ends with it, and so does its own."""
-        for token in list(self._made.pop(env.id, ())):
-            if self._capabilities.alive(token):
-                self._maker.pop(token)
-                self.forget(token)
-        if self._capabilities.alive(env.token):
-            self.forget(env.token)
+        made = self._made.get(env.id, {})
+        while made:
+            self.forget(next(iter(made)))
+        self._made.pop(env.id, None)
+        self.forget(env.token)
 
     def _room(self, env: Environment) -> None:
         if len(self._made.get(env.id, ())) >= MAX_MADE:

@@ -130,7 +130,7 @@ class Exceptions:
         env.upcalls.append((kind, args))
         if env.state in (ASLEEP, WAITING):
             doze = env.alarm if env.state == ASLEEP else AWAKE  # a wait is over, with False
-            self._machine.slices.wake(env, self._machine.time)
+            self._machine.slices.rise(env, self._machine.time)
             env.doze = doze
         if env.cpu is not None:
             env.cpu.until = 0

@@ -3,8 +3,8 @@
 One array of 64-bit words. Programs get a read-only view of it (`Exposed.words`); predicates load
 from the same bytes. First come single words (`CLOCK_WORD`, …), then for each slot of the table of
 environments its (id << 8 | state), its status and its cycles, then for each frame the id of its
-owner, then for each position of each processor. 0 is nobody; frames of the kernel's own (the block registry's) have
-no word, only `taken`.
+owner, then for each position of each processor. 0 is nobody; frames of the kernel's own (the block
+registry's) have no word, only `taken`.
 
 `bits` has a byte for each frame: REFERENCED, MODIFIED. `taken` has one that is 1 where it has an
 owner of any kind.

@@ -32,6 +32,8 @@ SAVE_AREA: Final = 20  # (frame, offset, token)
 GIVE_QUOTA: Final = 21  # (from, to, frames, slots, environments, token)
 QUOTA: Final = 22  # (account, token) -> (frames, slots, environments) not used
 
+NULL: Final = 23  # (): into the kernel and out again
+
 # --- the processor ------------------------------------------------------------------------------
 YIELD: Final = 24  # (id or 0): give the rest of the slice to it, or to the next
 SLEEP: Final = 25  # (time): no slices before; 0 = until woken

@@ -116,19 +116,23 @@ class Slices:
 
     def _alarm(self, time: int, env: Environment) -> None:
         if env.alarm == time:
-            self.wake(env, time)
+            self.rise(env, time)
 
-    def wake(self, env: Environment, time: int) -> None:
-        """End a sleep, also one that an upcall has interrupted, or a wait; no effect on others."""
-        env.doze = AWAKE
-        for was in env.stack or ():
-            was.doze = AWAKE
+    def rise(self, env: Environment, time: int) -> None:
+        """End a sleep or a wait; no effect on others."""
         if env.state in (ASLEEP, WAITING):
             if env.soon:
                 for cpu in self.processors:
                     if self.has_position(cpu, env):
                         cpu.early[env.id] = env
             self.resume(env, time)
+
+    def wake(self, env: Environment, time: int) -> None:
+        """End every sleep: its own, and those that upcalls have interrupted."""
+        env.doze = AWAKE
+        for was in env.stack or ():
+            was.doze = AWAKE
+        self.rise(env, time)
 
     def wake_by_id(self, id: int) -> None:
         """End the sleep of an environment, if it lives."""

@@ -56,8 +56,9 @@ class Transfers:
         machine = self._machine
         doze = callee.alarm if callee.state == ASLEEP else None
         if callee.state in (ASLEEP, WAITING):
-            machine.slices.wake(callee, cpu.now)
-            callee.doze = callee.doze if doze is None else doze
+            machine.slices.rise(callee, cpu.now)
+            if doze is not None:
+                callee.doze = doze
         env.callee, callee.caller = callee, env
         self.calls += 1
         machine.slices.suspend(env, CALLING)

@@ -103,10 +103,9 @@ class Revocation:
         debt = self._debts[account] = Debt(frames, to)
         self.asked += frames
         self.paid(debtor, 0)
-        at_once = frames - debt.frames
         if debt.frames:
             self._press(cpu, debtor, debt, patience)
-        return at_once
+        return frames - debt.frames
 
     @operation(VECTOR)
     def vector(self, cpu: Processor, env: Environment) -> tuple[int, ...]:
