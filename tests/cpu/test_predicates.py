@@ -185,7 +185,7 @@ def test_predicates_end_with_the_frames_that_they_see() -> None:
         "def ready(kernel, a, b, c, d, args):\n    return 2\n",
         "def ready(kernel):\n    return 1\n",
         "def ready(kernel, a, b, c, d, args):\n"
-        "    n = 0\n    for i in range(600):\n        n = i\n    return 0\n",
+        "    n = 0\n    for i in range(3000):\n        n = i\n    return 0\n",
         "",
     ],
 )

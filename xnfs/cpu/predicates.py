@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from xnfs.machine import Machine
 
 #: Steps of one predicate, in the worst case; frames, integers, predicates of one environment.
-MAX_STEPS: Final = 512
+MAX_STEPS: Final = 2048
 MAX_FRAMES: Final = 4
 MAX_ARGS: Final = 8
 MAX_PREDICATES: Final = 8

@@ -20,6 +20,7 @@ class Processor:
         "id",
         "idle",
         "idle_cycles",
+        "last",
         "looks",
         "nominal",
         "now",
@@ -49,6 +50,7 @@ class Processor:
         self.idle_cycles = 0
         self.switches = 0
         self.env: Environment | None = None
+        self.last = 0  # who had it last
         self.vector: list[Environment | None] = [None] * slots
         self.position = slots - 1
         self.tlb = Tlb(seed + id)

@@ -55,16 +55,19 @@ class Turns:
 
     @operation(YIELD)
     def yield_(self, cpu: Processor, env: Environment, to: int) -> None:
-        """Give the rest of the slice away: to one environment, or (0) to the next position.
+        """Give the rest of the slice away: to one environment, or (0) to the next position. It is
+        as if a position of the other's had been reached: what it waits for is looked at, and if it
+        has called somebody, that one runs.
 
-        Raises NoSuchEnvironment; Refused: it sleeps, or runs elsewhere.
+        Raises NoSuchEnvironment; Refused: it sleeps or waits, or runs elsewhere.
         """
         if to:
             other = self._machine.environment(to)
-            if other.state != READY or (other.cpu is not None and other is not env):
-                raise Refused(f"environment {to} can't run now")
             if other is not env:
-                self.hand_over(cpu, other)
+                runner = self._runner(cpu, other)
+                if runner is None or runner is env:
+                    raise Refused(f"environment {to} can't run now")
+                self.hand_over(cpu, runner)
         else:
             self.leave(cpu)
         cpu.until = 0
@@ -165,10 +168,12 @@ class Turns:
     # --- from one to the other --------------------------------------------------------------
 
     def _start(self, cpu: Processor, env: Environment) -> None:
-        cpu.now += self._machine.costs.switch
+        if cpu.last != env.id:  # a run of slices is one switch
+            cpu.last = env.id
+            cpu.now += self._machine.costs.switch
+            cpu.switches += 1
+            cpu.tlb.enter(env.id)
         cpu.started = cpu.now
-        cpu.switches += 1
-        cpu.tlb.enter(env.id)
         cpu.env = env
         env.cpu = cpu
         if env.handlers is not None and PROLOGUE in env.handlers:
