@@ -48,6 +48,10 @@ class NoFrames(XnError):
     """The caller's page frames are used up; `evict` some blocks first."""
 
 
+class NoSuchEnvironment(XnError):
+    """No environment of that number lives."""
+
+
 class CycleError(XnError):
     """A declared order would close a cycle."""
 

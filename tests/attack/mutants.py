@@ -170,10 +170,10 @@ def reading_is_writing(patch: Patch) -> None:
 
 
 def revoked_but_not_its_children(patch: Patch) -> None:
-    def revoke(self: Capabilities, token: bytes) -> None:
-        entry = self._entry(token)
-        entry.children.clear()
+    def revoke(self: Capabilities, token: bytes) -> list[bytes]:
+        self._entry(token).children = None
         self._entries.pop(token)
+        return [token]
 
     patch.setattr(Capabilities, "revoke", revoke)
 
