@@ -244,6 +244,7 @@ class Filling:
                 diff.append(self._fill(batch, w, content, blocks))
             elif entry.new.target:
                 diff.append(self._link(batch, w, entry, blocks))
+            diff = [(at, raw) for at, raw in diff if raw]
             batch.birth(w.kind, ino, [(f.HEADER_AT, w.pack()), *diff], self._v.ino)
             made[entry.name] = ino, w.kind, w.mode >> 12
         return made

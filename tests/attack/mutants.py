@@ -329,13 +329,14 @@ def a_run_is_checked_at_its_start(patch: Patch) -> None:
 
 
 def anything_can_be_copied(patch: Patch) -> None:
-    def page(self: change_calls.ChangeCalls, _who: Any, block: int) -> Page:
-        found = self._registry.get(block)
-        if found is None:
-            raise NotCached(f"block {block} is not cached")
-        return found
+    def pages(
+        self: change_calls.ChangeCalls, _who: Any, copies: Mapping[int, int]
+    ) -> dict[int, Page]:
+        if not self._registry.pages.keys() >= set(copies.values()):
+            raise NotCached("a block is not cached")
+        return {target: self._registry.pages[block] for target, block in copies.items()}
 
-    patch.setattr(change_calls.ChangeCalls, "_data_page", page)
+    patch.setattr(change_calls.ChangeCalls, "_sources", pages)
 
 
 def copies_show_later_writes(patch: Patch) -> None:

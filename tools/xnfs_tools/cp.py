@@ -13,7 +13,6 @@ from typing import Final
 from libfs.kernel import controls
 from libfs.posix import FsError
 from libfs.posix.copying import How
-from xnfs import InUse
 from xnfs_tools import mountinfo
 from xnfs_tools.command import Codes, Failed, Parser, Progress, Usage, parser, run, words
 from xnfs_tools.files import printable
@@ -66,16 +65,16 @@ def _place(text: str) -> tuple[str, str]:
 
 def copy(image: str, source: str, target: str, how: How) -> None:
     """Copy, wherever the image is open. Raises: Failed."""
+    there = mountinfo.of(os.path.realpath(image))
     try:
+        if there is not None:
+            request = controls.CopyRequest(how, os.fsencode(source), os.fsencode(target))
+            controls.ask(there.directory, request)
+            return
         with open_image(image, readonly=False) as session:
             _copy_here(session, source, target, how)
-    except Failed as error:
-        if not isinstance(error.__context__, InUse):
-            raise
-        there = mountinfo.of(os.path.realpath(image))
-        if there is None:
-            raise
-        _copy_there(there.directory, source, target, how)
+    except FsError as error:
+        raise failed(error, source, target) from None
 
 
 def _copy_here(session: Session, source: str, target: str, how: How) -> None:
@@ -91,19 +90,8 @@ def _copy_here(session: Session, source: str, target: str, how: How) -> None:
 
     try:
         controls.copy(posix, SUPERUSER, request, pause)
-    except FsError as error:
-        raise failed(error, source, target) from None
     finally:
         progress.end()
-
-
-def _copy_there(directory: str, source: str, target: str, how: How) -> None:
-    """Ask the server of the mount."""
-    request = controls.CopyRequest(how, os.fsencode(source), os.fsencode(target))
-    try:
-        controls.ask(directory, request)
-    except FsError as error:
-        raise failed(error, source, target) from None
 
 
 def failed(error: FsError, source: str, target: str) -> Failed:

@@ -71,17 +71,26 @@ class ChangeCalls(PageCalls):
         shown = {block: self._meta(who, w, READ) for block, w in (witnesses or {}).items()}
         if witness:
             shown[0] = self._meta(who, witness, READ)
-        sources = {t: self._data_page(who, s) for t, s in plain_runs(copies).items()}
+        sources = self._sources(who, plain_runs(copies)) if copies else {}
         self._changer.change(who, pages, alloc, free, share, first, sources, shown)
 
-    def _data_page(self, who: Caller, block: int) -> Page:
-        """A page of data whose bytes the caller may have."""
-        page = self._page(who, block, READ)
-        if page.meta or page.type.unreadable:
-            raise Refused(f"block {block} is not plain data")
-        if not page.valid:
-            raise NotCached(f"block {block} is not filled")
-        return page
+    def _sources(self, who: Caller, copies: Mapping[int, int]) -> dict[int, Page]:
+        """The pages to copy from: data, filled, and such as the caller may read."""
+        pages, root = self._registry.pages, None
+        out = {}
+        for target, block in copies.items():
+            page = pages.get(block)
+            if page is None:
+                raise NotCached(f"block {block} is not cached")
+            if page.root != root:
+                root = page.root
+                self._may(who, root, READ)
+            if page.meta or page.type.unreadable:
+                raise Refused(f"block {block} is not plain data")
+            if not page.valid:
+                raise NotCached(f"block {block} is not filled")
+            out[target] = page
+        return out
 
     def _check_claims(self, claims: Iterable[Extent]) -> None:
         lo, hi = self._data

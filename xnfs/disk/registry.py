@@ -128,9 +128,11 @@ class Registry:
         """A page of data for `block` in the frame of another: dirty and fresh, with its bytes. It
         costs no frame until one of the two is written (`own`).
         """
-        self.clear(source.block, 1)
-        self.pages[block] = Page(block, kind, source.frame, source.view, parent, root)
-        self._sharers[source.frame] = self._sharers.get(source.frame, 0) + 1
+        if self.blank:
+            self.clear(source.block, 1)
+        frame, sharers = source.frame, self._sharers
+        self.pages[block] = Page(block, kind, frame, source.view, parent, root)
+        sharers[frame] = sharers.get(frame, 0) + 1
         self.plain.add(block)
 
     def own(self, start: int, count: int) -> None:
