@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from xnfs.disk.blocktype import BlockType
-from xnfs.disk.device import BlockDevice
+from xnfs.disk.device import BlockDevice, Foresight
 from xnfs.disk.layout import Seed, check_stamp_untrusted
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import BLOCK
@@ -107,8 +107,12 @@ class PageIO:
         for block in range(start, start + count):
             registry.pages[block].valid = True
 
-    def prefetch(self, start: int, count: int) -> None:
+    def prefetch(self, start: int, count: int, *, wait: bool) -> None:
         """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""
+        if not wait:
+            if isinstance(self._device, Foresight):
+                self._device.will_need(start, count)
+            return
         scratch = bytearray(count * BLOCK)
         self._device.read(start, [memoryview(scratch)])
 
@@ -140,6 +144,7 @@ class PageIO:
         first, end = start + offset // BLOCK, start + -(-(offset + size) // BLOCK)
         self._check_write(first, end, offset % BLOCK, offset + size - (end - 1 - start) * BLOCK)
         registry = self._registry
+        registry.own(first, end - first)
         at = -(offset % BLOCK)
         whole = range(first + (at < 0), end - ((offset + size) % BLOCK != 0))
         if registry.blank:
@@ -169,7 +174,9 @@ class PageIO:
     # -- dropping
 
     def evict(self, blocks: Iterable[int], busy: Callable[[int], bool]) -> int:
-        """Drop the pages among these that can be dropped without loss. Returns how many."""
+        """Drop the pages among these that can be dropped without loss. Returns how many frames
+        came free.
+        """
         registry, held = self._registry, self._ledger.held
         gone = [
             block
@@ -182,8 +189,7 @@ class PageIO:
             and not registry.is_dirty(block)
             and not (isinstance(page, MetaPage) and (page.pending or page.fresh))
         ]
-        registry.drop(gone)
-        return len(gone)
+        return registry.drop(gone)
 
 
 def _filled(page: Page | None) -> bool:
