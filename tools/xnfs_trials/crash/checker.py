@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import stat
 import struct
-from collections.abc import Mapping
 
 from xnfs_trials.crash.rawdisk import RawDisk
 from xnfs_trials.crash.rawwalk import (
@@ -206,9 +205,9 @@ class Checker(Walk):
             elif seen > max(1, self.disk.refs(bno)):
                 self.disk.find("R5", bno, f"{seen} pointers, counted {self.disk.refs(bno)}")
 
-    def report(self, redone: list[int]) -> Report:
+    def report(self) -> Report:
         """The result of `run`."""
-        return Report(self.disk, self.inodes, self.root, redone, self.owners)
+        return Report(self.disk, self.inodes, self.root, self.owners)
 
 
 _FORMATS = {
@@ -228,12 +227,8 @@ def name_hash(key: int, name: bytes) -> int:
     return int.from_bytes(digest, "little")
 
 
-def check(
-    image: Mapping[int, bytes], blocks: int, canary: bytes | None = None
-) -> tuple[Report, Mapping[int, bytes]]:
-    """Recover a copy of the image, walk it, and return the report with the recovered blocks."""
-    disk = RawDisk(image, blocks)
-    redone = disk.recover()
+def check(disk: RawDisk, canary: bytes | None = None) -> Report:
+    """Walk a recovered disk."""
     checker = Checker(disk, canary)
     checker.run()
-    return checker.report(redone), disk.image
+    return checker.report()
