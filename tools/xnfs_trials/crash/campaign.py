@@ -34,8 +34,10 @@ from xnfs_trials.crash.trial import PosixTrial
 SLICE_SECONDS: Final = 0.5
 MAX_SLICE: Final = 512
 #: States of a workload, and of one recovery, unless all are asked for. Few short ones have more.
-STATES: Final = 500
+STATES: Final = 1000
 AGAIN: Final = 32
+#: Of metadata in which at most so many sectors change, all subsets of its sectors are made.
+FEW: Final = 3
 #: Workloads of more operations leave trees that take long to read; fewer of their states are made.
 LONG: Final = 20
 FEWER: Final = 100
@@ -62,7 +64,7 @@ class Job:
         if self.full:
             return replace(FULL, states=self.states)
         states = self.states or (STATES if length <= LONG else FEWER)
-        return replace(QUICK, depth=2, states=states, again=AGAIN)
+        return replace(QUICK, depth=2, states=states, again=AGAIN, few=FEW)
 
     def name(self) -> dict[str, object]:
         """What the results depend on."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import struct
+from collections.abc import Mapping
 
 from xnfs_trials.crash.rawdisk import RawDisk
 from xnfs_trials.crash.rawwalk import (
@@ -227,8 +228,17 @@ def name_hash(key: int, name: bytes) -> int:
     return int.from_bytes(digest, "little")
 
 
-def check(disk: RawDisk, canary: bytes | None = None) -> Report:
-    """Walk a recovered disk."""
+def check_recovered(disk: RawDisk, canary: bytes | None = None) -> Report:
+    """Walk a disk that was recovered."""
     checker = Checker(disk, canary)
     checker.run()
     return checker.report()
+
+
+def check(
+    image: Mapping[int, bytes], blocks: int, canary: bytes | None = None
+) -> tuple[Report, Mapping[int, bytes]]:
+    """Recover a copy of the image, walk it, and return the report with the recovered blocks."""
+    disk = RawDisk(image, blocks)
+    disk.recover()
+    return check_recovered(disk, canary), disk.image

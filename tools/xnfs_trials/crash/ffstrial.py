@@ -15,7 +15,7 @@ from libfs.posix.interface import Ino, User
 from xnfs import Caller, FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.fsck import check_image
 from xnfs.disk.recording import RecordingDevice
-from xnfs_trials.crash.checker import check
+from xnfs_trials.crash.checker import check_recovered
 from xnfs_trials.crash.explore import contents, recorded
 from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.mounting import CANARY, fill_canary, mount_checks
@@ -97,7 +97,7 @@ class FfsTrial:
         return self.work.log
 
     def inspect(self, disk: RawDisk) -> tuple[list[str], object]:
-        report = check(disk, CANARY)
+        report = check_recovered(disk, CANARY)
         return [f"{f.rule} block {f.block}: {f.text}" for f in report.findings], report
 
     def promise(self, shown: object, cut: Cut) -> list[str]:
@@ -171,7 +171,7 @@ def _use_up(disk: MemoryDevice, xn: Xn, fs: Ffs, report: Report) -> list[str]:
     result = check_image(disk, repair=False, report=lambda f: out.append(f"emptied, fsck: {f}"))
     raw = RawDisk(disk._contents, disk.blocks)
     raw.recover()
-    left = check(raw)
+    left = check_recovered(raw)
     out += [f"emptied: {f.rule} block {f.block}: {f.text}" for f in left.findings]
     used = sum(raw.in_use(b) for b in range(raw.super.data_start, disk.blocks - 1))
     if result.leaked or left.leaks or used > 2 + _tables_left(left):

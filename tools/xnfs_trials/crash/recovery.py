@@ -66,7 +66,7 @@ class Recovery:
 
     events: tuple[Event, ...]
     wrong: tuple[str, ...]
-    redone: Mapping[int, bytes]
+    redone: dict[int, bytes]
     reads: tuple[int, ...] | None
 
     def over(self, image: Mapping[int, bytes]) -> View:
