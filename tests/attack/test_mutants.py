@@ -30,8 +30,7 @@ def _made_before() -> Iterator[None]:
     Search(free=2)
     singles([])
     yield
-    for proof in (blocktype._layout, blocktype._verified, blocktype._verified_owns):
-        proof.cache_clear()
+    blocktype._proof.cache_clear()
 
 
 def by_cases() -> str:

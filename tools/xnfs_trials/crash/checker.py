@@ -207,9 +207,9 @@ class Checker(Walk):
             elif seen > max(1, self.disk.refs(bno)):
                 self.disk.find("R5", bno, f"{seen} pointers, counted {self.disk.refs(bno)}")
 
-    def report(self, redone: list[int]) -> Report:
+    def report(self) -> Report:
         """The result of `run`."""
-        return Report(self.disk, self.inodes, self.root, redone, self.owners)
+        return Report(self.disk, self.inodes, self.root, self.owners)
 
 
 _FORMATS = {
@@ -229,12 +229,17 @@ def name_hash(key: int, name: bytes) -> int:
     return int.from_bytes(digest, "little")
 
 
+def check_recovered(disk: RawDisk, canary: bytes | None = None) -> Report:
+    """Walk a disk that was recovered."""
+    checker = Checker(disk, canary)
+    checker.run()
+    return checker.report()
+
+
 def check(
     image: Mapping[int, bytes], blocks: int, canary: bytes | None = None
 ) -> tuple[Report, Mapping[int, bytes]]:
     """Recover a copy of the image, walk it, and return the report with the recovered blocks."""
     disk = RawDisk(image, blocks)
-    redone = disk.recover()
-    checker = Checker(disk, canary)
-    checker.run()
-    return checker.report(redone), disk.image
+    disk.recover()
+    return check_recovered(disk, canary), disk.image

@@ -71,7 +71,6 @@ class Report:
     disk: RawDisk
     inodes: dict[int, Inode]
     root: int
-    redone: list[int]
     owners: dict[int, int]
 
     @property
