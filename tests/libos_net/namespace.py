@@ -54,9 +54,8 @@ class Namespace:
 
     def __exit__(self, *_error: object) -> None:
         self.tap.close()
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-        self._child.wait(30)
+        with self._child:  # closes its input, which ends it
+            pass
 
     def command(self, *words: str) -> list[str]:
         """The command that runs `words` inside."""

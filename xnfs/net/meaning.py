@@ -364,6 +364,7 @@ class _Runner:
             equal = _with(equal, bit, wanted)
             if equal is None:
                 return
+        assert equal is not None  # at least one bit was unknown
         yield equal, 0
 
 

@@ -8,8 +8,8 @@ it may send), and a ring (where its packets wait). Both are programs of the sand
 and what they mean is decided exactly (`meaning`). So the kernel knows, when an endpoint is bound,
 whether it takes packets from another, or speaks for another, and refuses unless the other has
 granted that: the other endpoint and a capability with the right ALLOC for it, shown in `grants`.
-Where an overlap was granted the later endpoint has the packets. The published exokernels left open what
-happens when an application claims packets that aren't its own; this closes it.
+Where an overlap was granted the later endpoint has the packets. The published exokernels left open
+what happens when an application claims packets that aren't its own; this closes it.
 
 Relies on: one caller at a time; the interfaces. Guarantees: an endpoint gets the packets of its
 filter and no others; it sends what its template accepts and nothing else; no call and no packet

@@ -7,8 +7,8 @@ The first page holds the numbers, the other pages the slots:
     16  u64 dropped      packets that found the ring full, or did not fit; by the kernel
     24  u32 slots, u32 bytes of a slot
 
-A slot: u64 time of arrival in nanoseconds, u32 length, u32 zero, the packet. Packet number k lies in
-slot k mod slots. Little-endian.
+A slot: u64 time of arrival in nanoseconds, u32 length, u32 zero, the packet. Packet number k lies
+in slot k mod slots. Little-endian.
 
 The kernel believes nothing that it reads here: its own count is what it goes by, and a `consumed`
 that can't be makes the ring look full. So an application can lose its own packets, nothing more.

@@ -14,8 +14,18 @@ import heapq
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from xnfs.net.interface import DEFAULT_MTU, SECOND, Clock, Interface, fits
+from xnfs.net.interface import (
+    DEFAULT_MTU,
+    ETHERNET_HEADER,
+    SECOND,
+    Clock,
+    Interface,
+    fits,
+)
+
+_IPV4: Final = b"\x08\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,9 @@ class Conditions:
     queue: int = 1000  # frames on the way, at most; one more is dropped
     loss: float = 0.0
     duplication: float = 0.0
-    corruption: float = 0.0  # one bit is turned
+    #: One bit behind the Ethernet header is turned, as in a router's memory. Other frames than
+    #: IPv4 are spared: ARP has no checksum, since what is damaged on an Ethernet does not arrive.
+    corruption: float = 0.0
     reordering: float = 0.0  # the frame is held back by `late`
     late: int = 1_000_000
 
@@ -84,9 +96,9 @@ class Direction:
         if chance() < how.loss:
             tally.lost += 1
             return True
-        if chance() < how.corruption:
+        if chance() < how.corruption and frame[12:14] == _IPV4 and len(frame) > ETHERNET_HEADER:
             tally.corrupted += 1
-            frame = _turn_bit(frame, self._rng.randrange(len(frame) * 8))
+            frame = _turn_bit(frame, self._rng.randrange(ETHERNET_HEADER * 8, len(frame) * 8))
         arrival = self._sender_free + how.latency
         if how.jitter:
             arrival += self._rng.randrange(how.jitter + 1)

@@ -376,6 +376,8 @@ class Connection:
             flags = ACK | (FIN if fin else 0) | (PSH if stop == sender.queue.end else 0)
             segment = self._segment(flags, seq)
             segment.data = sender.queue.slice(seq, stop)
+            # Options count against what a packet takes (RFC 6691): 4 bytes, and 8 for each block.
+            segment.sacks = segment.sacks[: max(0, sender.mss - (stop - seq) - 4) // 8]
             yield segment
 
     def _syn(self) -> Segment:
