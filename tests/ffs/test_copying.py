@@ -15,12 +15,11 @@ from libfs.ffs import bulk, fill
 from libfs.ffs import format as f
 from libfs.ffs.bulk import plan
 from libfs.ffs.inode import Vnode
-from libfs.posix import Ino
+from libfs.posix import Ino, Posix
 from libfs.posix.copying import How
 from libfs.posix.memory import MemoryFs
-from libfs.posix import Posix
 from tests.conformance.support import content, errno_of, names_in, refuses
-from tests.ffs.copying_kit import A, R, Lab, fill_with_everything
+from tests.ffs.copying_kit import A, Lab, R, fill_with_everything
 from tests.ffs.support import ALICE, BOB, ROOT
 from xnfs import MemoryDevice
 from xnfs.disk.recording import RecordingDevice
@@ -106,7 +105,8 @@ def test_copy_and_source_part_when_written() -> None:
     want[0][5000:5006] = b"source"
     want[1][90_000:90_006], want[1][99_998:] = b"target", b"end"
     for _turn in range(2):
-        assert (content(lab.posix, lab.at("a")), content(lab.posix, lab.at("b"))) == want
+        assert content(lab.posix, lab.at("a")) == bytes(want[0])
+        assert content(lab.posix, lab.at("b")) == bytes(want[1])
         lab.remount()
 
 
@@ -293,7 +293,11 @@ def test_copy_given_up_leaves_nothing() -> None:
         pass
 
     total = itertools.count()
-    lab.copy("src", "all", R, ROOT, lambda: next(total) and None)
+
+    def counting() -> None:
+        next(total)
+
+    lab.copy("src", "all", R, ROOT, counting)
     many = next(total)
     assert many > 10
     lab = Lab()
