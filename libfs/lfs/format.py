@@ -88,9 +88,10 @@ SUPER: Final = struct.Struct(
 SLOTS: Final = 168  # of a summary and of a block of the segment table
 #: Blocks of a segment, its summary among them: as many as that can describe, or less in small
 #: images. All of them divide the 4032 blocks of a sector of the free map.
-SEGMENT_SIZES: Final = (168, 84, 42)
-#: An image has at least so many segments.
-MIN_SEGMENTS: Final = 64
+SEGMENT_SIZES: Final = (168, 84, 42, 21, 12)
+#: An image has so many segments, or the smallest ones, and not less than so many of these.
+GOOD_SEGMENTS: Final = 64
+MIN_SEGMENTS: Final = 12
 
 ENTRIES_AT: Final = 64
 ENTRY_SIZE: Final = 24

@@ -421,7 +421,7 @@ class Lfs:
             for segment, usage in vol.segments.usage.items()
             if segment != vol.log.segment
         )
-        free = max(vol.room() + dead - vol.pending, 0)
+        free = max(vol.xn.free_blocks() + vol.log.rest + dead - vol.pending, 0)
         available = max(free - vol.reserve, 0)
         return StatFs(hi - lo, free, available, vol.next_ino + free, free)
 

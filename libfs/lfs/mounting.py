@@ -26,16 +26,17 @@ def make(
     """
     who = Caller(cap)
     lo, hi = xn.data_area
-    sizes = [size for size in f.SEGMENT_SIZES if (hi - lo) // size >= f.MIN_SEGMENTS]
-    if not sizes:
-        least = f.SEGMENT_SIZES[-1] * f.MIN_SEGMENTS
+    sizes = f.SEGMENT_SIZES
+    size = next((s for s in sizes if (hi - lo) // s >= f.GOOD_SEGMENTS), sizes[-1])
+    if (hi - lo) // size < f.MIN_SEGMENTS:
+        least = size * f.MIN_SEGMENTS
         raise NoSpace(f"LFS needs an image with {least} blocks of data or more")
     for spec in t.TYPES:
         xn.install_type(who, spec)
     number = xn.type_number(t.SUPER)
     assert number is not None  # just installed
     info = xn.install_root(who, name, number)
-    _make_super(xn, info, sizes[0], uuid or uuids.uuid4().bytes)
+    _make_super(xn, info, size, uuid or uuids.uuid4().bytes)
     vol = _volume(xn, info, readonly=False)
     new = New(stat.S_IFDIR | mode, uid, gid)
     root = Namespace(vol).new(new, f.ROOT_INO)
