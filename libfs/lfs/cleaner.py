@@ -19,11 +19,14 @@ from libfs.lfs.checkpoint import make_durable
 from libfs.lfs.flushing import flush, flush_size
 from libfs.lfs.inode import Vnode, records_untrusted
 from libfs.lfs.segments import Slot
+from libfs.lfs.snapshots import holds
 from libfs.posix.interface import FsError
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
 
+#: What to clean first; the first is the default.
+POLICIES: Final = ("cost-benefit", "greedy")
 #: Live blocks that are moved before they are flushed.
 MOVE: Final = 512
 #: What moving one block may make a flush write: the block, the map, the inode.
@@ -40,11 +43,12 @@ TURNS: Final = 32
 class Cleaner:
     """Of one mount. `policy`: "greedy" or "cost-benefit"."""
 
-    def __init__(self, vol: Volume, policy: str = "cost-benefit") -> None:
+    def __init__(self, vol: Volume, policy: str = POLICIES[0]) -> None:
         self._vol = vol
         self.policy = policy
         #: segments without a live block -> the newest checkpoint begun before that was so
         self.clean: dict[int, int] = {}
+        self.pinned: set[int] = set()  # segments with blocks of snapshots
         self.moved = 0  # blocks, for whoever wants to know the cost
         self.cleaned = 0  # segments
         self._busy = False
@@ -56,10 +60,11 @@ class Cleaner:
         vol = self._vol
         size = vol.segments.size * f.BLOCK
         now = vol.now()
+        taken = self.clean.keys() | self.pinned
         scored = []
         for segment, usage in vol.segments.usage.items():
             u = usage.live / size
-            if segment == vol.log.segment or segment in self.clean or u > FULL:
+            if segment == vol.log.segment or segment in taken or u > FULL:
                 continue
             age = max(now - usage.youngest, 1)
             score = 1 - u if policy == "greedy" else (1 - u) * age / (1 + u)
@@ -80,6 +85,8 @@ class Cleaner:
             live = -(-vol.segments.usage[segment].live // f.BLOCK)
             if live and flush_size(vol, checkpoint=True) + live * AMPLIFIED > room:
                 continue
+            if self._pinned(segment):
+                continue
             live = self._scan(segment)
             won += size - live
             moving += live
@@ -90,6 +97,30 @@ class Cleaner:
         self.moved += moving
         self.cleaned += len(done)
         return won
+
+    def _pinned(self, segment: int) -> bool:
+        """Whether a snapshot has a block of the segment: then none of them is moved, for nothing
+        could be won."""
+        vol = self._vol
+        snapshots = vol.snapshots.all
+        if segment in self.pinned:
+            return True
+        if not snapshots:
+            return False
+        newest = max(snapshot.flush for snapshot in snapshots)
+        trees = [vol.snapshots.tree(snapshot) for snapshot in snapshots]
+        kept = {snapshot.address & f.AT_MASK for snapshot in snapshots}
+        summary = vol.segments.summary(segment)
+        for index, kind, count, ino, at, flushed in vol.segments.slots_untrusted(segment)[1]:
+            for i in range(count):
+                block = summary + 1 + index + i
+                if block in kept or (
+                    flushed <= newest
+                    and any(holds(vol, tree, kind, ino, at + i, block) for tree in trees)
+                ):
+                    self.pinned.add(segment)
+                    return True
+        return False
 
     def _scan(self, segment: int) -> int:
         """Count what is live in a segment as changed; how many blocks that is."""

@@ -333,6 +333,21 @@ SNAPSHOT: Final = struct.Struct(
     "I"  # 92 next inode
     "I"  # 96 depth of the inode map
     "I"  # 100 number of its addresses
+    "Q"  # 104 flush: the newest one that it has
+)
+SNAPSHOT_LAYOUT: Final = Layout(
+    "crc" / Int32ul,  # 0
+    "kind" / Int32ul,  # 4
+    "flush" / Int64ul,  # 8
+    "name" / Bytes(64),  # 16
+    "time" / Int64sl,  # 80
+    "epoch" / Int32ul,  # 88
+    "next_ino" / Int32ul,  # 92
+    "depth" / Int32ul,  # 96
+    "tops" / Int32ul,  # 100
+    "last" / Int64ul,  # 104
+    "unused" / Padding(16),  # 112
+    "map" / Array(TOPS, Int64ul),  # 128
 )
 SNAPSHOT_TOPS: Final = 128
 

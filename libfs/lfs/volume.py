@@ -28,6 +28,7 @@ from xnfs import Caller, CorruptionError, NoFrames, NotCached, Refused, Xn
 if TYPE_CHECKING:
     from libfs.lfs.checkpoint import Checkpoint
     from libfs.lfs.cleaner import Cleaner
+    from libfs.lfs.snapshots import Snapshots
 
 #: Inodes kept in memory.
 VNODES: Final = 20_000
@@ -69,6 +70,7 @@ class Volume:
         self.pending = 0  # blocks that the next flush may write, at most
         self.checkpoint: Checkpoint
         self.cleaner: Cleaner
+        self.snapshots: Snapshots
 
     def _number(self, name: str) -> int:
         number = self.xn.type_number(name)
