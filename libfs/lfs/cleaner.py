@@ -16,71 +16,111 @@ from typing import TYPE_CHECKING, Final
 
 from libfs.lfs import format as f
 from libfs.lfs.checkpoint import make_durable
-from libfs.lfs.flushing import flush
+from libfs.lfs.flushing import flush, flush_size
 from libfs.lfs.inode import Vnode, records_untrusted
 from libfs.lfs.segments import Slot
+from libfs.lfs.snapshots import holds
 from libfs.posix.interface import FsError
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
 
+#: What to clean first; the first is the default.
+POLICIES: Final = ("cost-benefit", "greedy")
 #: Live blocks that are moved before they are flushed.
 MOVE: Final = 512
+#: What moving one block may make a flush write: the block, the map, the inode.
+AMPLIFIED: Final = 3
+#: Room that cleaning leaves, blocks: a checkpoint's.
+MARGIN: Final = 4
+#: Fuller segments are not worth it.
+FULL: Final = 0.97
+#: Segments that are cleaned beyond what is wanted at once.
+AHEAD: Final = 4
+TURNS: Final = 32
 
 
 class Cleaner:
     """Of one mount. `policy`: "greedy" or "cost-benefit"."""
 
-    def __init__(self, vol: Volume, policy: str = "cost-benefit") -> None:
+    def __init__(self, vol: Volume, policy: str = POLICIES[0]) -> None:
         self._vol = vol
         self.policy = policy
         #: segments without a live block -> the newest checkpoint begun before that was so
         self.clean: dict[int, int] = {}
+        self.pinned: set[int] = set()  # segments with blocks of snapshots
         self.moved = 0  # blocks, for whoever wants to know the cost
         self.cleaned = 0  # segments
         self._busy = False
 
     # -- which
 
-    def candidates(self) -> list[int]:
+    def candidates(self, policy: str) -> list[int]:
         """Segments worth cleaning, best first."""
         vol = self._vol
         size = vol.segments.size * f.BLOCK
         now = vol.now()
+        taken = self.clean.keys() | self.pinned
         scored = []
         for segment, usage in vol.segments.usage.items():
-            if segment == vol.log.segment or segment in self.clean:
-                continue
-            u = min(usage.live / size, 1.0)
-            if u > 0.97:
+            u = usage.live / size
+            if segment == vol.log.segment or segment in taken or u > FULL:
                 continue
             age = max(now - usage.youngest, 1)
-            score = 1 - u if self.policy == "greedy" else (1 - u) * age / (1 + u)
+            score = 1 - u if policy == "greedy" else (1 - u) * age / (1 + u)
             scored.append((score, segment))
         return [segment for _score, segment in sorted(scored, reverse=True)]
 
     # -- cleaning
 
-    def clean_some(self, blocks: int) -> int:
-        """Clean segments until they have so many dead blocks; how many they have."""
+    def clean_some(self, blocks: int, policy: str | None = None) -> int:
+        """Clean segments until so many of their blocks are dead, or there is no room to move more;
+        how many are. Nothing is free yet."""
         vol, size = self._vol, self._vol.segments.size
-        won, moving = 0, 0
-        done = []
-        for segment in self.candidates():
-            if won >= blocks:
+        won, moving, done = 0, 0, []
+        room = vol.room(MOVE * AMPLIFIED) - MARGIN
+        for segment in self.candidates(policy or self.policy):
+            if won >= blocks or moving >= MOVE:
                 break
+            live = -(-vol.segments.usage[segment].live // f.BLOCK)
+            if live and flush_size(vol, checkpoint=True) + live * AMPLIFIED > room:
+                continue
+            if self._pinned(segment):
+                continue
             live = self._scan(segment)
             won += size - live
             moving += live
             done.append(segment)
-            if moving >= min(MOVE, max(vol.room() - size, size // 2)):
-                break
-        flush(vol)
+        flush(vol, by_age=True)
         for segment in done:
             self.clean[segment] = vol.checkpoint.number
         self.moved += moving
         self.cleaned += len(done)
         return won
+
+    def _pinned(self, segment: int) -> bool:
+        """Whether a snapshot has a block of the segment: then none of them is moved, for nothing
+        could be won."""
+        vol = self._vol
+        snapshots = vol.snapshots.all
+        if segment in self.pinned:
+            return True
+        if not snapshots:
+            return False
+        newest = max(snapshot.flush for snapshot in snapshots)
+        trees = [vol.snapshots.tree(snapshot) for snapshot in snapshots]
+        kept = {snapshot.address & f.AT_MASK for snapshot in snapshots}
+        summary = vol.segments.summary(segment)
+        for index, kind, count, ino, at, flushed in vol.segments.slots_untrusted(segment)[1]:
+            for i in range(count):
+                block = summary + 1 + index + i
+                if block in kept or (
+                    flushed <= newest
+                    and any(holds(vol, tree, kind, ino, at + i, block) for tree in trees)
+                ):
+                    self.pinned.add(segment)
+                    return True
+        return False
 
     def _scan(self, segment: int) -> int:
         """Count what is live in a segment as changed; how many blocks that is."""
@@ -190,28 +230,38 @@ class Cleaner:
         vol.log.anchors[table] = vol.log.flush
         vol.log.anchors.pop(summary, None)
         del segments.usage[segment]
+        segments.went()
         segments.forget(summary)
 
     def make_room(self, blocks: int) -> None:
-        """There is too little room: clean, and make checkpoints until what was cleaned is free, or
-        nothing more can be won."""
+        """There is room for less than so many blocks: clean until there is, or nothing is won."""
         vol = self._vol
         if self._busy:
             return
         self._busy = True
         try:
             flush(vol)
-            for _turn in range(64):
-                if vol.room() >= blocks:
+            policy = self.policy
+            goal = blocks + AHEAD * vol.segments.size
+            for _turn in range(TURNS):
+                had = vol.room(goal)
+                if had >= blocks:
                     return
-                won = self.clean_some(blocks - vol.room())
-                if not won and not self.clean:
-                    return
-                for _region in range(2):
-                    make_durable(vol, checkpoint=True)
-                make_durable(vol)
+                self.clean_some(goal - had, policy)
+                self.settle()
+                if vol.room(goal) <= had:
+                    if policy == "greedy":
+                        return
+                    policy = "greedy"  # whatever is won soonest
         finally:
             self._busy = False
+
+    def settle(self) -> None:
+        """Make checkpoints until neither region needs what was cleaned, and free that."""
+        if self.clean:
+            for _region in range(2):
+                make_durable(self._vol, checkpoint=True)
+            make_durable(self._vol)
 
 
 def _is(address: int, block: int) -> bool:

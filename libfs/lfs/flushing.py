@@ -19,26 +19,49 @@ if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
 
 
-def flush(vol: Volume, *, checkpoint: bool = False) -> bool:
-    """Write what is dirty; whether there was anything. Raises FsError, XnError: then writes
+def flush_size(vol: Volume, *, checkpoint: bool = False) -> int:
+    """How many blocks a flush would write, at most."""
+    blocks, records = 0, 0
+    for v in vol.dirty.values():
+        blocks += len(v.data)
+        if v.nlink:
+            leaves = [number for number, leaf in v.leaves.items() if leaf.dirty and not v.inline]
+            blocks += len(leaves) + v.xattrs_dirty + v.tree.would_write([*v.data, *leaves])
+            content = v.leaves[0].size if v.is_dir and v.inline else len(v.content)
+            records += f.RECORD.size + f.XATTR_INLINE + (content or f.TOPS * 8)
+    # Two blocks that follow each other have more than one block of records.
+    blocks += 2 * (records // (f.BLOCK - f.RECORDS_AT)) + 1 + len(vol.dirty) // f.MAX_RECORDS
+    blocks += -(-len(vol.gone) // f.GONE_MAX)
+    if checkpoint:
+        blocks += vol.imap.would_write(vol.dirty)
+    return blocks
+
+
+def flush(vol: Volume, *, checkpoint: bool = False, by_age: bool = False) -> bool:
+    """Write what is dirty; whether there was anything. `by_age`: old files first, so that what is
+    seldom written comes to lie together. Raises FsError, XnError: then writes
     stop."""
     if not (vol.dirty or vol.gone or checkpoint):
         return False
     try:
-        _flush(vol, checkpoint)
+        _flush(vol, checkpoint, by_age)
     except BaseException:
         vol.readonly = True  # part of it has an address and part has not
         raise
     return True
 
 
-def _flush(vol: Volume, checkpoint: bool) -> None:
+def _flush(vol: Volume, checkpoint: bool, by_age: bool) -> None:
     log = vol.log
     log.begin()
     vnodes = [vol.dirty[ino] for ino in sorted(vol.dirty)]
+    if by_age:
+        vnodes.sort(key=lambda v: v.mtime)
     for v in vnodes:
+        vol.time = v.mtime
         _data(vol, v)
     named = [v for v in vnodes if v.nlink]
+    vol.time = vol.now()
     for v in named:
         _attributes(vol, v)
         if v.is_dir and not v.inline:

@@ -88,9 +88,10 @@ SUPER: Final = struct.Struct(
 SLOTS: Final = 168  # of a summary and of a block of the segment table
 #: Blocks of a segment, its summary among them: as many as that can describe, or less in small
 #: images. All of them divide the 4032 blocks of a sector of the free map.
-SEGMENT_SIZES: Final = (168, 84, 42)
-#: An image has at least so many segments.
-MIN_SEGMENTS: Final = 64
+SEGMENT_SIZES: Final = (168, 84, 42, 21, 12)
+#: An image has so many segments, or the smallest ones, and not less than so many of these.
+GOOD_SEGMENTS: Final = 64
+MIN_SEGMENTS: Final = 12
 
 ENTRIES_AT: Final = 64
 ENTRY_SIZE: Final = 24
@@ -332,6 +333,21 @@ SNAPSHOT: Final = struct.Struct(
     "I"  # 92 next inode
     "I"  # 96 depth of the inode map
     "I"  # 100 number of its addresses
+    "Q"  # 104 flush: the newest one that it has
+)
+SNAPSHOT_LAYOUT: Final = Layout(
+    "crc" / Int32ul,  # 0
+    "kind" / Int32ul,  # 4
+    "flush" / Int64ul,  # 8
+    "name" / Bytes(64),  # 16
+    "time" / Int64sl,  # 80
+    "epoch" / Int32ul,  # 88
+    "next_ino" / Int32ul,  # 92
+    "depth" / Int32ul,  # 96
+    "tops" / Int32ul,  # 100
+    "last" / Int64ul,  # 104
+    "unused" / Padding(16),  # 112
+    "map" / Array(TOPS, Int64ul),  # 128
 )
 SNAPSHOT_TOPS: Final = 128
 

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar, cast
 from libfs.common import attributes as xa
 from libfs.lfs import format as f
 from libfs.lfs.checkpoint import Sync, make_durable
+from libfs.lfs.cleaner import POLICIES
 from libfs.lfs.data import MAX_SIZE, FileData
 from libfs.lfs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
 from libfs.lfs.mounting import make, take_up
@@ -114,9 +115,22 @@ class Lfs:
         make(xn, cap, name, uid=uid, gid=gid, mode=mode, uuid=uuid)
 
     @staticmethod
-    def mount(xn: Xn, cap: bytes, name: str, *, readonly: bool = False) -> Lfs:
-        """Mount the root `name`. Raises XnError: no such root, CorruptionError."""
-        return Lfs(take_up(xn, cap, name, readonly=readonly))
+    def mount(
+        xn: Xn,
+        cap: bytes,
+        name: str,
+        *,
+        readonly: bool = False,
+        snapshot: str | None = None,
+        cleaner: str = POLICIES[0],
+    ) -> Lfs:
+        """Mount the root `name`, or a snapshot of it, read-only. `cleaner`: one of POLICIES.
+
+        Raises XnError: no such root, CorruptionError; FsError: ENOENT, no such snapshot.
+        """
+        vol = take_up(xn, cap, name, readonly=readonly, snapshot=snapshot)
+        vol.cleaner.policy = cleaner
+        return Lfs(vol)
 
     # -- errors
 
@@ -421,7 +435,7 @@ class Lfs:
             for segment, usage in vol.segments.usage.items()
             if segment != vol.log.segment
         )
-        free = max(vol.room() + dead - vol.pending, 0)
+        free = max(vol.xn.free_blocks() + vol.log.rest + dead - vol.pending, 0)
         available = max(free - vol.reserve, 0)
         return StatFs(hi - lo, free, available, vol.next_ino + free, free)
 

@@ -119,7 +119,7 @@ class Log:
         if self.next < self.end:
             self.push()
             return
-        found = self._vol.segments.find(self.segment)
+        found = self._vol.segments.find()
         if found is None:
             raise FsError(errno.ENOSPC)
         if self._blocks:
@@ -141,7 +141,7 @@ class Log:
         pointer = f.POINTER.pack(f.pointer(f.P_SUMMARY, start))
         table, at = segments.entry(segment)
         diffs = self._inits if table in self._inits else self._edits
-        diffs.setdefault(table, []).append((at, pointer + f.USAGE.pack(0, vol.now())))
+        diffs.setdefault(table, []).append((at, pointer + f.USAGE.pack(0, 0)))
         rest = f.pointer(f.P_UNWRITTEN, start + 1, count - 1)
         self._inits[start] = [
             (f.SUMMARY_AT, f.SUMMARY_HEAD.pack(self.serial + 1, segment, 0, 0)),

@@ -11,6 +11,7 @@ from libfs.lfs.checkpoint import Checkpoint, Region, make_durable
 from libfs.lfs.cleaner import Cleaner
 from libfs.lfs.namespace import Namespace
 from libfs.lfs.rollforward import roll_forward
+from libfs.lfs.snapshots import Snapshots
 from libfs.lfs.tree import Tree
 from libfs.lfs.volume import Volume
 from libfs.posix.interface import New
@@ -26,16 +27,17 @@ def make(
     """
     who = Caller(cap)
     lo, hi = xn.data_area
-    sizes = [size for size in f.SEGMENT_SIZES if (hi - lo) // size >= f.MIN_SEGMENTS]
-    if not sizes:
-        least = f.SEGMENT_SIZES[-1] * f.MIN_SEGMENTS
+    sizes = f.SEGMENT_SIZES
+    size = next((s for s in sizes if (hi - lo) // s >= f.GOOD_SEGMENTS), sizes[-1])
+    if (hi - lo) // size < f.MIN_SEGMENTS:
+        least = size * f.MIN_SEGMENTS
         raise NoSpace(f"LFS needs an image with {least} blocks of data or more")
     for spec in t.TYPES:
         xn.install_type(who, spec)
     number = xn.type_number(t.SUPER)
     assert number is not None  # just installed
     info = xn.install_root(who, name, number)
-    _make_super(xn, info, sizes[0], uuid or uuids.uuid4().bytes)
+    _make_super(xn, info, size, uuid or uuids.uuid4().bytes)
     vol = _volume(xn, info, readonly=False)
     new = New(stat.S_IFDIR | mode, uid, gid)
     root = Namespace(vol).new(new, f.ROOT_INO)
@@ -70,12 +72,16 @@ def _volume(xn: Xn, info: RootInfo, *, readonly: bool) -> Volume:
         regions.append(pointer & f.BLOCK_MASK)
     vol.checkpoint = Checkpoint(vol, (regions[0], regions[1]))
     vol.cleaner = Cleaner(vol)
+    vol.snapshots = Snapshots(vol)
     return vol
 
 
-def take_up(xn: Xn, cap: bytes, name: str, *, readonly: bool) -> Volume:
-    """The root `name`, as it was when it was last made durable. Raises XnError: no such root,
-    CorruptionError."""
+def take_up(
+    xn: Xn, cap: bytes, name: str, *, readonly: bool, snapshot: str | None = None
+) -> Volume:
+    """The root `name`, as it was when it was last made durable, or a snapshot of it, which can't be
+    written. Raises XnError: no such root, CorruptionError; FsError: ENOENT, no such snapshot."""
+    readonly = readonly or snapshot is not None
     info = xn.mount_root(Caller(cap), name)
     vol = _volume(xn, info, readonly=readonly or xn.readonly)
     raw = xn.read(vol.who, vol.super, 0, f.BLOCK)
@@ -83,6 +89,10 @@ def take_up(xn: Xn, cap: bytes, name: str, *, readonly: bool) -> Volume:
     regions = vol.checkpoint.load()
     _take_region(vol, regions)
     vol.recovered = roll_forward(vol, regions[0])
+    vol.snapshots.load()
+    if snapshot is not None:
+        vol.imap = vol.snapshots.tree(vol.snapshots.find(snapshot))
+        vol.vnodes.clear()
     if not vol.directory(f.ROOT_INO).nlink:
         raise CorruptionError(vol.super, "root directory", "none", "one")
     return vol

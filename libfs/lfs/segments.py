@@ -21,7 +21,7 @@ from xnfs import CorruptionError
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
 
-#: Segments that begin with too few free blocks are not worth a summary.
+#: Shorter runs of free blocks are not worth a summary.
 MIN_RUN: Final = 8
 
 
@@ -50,6 +50,12 @@ class Segments:
         #: blocks of the table, by number; and usage that differs from them
         self.tables: dict[int, int] = {}
         self.changed: set[int] = set()
+        #: runs for segments to come; how many blocks they can take; where the search goes on
+        self._free: list[tuple[int, int]] = []
+        self._room = 0
+        self._at = -1
+        self._looked = 0  # segments since the search began anew
+        self._free_then = -1  # blocks, when it did
         #: summary -> for each block after it the slot that owns it, + 1
         self._owners: dict[int, bytes] = {}
 
@@ -80,12 +86,13 @@ class Segments:
 
     # -- usage
 
-    def count(self, block: int, size: int) -> None:
-        """So many bytes of a block became live (or died, if negative)."""
+    def count(self, block: int, size: int, time: int = 0) -> None:
+        """So many bytes of a block became live (or died, if negative). `time`: of their file."""
         segment = block // self.size
         usage = self.usage.get(segment)
         if usage is not None:
             usage.live = max(usage.live + size, 0)
+            usage.youngest = max(usage.youngest, time)
             self.changed.add(segment)
 
     def entry(self, segment: int) -> tuple[int, int]:
@@ -182,37 +189,68 @@ class Segments:
 
     # -- space
 
-    def find(self, after: int) -> tuple[int, int] | None:
-        """(start, count): a run of free blocks in a segment that is not in use, a whole one if
-        possible, looking from segment `after` on."""
-        size, xn = self.size, self._vol.xn
-        lo, hi = xn.data_area
-        most = min(hi // size + 1, f.TABLES * f.SLOTS)
-        best: tuple[int, int] | None = None
-        at = (after + 1) % most
-        for _turn in range(most):
-            segment = at
-            at = (at + 1) % most
-            if segment in self.usage:
-                continue
-            start, count = self._run(max(segment * size, lo), min((segment + 1) * size, hi))
-            if count == size:
+    def room(self, wanted: int) -> int:
+        """How many blocks free segments can take, counted until there are `wanted`."""
+        self._look(wanted)
+        return self._room
+
+    def find(self) -> tuple[int, int] | None:
+        """(start, count): a run of free blocks for the next segment."""
+        while True:
+            self._look(1)
+            if not self._free:
+                return None
+            start, count = self._free.pop(0)
+            self._room -= count - 1
+            if self._vol.xn.find_free(start, count) == (start, count):
                 return start, count
-            if count >= MIN_RUN and (best is None or count > best[1]):
-                best = start, count
-        return best
+
+    def _look(self, wanted: int) -> None:
+        """Note free segments, from the last one that was noted on, until they have room enough.
+
+        Once round is enough, until there are more free blocks than then.
+        """
+        xn = self._vol.xn
+        total = min(xn.data_area[1] // self.size + 1, f.TABLES * f.SLOTS)
+        while self._room < wanted:
+            if self._looked >= total:
+                free = xn.free_blocks()
+                if free <= self._free_then:
+                    return
+                self._free_then, self._looked = free, 0
+            segment = self._at = (self._at + 1) % total
+            self._looked += 1
+            if segment not in self.usage and not any(
+                start // self.size == segment for start, _count in self._free
+            ):
+                self._note(segment)
+
+    def _note(self, segment: int) -> None:
+        lo, hi = self._vol.xn.data_area
+        start, count = self._run(max(segment * self.size, lo), min((segment + 1) * self.size, hi))
+        if count >= min(MIN_RUN, self.size // 2):
+            self._free.append((start, count))
+            self._room += count - 1
 
     def _run(self, lo: int, hi: int) -> tuple[int, int]:
-        """The first run of free blocks in [lo, hi)."""
+        """The longest run of free blocks in [lo, hi)."""
         if hi <= lo:
             return lo, 0
-        xn = self._vol.xn
-        start, count = xn.find_free(lo, hi - lo)
-        if start == lo and count == hi - lo:
-            return start, count
-        start, count = xn.find_free(lo, MIN_RUN)
-        if not lo <= start or count < MIN_RUN or start + MIN_RUN > hi:
-            return lo, 0
-        while start + count < hi and xn.find_free(start + count, 1)[0] == start + count:
-            count += 1
-        return start, count
+        find = self._vol.xn.find_free
+        if find(lo, hi - lo) == (lo, hi - lo):
+            return lo, hi - lo
+        best, at = (lo, 0), lo
+        while at < hi:
+            start, count = find(at, 1)
+            if not count or not at <= start < hi:
+                break
+            at = start
+            while at < hi and find(at, 1) == (at, 1):
+                at += 1
+            if at - start > best[1]:
+                best = start, at - start
+        return best
+
+    def went(self) -> None:
+        """Segments of ours were given up: they will be free."""
+        self._free_then = -1

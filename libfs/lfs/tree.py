@@ -11,7 +11,7 @@ Relies on a store that reads nodes and is told of addresses that are given up.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from typing import Final, Protocol
 
 from libfs.lfs import format as f
@@ -204,6 +204,19 @@ class Tree:
             self._own(level, index)
 
     # -- writing
+
+    def would_write(self, keys: Iterable[int]) -> int:
+        """How many nodes a flush would write, if values at these keys change before."""
+        keys = list(keys)
+        depth, most = self.depth, max(keys, default=0)
+        while most >= f.TOPS * int(f.FAN**depth):
+            depth += 1
+        total, below = 0, set(keys)
+        for level in range(1, depth + 1):
+            below = {i // f.FAN for i in below}
+            below.update(index for height, index in self.dirty if height == level)
+            total += len(below)
+        return total
 
     def flush(self, write: Write) -> None:
         """Give every changed node an address, those below first."""

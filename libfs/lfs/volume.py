@@ -16,7 +16,7 @@ from libfs.common import attributes as xa
 from libfs.common.cache import PageCache
 from libfs.lfs import format as f
 from libfs.lfs import types as t
-from libfs.lfs.flushing import flush
+from libfs.lfs.flushing import flush, flush_size
 from libfs.lfs.inode import Vnode, decode_untrusted, records_untrusted
 from libfs.lfs.log import Log, checksum
 from libfs.lfs.names import Leaf, decode_leaf_untrusted
@@ -28,6 +28,7 @@ from xnfs import Caller, CorruptionError, NoFrames, NotCached, Refused, Xn
 if TYPE_CHECKING:
     from libfs.lfs.checkpoint import Checkpoint
     from libfs.lfs.cleaner import Cleaner
+    from libfs.lfs.snapshots import Snapshots
 
 #: Inodes kept in memory.
 VNODES: Final = 20_000
@@ -64,10 +65,12 @@ class Volume:
         self.gone: list[int] = []
         self.free_inos: list[int] = []
         self.dirty_blocks = 0  # of data, in memory
+        self.time = 0  # of the file whose blocks are being written
         self.recovered = 0  # inodes that roll-forward found
         self.pending = 0  # blocks that the next flush may write, at most
         self.checkpoint: Checkpoint
         self.cleaner: Cleaner
+        self.snapshots: Snapshots
 
     def _number(self, name: str) -> int:
         number = self.xn.type_number(name)
@@ -152,7 +155,7 @@ class Volume:
 
     def born(self, address: int, size: int) -> None:
         """So many bytes at an address are live from now on."""
-        self.segments.count(address & f.AT_MASK, size)
+        self.segments.count(address & f.AT_MASK, size, self.time)
 
     def died(self, address: int, size: int) -> None:
         """What was at this address is needed no more, unless a snapshot may have it."""
@@ -258,23 +261,28 @@ class Volume:
     @property
     def reserve(self) -> int:
         """Blocks that only the cleaner, checkpoints and deletions may take."""
-        return 2 * self.segments.size + 48
+        return 2 * self.segments.size + max(self.segments.size // 2, 8)
 
-    def room(self) -> int:
-        """Blocks that can be written without cleaning."""
-        return self.xn.free_blocks() + self.log.rest
+    def room(self, wanted: int) -> int:
+        """Blocks that can be written without cleaning; the count ends at `wanted`."""
+        rest = self.log.rest
+        return rest + self.segments.room(wanted - rest)
 
     def want(self, blocks: int, *, delete: bool = False) -> None:
         """The next flush will write up to so many blocks more. Raises: ENOSPC, EROFS."""
         if self.readonly:
             raise FsError(errno.EROFS)
         keep = self.reserve // 2 if delete else self.reserve
-        wanted = blocks + blocks // 64 + 2
-        if self.pending + wanted > self.room() - keep:
-            self.cleaner.make_room(self.pending + wanted + keep)
-            if self.pending + wanted > self.room() - keep:
-                raise FsError(errno.ENOSPC)
-        self.pending += wanted
+        if not self._fits(self.pending + blocks + keep):
+            self.pending = flush_size(self)
+            if not self._fits(self.pending + blocks + keep):
+                self.cleaner.make_room(blocks + keep)
+                if not self._fits(self.pending + blocks + keep):
+                    raise FsError(errno.ENOSPC)
+        self.pending += blocks
+
+    def _fits(self, wanted: int) -> bool:
+        return self.room(wanted) >= wanted
 
     def waiting(self) -> None:
         """More data waits in memory: write it out if it is much."""
