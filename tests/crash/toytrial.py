@@ -79,6 +79,7 @@ class ToyTrial(ToyActor):
                         k, n, b = struct.unpack_from("<IIQ", raw, at)
                         if k:
                             todo.append((k, b, n))
+        disk.check_tables()
         for block, seen in owners.items():
             if not disk.in_use(block):
                 disk.find("R4", block, "named, and free in the map")

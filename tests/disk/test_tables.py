@@ -169,7 +169,7 @@ def test_tables_refs_sector_as_declared() -> None:
         sector = raw[index * SECTOR : (index + 1) * SECTOR]
         parsed = RefsSectorLayout.parse(sector)
         want = [7 if index == 3 and i == 5 else 0 for i in range(252)]
-        assert (list(parsed.counts), parsed.zero) == (want, 0)
+        assert (list(parsed.counts), parsed.version) == (want, 0)
         assert parsed.crc == SEED.crc(G.refs_start + 1, bytes([index]), sector[:508])
 
 

@@ -288,7 +288,9 @@ class Committer:
                 self._write_plain(plain - self._guarded(plain))
                 images = [self._image(page) for page in logged]
                 # The map last: blocks of numbers may have it say that they hold some.
-                images += [Image(block, 0, self._tables.encode(block)) for block in tables[::-1]]
+                images += [
+                    Image(block, 0, self._tables.encode(block, self.seq)) for block in tables[::-1]
+                ]
                 listed = self._relied_on(reached, logged)
                 if images:
                     self._unflushed = True
@@ -378,6 +380,8 @@ class Committer:
         self._order.written(blocks)
         for block in tables:
             self._tables.mark_written(block)
+            if self._tables.has_version(block):
+                self._tables.set_version(block, self.seq)
         for page in pages:
             if page.meta:
                 self._tables.set_version(page.block, self.seq)

@@ -100,13 +100,14 @@ SuperblockLayout: Any = c.Struct(  # offset
 
 MapSectorLayout: Any = c.Struct(
     "bits" / c.Bytes(GROUP_BYTES),  # 0
-    "flags" / c.Int32ul,  # 504
+    "flags" / c.Int8ul,  # 504
+    "version" / c.Int24ul,  # 505: of the block, in its first sector; else 0
     "crc" / c.Int32ul,  # 508
 )
 
 RefsSectorLayout: Any = c.Struct(
     "counts" / c.Array(COUNTS, c.Int16ul),  # 0
-    "zero" / c.Int32ul,  # 504
+    "version" / c.Int32ul,  # 504: of the block, in its first sector; else 0
     "crc" / c.Int32ul,  # 508
 )
 

@@ -45,6 +45,8 @@ class Column(NamedTuple):
 
 COUNT: Final = Column(0, COUNTS, U16, struct.Struct(f"<{COUNTS}H"))
 VERSION: Final = Column(2, VERSIONS, U32, struct.Struct(f"<{VERSIONS}I"))
+#: Where a block of counts has the low half of its own version.
+OWN_VERSION: Final = SECTOR - 8
 #: So many blocks of numbers are kept, and those that are dirty: 8 MiB.
 MAX_KEPT: Final = 2048
 
@@ -69,7 +71,8 @@ class Numbers:
     """Counts and versions of one image.
 
     `flags`: those of each group, shared with the map; `announce`: told of a group whose flags have
-    changed. `stale`: sectors that changed since they were last encoded, also those of the map.
+    changed; `lag`: how far a block with some version is behind the newest one; `stale`: sectors
+    that changed since they were last encoded, also those of the map.
     """
 
     def __init__(
@@ -79,10 +82,12 @@ class Numbers:
         seed: Seed,
         flags: bytearray,
         announce: Callable[[int], None],
+        lag: Callable[[int, int], int],
         stale: set[Sector],
     ) -> None:
         self._device, self._start, self._seed = device, geometry.refs_start, seed
         self._flags, self._announce, self._stale = flags, announce, stale
+        self._lag = lag
         self._blocks: dict[int, bytearray] = {}  # by number in the area, in the disk's form
         self._unplaced: set[int] = set()  # may be newer here than where they belong
         #: device blocks that hold numbers for the first time, and are not written yet
@@ -126,10 +131,6 @@ class Numbers:
         """The device block with the number of this block."""
         return self._start + place(column, block)[0]
 
-    def holds(self, bno: int) -> Column:
-        """What a device block of the area holds."""
-        return column_of(bno - self._start)
-
     def unannounced(self, column: Column, block: int) -> bool:
         """True if no flag in the map says that the device block with this number holds any."""
         return not self._used(place(column, block)[0])
@@ -148,6 +149,8 @@ class Numbers:
             for index in range(SECTORS):
                 body = memoryview(raw)[index * SECTOR : (index + 1) * SECTOR]
                 self._check_sector_untrusted(table, index, body)
+            if self._used(table) and column_of(table) is COUNT:
+                self._check_version_untrusted(table, raw)
             if len(self._blocks) >= MAX_KEPT:
                 self._forget()
             self._blocks[table] = raw
@@ -162,16 +165,32 @@ class Numbers:
                 # Nobody knows what a damaged flag said: zeros then are numbers that were never
                 # written. They are to be, since the flag will say that they were.
                 self._stale.add((bno, index))
-            elif self.damaged is None:
-                raise CorruptionError(bno, f"sector {index}: checksum", got, crc)
             else:
-                self.damaged.add((bno, index))
-                self._stale.add((bno, index))
-                # Counts become an upper bound, so they may go to the disk.
-                fill = b"\0" if column_of(table) is VERSION else b"\xff"
-                sector[:-8] = fill * (SECTOR - 8)
-                sector[-8:-4] = bytes(4)
+                self._damage(bno, index, "checksum", got, crc)
+                self._spoil(bno, index, sector)
+                return
         U32.pack_into(sector, SECTOR - 4, crc)
+
+    def _check_version_untrusted(self, table: int, raw: bytearray) -> None:
+        """An older version of a block of counts has too few owners."""
+        bno, (seq,) = self._start + table, U32.unpack_from(raw, OWN_VERSION)
+        if lag := self._lag(bno, seq):
+            for index in range(SECTORS):
+                self._damage(bno, index, "version", seq, f"{seq + lag} or later")
+                self._spoil(bno, index, memoryview(raw)[index * SECTOR : (index + 1) * SECTOR])
+
+    def _damage(self, bno: int, index: int, field: str, got: object, want: object) -> None:
+        if self.damaged is None:
+            raise CorruptionError(bno, f"sector {index}: {field}", got, want)
+        self.damaged.add((bno, index))
+        self._stale.add((bno, index))
+
+    def _spoil(self, bno: int, index: int, sector: memoryview) -> None:
+        """Counts become an upper bound, versions a lower one, so they may go to the disk."""
+        fill = b"\0" if column_of(bno - self._start) is VERSION else b"\xff"
+        sector[:OWN_VERSION] = fill * OWN_VERSION
+        sector[OWN_VERSION:-4] = bytes(4)
+        U32.pack_into(sector, SECTOR - 4, zlib.crc32(sector[:-4], self._seed.sector(bno, index)))
 
     def _forget(self) -> None:
         busy = {bno for bno, _index in self._stale} | self._unplaced
@@ -181,9 +200,14 @@ class Numbers:
 
     # --- writing
 
-    def encode(self, bno: int, stale: Iterable[int]) -> bytes:
-        """The bytes of a device block; `stale`: its sectors that need a new checksum."""
+    def encode(self, bno: int, stale: Iterable[int], seq: int | None) -> bytes:
+        """The bytes of a device block; `stale`: its sectors that need a new checksum; `seq`: its
+        own version.
+        """
         raw = self._block(bno - self._start)
+        if seq is not None and U32.unpack_from(raw, OWN_VERSION)[0] != seq % (1 << 32):
+            U32.pack_into(raw, OWN_VERSION, seq % (1 << 32))
+            stale = {*stale, 0}
         for index in stale:
             at = index * SECTOR
             body = memoryview(raw)[at : at + SECTOR - 4]

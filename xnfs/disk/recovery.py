@@ -120,7 +120,7 @@ def recover(
                 device.write(block, [data])
             # Images of the newest transaction in place prove that the one before is.
             device.flush()
-    own = {image.block: seq for image in found[0].images if image.type}
+    own = {i.block: seq for i in found[0].images if i.type or geometry.is_versioned_table(i.block)}
     return Recovered(device, seq, place.logged, done, {**found[0].versions, **own})
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from bitarray import bitarray
@@ -43,7 +43,8 @@ _FULL_GROUP: Final = memoryview(b"\xff" * GROUP_BYTES)
 _COUNT_FLAGS: Final = 3
 _ALL_FLAGS: Final = 63
 _VERSIONS: Final = 1 << 32
-_MAP_TAIL: Final = struct.Struct("<II")  # flags, crc
+_MAP_VERSIONS: Final = 1 << 24
+_MAP_TAIL: Final = struct.Struct("<II")  # flags (8 bits) and version (24), crc
 
 
 class Tables:
@@ -59,13 +60,16 @@ class Tables:
         self._bits = bitarray(buffer=self._bytes, endian="little")
         self._flags = bytearray(groups)
         self._crcs = array("I", bytes(4 * groups))
+        self._map_versions = array("I", bytes(4 * geometry.map_blocks))
         self._group_free = array("H", bytes(2 * groups))
         self._stale: set[Sector] = set()  # changed since last encoded
         self._unwritten: set[int] = set()  # encoded, but not yet written
         self._damaged: set[Sector] | None = None
         #: block -> its newest version, which the blocks of versions don't have yet
         self.pending: dict[int, int] = {}
-        self._numbers = Numbers(device, geometry, seed, self._flags, self._announce, self._stale)
+        self._numbers = Numbers(
+            *(device, geometry, seed, self._flags, self._announce, self.version_lag, self._stale)
+        )
         self.free_blocks = 0
 
     # --- loading ----------------------------------------------------------------------------
@@ -77,8 +81,10 @@ class Tables:
         geometry: Geometry,
         seed: Seed,
         damaged: set[Sector] | None = None,
+        versions: Mapping[int, int] | None = None,
     ) -> Tables:
-        """Read the free map. Raises CorruptionError, DeviceError.
+        """Read the free map. `versions`: newest ones that only the log has. Raises CorruptionError,
+        DeviceError.
 
         With `damaged` (for fsck) bad sectors are added to it, now and when numbers are read later:
         their blocks then are in use, with the highest count, so that nothing in them is lent out,
@@ -86,6 +92,7 @@ class Tables:
         """
         tables = cls(device, geometry, seed)
         tables._damaged = damaged
+        tables.pending.update(versions or {})
         if damaged is not None:
             tables._numbers.damaged = damaged
             tables._numbers.guessed = lambda group: tables._map_sector(group) in damaged
@@ -102,6 +109,8 @@ class Tables:
                 offset = (bno - at) * BLOCK
                 self._load_map_block_untrusted(bno, buffer[offset : offset + BLOCK])
         self._check_areas_untrusted()
+        for index, seq in enumerate(self._map_versions):
+            self._check_map_version_untrusted(start + index, seq)
         self.free_blocks = sum(self._group_free)
 
     def _load_map_block_untrusted(self, bno: int, raw: memoryview) -> None:
@@ -109,14 +118,27 @@ class Tables:
         for index in range(min(SECTORS, self._g.groups - first)):
             group, at = first + index, index * SECTOR
             bits = raw[at : at + GROUP_BYTES]
-            flags, got = _MAP_TAIL.unpack_from(raw, at + GROUP_BYTES)
+            tail, got = _MAP_TAIL.unpack_from(raw, at + GROUP_BYTES)
+            flags, seq = tail & 255, tail >> 8
             want = zlib.crc32(raw[at : at + SECTOR - 4], self._seed.sector(bno, index))
             if got != want or flags > _ALL_FLAGS:
                 self._damage(bno, index, "checksum or flags", (got, flags), (want, _ALL_FLAGS))
                 bits, flags = _FULL_GROUP, _ALL_FLAGS
             self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES] = bits
             self._flags[group], self._crcs[group] = flags, want
+            if not index:
+                self._map_versions[first // SECTORS] = seq
             self._group_free[group] = GROUP if bits == _FREE_GROUP else self._count_free(group)
+
+    def _check_map_version_untrusted(self, bno: int, seq: int) -> None:
+        """An older version of a map block calls blocks free that are not."""
+        if lag := self._lag(bno, seq, _MAP_VERSIONS):
+            first = (bno - self._g.map_start) * SECTORS
+            for index in range(min(SECTORS, self._g.groups - first)):
+                self._damage(bno, index, "version", seq, f"{seq + lag} or later")
+                group = first + index
+                self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES] = _FULL_GROUP
+                self._flags[group], self._group_free[group] = _ALL_FLAGS, 0
 
     def _count_free(self, group: int) -> int:
         return self._bits.count(0, group * GROUP, (group + 1) * GROUP)
@@ -315,11 +337,15 @@ class Tables:
         """How far a block with this stamp is behind the newest version that is known; 0 if it is
         not. Raises CorruptionError, DeviceError.
         """
+        return self._lag(block, seq, _VERSIONS)
+
+    def _lag(self, block: int, seq: int, modulus: int) -> int:
+        lag = (self._newest(block) - seq) % modulus
+        return lag if lag < modulus // 2 else 0
+
+    def _newest(self, block: int) -> int:
         newest = self.pending.get(block)
-        if newest is None:
-            newest = self._numbers.get(VERSION, block)
-        lag = (newest - seq) % _VERSIONS
-        return lag if lag < _VERSIONS // 2 else 0
+        return self._numbers.get(VERSION, block) if newest is None else newest
 
     def version_is_damaged(self, block: int) -> bool:
         """For fsck: the newest version of the block, nobody knows."""
@@ -353,30 +379,40 @@ class Tables:
         """
         return self._numbers.first
 
-    def encode(self, block: int) -> bytes:
+    def has_version(self, block: int) -> bool:
+        """True of all blocks of the tables but those of the versions."""
+        return self._g.is_versioned_table(block)
+
+    def encode(self, block: int, seq: int | None = None) -> bytes:
         """The 4096 bytes to write to device block `block` now. Blocks of numbers come before those
-        of the map, which they may change. Raises CorruptionError, DeviceError.
+        of the map, which they may change. `seq`: of the transaction that writes it; without one, as
+        before. Raises CorruptionError, DeviceError.
         """
-        if block >= self._g.refs_start and self._numbers.holds(block) is VERSION:
+        if not self.has_version(block):
             for each in self._homes(self.pending).get(block, ()):
                 self._numbers.put(VERSION, each, self.pending[each] % _VERSIONS)
+        elif seq is None:
+            seq = self._newest(block)
         stale = [index for index in range(SECTORS) if (block, index) in self._stale]
-        numbers = block >= self._g.refs_start
-        encode = self._numbers.encode if numbers else self._encode_map
-        out = encode(block, stale)
+        if block >= self._g.refs_start:
+            out = self._numbers.encode(block, stale, seq)
+        else:
+            out = self._encode_map(block, stale, (seq or 0) % _MAP_VERSIONS)
         self._stale.difference_update([(block, index) for index in stale])
         if stale:
             self._unwritten.add(block)
         return out
 
-    def _encode_map(self, block: int, stale: list[int]) -> bytes:
+    def _encode_map(self, block: int, stale: list[int], seq: int) -> bytes:
         first = (block - self._g.map_start) * SECTORS
+        changed = self._map_versions[first // SECTORS] != seq
+        self._map_versions[first // SECTORS] = seq
         out: list[bytes] = []
         for index in range(min(SECTORS, self._g.groups - first)):
             group = first + index
             bits = bytes(self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES])
-            body = bits + U32.pack(self._flags[group])
-            if index in stale:
+            body = bits + U32.pack(self._flags[group] | (0 if index else seq << 8))
+            if index in stale or (changed and not index):
                 self._crcs[group] = zlib.crc32(body, self._seed.sector(block, index))
             out += [body, U32.pack(self._crcs[group])]
         return b"".join(out).ljust(BLOCK, b"\0")
@@ -386,7 +422,7 @@ class Tables:
         block dirty."""
         self._unwritten.discard(block)
         self._numbers.mark_written(block)
-        if block >= self._g.refs_start and self._numbers.holds(block) is VERSION:
+        if not self.has_version(block):
             for each in self._homes(self.pending).get(block, ()):
                 del self.pending[each]
 

@@ -108,8 +108,7 @@ class Xn(CatalogueCalls):
 
     def _assemble(self, frames: FramePool, log: Log, after: Recovered) -> None:
         device, seed, types = self._device, self._seed, self._types
-        tables = self._tables = Tables.load(device, self._geometry, seed)
-        tables.pending.update(after.versions)
+        tables = self._tables = Tables.load(device, self._geometry, seed, versions=after.versions)
         registry = self._registry = Registry(frames, "xn")
         ledger = self._ledger = Ledger(tables, registry)
         self._order = Order(registry)

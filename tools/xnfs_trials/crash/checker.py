@@ -201,6 +201,7 @@ class Checker(Walk):
         return ino in self.inodes and stat.S_ISDIR(self.inodes[ino].mode)
 
     def _tables(self) -> None:
+        self.disk.check_tables()
         for bno, seen in self.owners.items():
             if not self.disk.in_use(bno):
                 self.disk.find("R4", bno, "a pointer names it, the map says free")

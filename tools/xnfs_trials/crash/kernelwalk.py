@@ -347,6 +347,7 @@ class KernelWalk:
         return data
 
     def _tables(self) -> None:
+        self.disk.check_tables()
         for block, seen in self.owners.items():
             if not self.disk.in_use(block):
                 self.disk.find("R4", block, "is reached, and the map says free")

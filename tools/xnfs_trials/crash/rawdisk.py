@@ -224,8 +224,8 @@ class RawDisk:
                     return []
         while halves:
             if self._happened(halves[0]):
-                own = {bno: halves[0].seq for bno, kind, _ in halves[0].images if kind}
-                self._newest = halves[0].versions | own
+                own = (bno for bno, kind, _ in halves[0].images if kind or self._is_versioned(bno))
+                self._newest = halves[0].versions | dict.fromkeys(own, halves[0].seq)
                 return self._redo(halves)
             halves = halves[1:]  # it never happened: what counts is the one before
         return []
@@ -271,7 +271,28 @@ class RawDisk:
         areas = (self.super.map, self.super.refs, self.super.roots)
         return any(start <= bno < start + count for start, count in areas)
 
+    def _is_versioned(self, bno: int) -> bool:
+        """A block of the map or of reference counts."""
+        (free, size), (refs, count) = self.super.map, self.super.refs
+        return free <= bno < free + size or (refs <= bno < refs + count and (bno - refs) % 6 < 2)
+
     # -- free map and reference counts
+
+    def check_tables(self) -> None:
+        """No block of the map or of reference counts that is in use may be older than known."""
+        (free, size), (refs, count) = self.super.map, self.super.refs
+        for bno in range(free, free + size):
+            seq = struct.unpack_from("<I", self.block(bno), 504)[0] >> 8
+            self._check_table(bno, seq, self.version(bno) & 0xFFFFFF)
+        for bno in range(refs, refs + count):
+            group, which = divmod(bno - refs, 6)
+            if which < 2 and self._map_sector(group)[1] >> which & 1:
+                (seq,) = struct.unpack_from("<I", self.block(bno), 504)
+                self._check_table(bno, seq, self.version(bno))
+
+    def _check_table(self, bno: int, seq: int, newest: int) -> None:
+        if seq < newest:
+            self.find("version", bno, f"this table is of {seq}, there is a version {newest}")
 
     def _map_sector(self, group: int) -> tuple[int, int]:
         """(bits as an integer, flags)"""
@@ -283,7 +304,7 @@ class RawDisk:
                 bno, bytes([group % 8]) + raw[:508]
             ):
                 self.find("map", bno, f"sector {group % 8} of the free map is damaged")
-            flags = struct.unpack_from("<I", raw, 504)[0]
+            flags = raw[504]
             self._map[group] = int.from_bytes(raw[:504], "little"), flags
         return self._map[group]
 
