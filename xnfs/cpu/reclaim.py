@@ -3,8 +3,8 @@
 Who has ADMIN over an account may ask it for positions, in favour of another account. Unused quota
 goes at once. For the rest the account is asked in the way that it has chosen (`REVOCATION`):
 cooperatively, by an upcall that says how many and until when, and then it gives up those that it
-likes; or they are taken, the last ones first, and it is told (NOTIFY) or not (TRANSPARENT). Which it
-has left is in the exposed table.
+likes; or they are taken, the last ones first, and it is told (NOTIFY) or not (TRANSPARENT). What
+it has left is in the exposed table.
 """
 
 from __future__ import annotations
