@@ -35,6 +35,7 @@ from xnfs.cpu.exposed import CLOCK_WORD, ENVIRONMENTS_WORD, FREE_FRAMES_WORD, KE
 from xnfs.cpu.numbers import ANY, ENDED
 from xnfs.cpu.predicates import Predicates
 from xnfs.cpu.processor import Processor
+from xnfs.cpu.reclaim import Reclaim
 from xnfs.cpu.slices import Slices
 from xnfs.cpu.trace import ENDED as TRACE_ENDED
 from xnfs.cpu.trace import SPAWNED, Trace
@@ -100,6 +101,7 @@ class Machine:
         self.turns = Turns(self)
         self.predicates = Predicates(self)
         self.transfers = Transfers(self)
+        self.reclaim = Reclaim(self)
         self.exceptions = Exceptions(self)
         self.access = Access(self)
         self.memory = Memory(self)
@@ -111,6 +113,7 @@ class Machine:
             self.turns,
             self.predicates,
             self.transfers,
+            self.reclaim,
             self.exceptions,
             self.access,
             self.memory,
@@ -278,6 +281,7 @@ class Machine:
             env.cpu.until = 0
             self.turns.leave(env.cpu)
         self.transfers.drop(env)
+        self.reclaim.drop(env)
         self.predicates.drop(env)
         self.slices.drop(env)
         self.memory.drop(env)

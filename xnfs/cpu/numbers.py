@@ -48,6 +48,7 @@ WAIT: Final = (
 )
 CALL: Final = 33  # (id, r0, r1, r2) -> (r0, r1, r2)
 SEND: Final = 34  # (id, r0, r1, r2)
+REVOKE_SLOTS: Final = 35  # (account, slots, patience, to, token) -> positions got at once
 
 # --- capabilities -------------------------------------------------------------------------------
 NARROW: Final = 40  # (token, resource, rights) -> token
@@ -87,6 +88,7 @@ PROLOGUE: Final = 3  # entry(end of the slice)
 EPILOGUE: Final = 4  # entry(when the environment is ended if it still has the processor)
 CALLED: Final = 5  # entry(caller, r0, r1, r2); returns the three for the caller
 SENT: Final = 6  # entry(sender, r0, r1, r2)
+SLOTS_REVOKED: Final = 7  # entry(positions wanted, deadline)
 KINDS: Final = 8
 
 # --- how an environment is asked for frames ------------------------------------------------------

@@ -226,6 +226,7 @@ class Slices:
         self.ready &= ~bit
         self.asked &= ~bit
         self._machine.show_slot(cpu, position, 0)
+        self._machine.reclaim.paid(owner)
 
     def has_position(self, cpu: Processor, env: Environment) -> bool:
         """True if a position of the processor is the environment's."""
@@ -244,5 +245,8 @@ class Slices:
     def drop(self, env: Environment) -> None:
         """All positions of an environment that ends."""
         while env.positions:
-            last = env.positions.bit_length() - 1
-            self.take(self.processors[last // self._slots], last % self._slots)
+            self.take(*self.place_of(env.positions.bit_length() - 1))
+
+    def place_of(self, bit: int) -> tuple[Processor, int]:
+        """Where a bit of `Environment.positions` lies."""
+        return self.processors[bit // self._slots], bit % self._slots
