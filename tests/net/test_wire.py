@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from xnfs.net import Conditions, Impaired, VirtualClock, Wire
@@ -56,7 +58,8 @@ def test_wire_refuses_what_does_not_fit() -> None:
 )
 def test_wire_fails_as_often_as_it_is_told(field: str, counted: str) -> None:
     clock = VirtualClock()
-    conditions = Conditions(**{field: 0.2, "queue": 10_000, "late": 5})
+    often: dict[str, Any] = {field: 0.2}
+    conditions = Conditions(queue=10_000, late=5, **often)
     wire = Wire(clock, conditions, seed=4)
     sent = [bytes(14) + n.to_bytes(4, "big") for n in range(2000)]
     sent = [frame[:12] + b"\x08\x00" + frame[14:] for frame in sent]
