@@ -28,6 +28,8 @@ from xnfs.sandbox.program import Program
 MAX_PARTS: Final = 512  # cubes of one filter
 _MAX_WORK: Final = 20_000  # nodes looked at, in all parts together
 _FEW: Final = 6  # unknown bits that may be tried one by one
+_TOO_MANY: Final = "the filter falls into too many parts"
+_UNDECIDED: Final = "whether filters overlap could not be decided"
 _ZERO: Final = -2
 _ONE: Final = -1
 
@@ -37,25 +39,18 @@ Scalar = int | Bits | str
 Value = Scalar | list[Scalar]
 
 Env = dict[int, Value]
-_Outcome = Scalar | type[n.Break] | type[n.Continue] | None
+_Live = tuple[Cube, Env]
+_Left = tuple[Cube, Env, Scalar | type[n.Break] | type[n.Continue]]
 
 
 def meaning(program: Program) -> list[Cube]:
     """The packets for which the program returns something else than 0. Raises VerifyError."""
-    try:
-        return _accepted(_Runner(program.shape))
-    except RecursionError:  # each statement and each turn of a loop is one generator deeper
-        raise VerifyError(1, "the filter is too long") from None
-
-
-def _accepted(runner: _Runner) -> list[Cube]:
+    runner = _Runner(program.shape)
     accepted: list[Cube] = []
-    for cube, outcome in runner.function():
-        for part, order in runner.against(cube, outcome, 0):
-            if order != 0:
-                accepted.append(part)
+    for cube, result in runner.function():
+        accepted += [part for part, order in runner.against(cube, result, 0) if order != 0]
         if len(accepted) > MAX_PARTS:
-            raise VerifyError(1, f"the filter falls into more than {MAX_PARTS} parts")
+            raise VerifyError(1, f"{_TOO_MANY}: {_UNDECIDED}")
     return accepted
 
 
@@ -67,82 +62,96 @@ class _Runner:
         self.work = 0
 
     def function(self) -> Iterator[tuple[Cube, Scalar]]:
-        for cube, _env, outcome in self.block(self.shape.body, 0, Cube(), {}):
-            assert not isinstance(outcome, type)  # the verifier saw to it: every path returns
-            assert outcome is not None
-            yield cube, outcome
+        """Parts of all packets, and what the program returns for them."""
+        _, left = self.block(self.shape.body, [(Cube(), {})])
+        for cube, _env, result in left:
+            assert not isinstance(result, type)  # the verifier saw to it: every path returns
+            yield cube, result
 
     def refuse(self, node: n.Expr | n.Stmt, reason: str) -> VerifyError:
-        return VerifyError(node.line, f"{reason}: whether filters overlap could not be decided")
+        return VerifyError(node.line, f"{reason}: {_UNDECIDED}")
 
     def spend(self, node: n.Expr | n.Stmt) -> None:
         self.work += 1
         if self.work > _MAX_WORK:
-            raise self.refuse(node, "the filter falls into too many parts")
+            raise self.refuse(node, _TOO_MANY)
 
-    # Statements
+    # Statements. Several parts go through them side by side, so that nothing here is as deep as a
+    # function is long.
 
-    def block(
-        self, body: n.Block, at: int, cube: Cube, env: Env
-    ) -> Iterator[tuple[Cube, Env, _Outcome]]:
-        """Run body[at:]. The outcome is None where its end is reached."""
-        if at == len(body):
-            yield cube, env, None
-            return
-        for part, after, outcome in self.statement(body[at], cube, env):
-            if outcome is None:
-                yield from self.block(body, at + 1, part, after)
-            else:
-                yield part, after, outcome
+    def block(self, body: n.Block, live: list[_Live]) -> tuple[list[_Live], list[_Left]]:
+        """The parts that reach the end of a block, and those that left it, with how."""
+        left: list[_Left] = []
+        for statement in body:
+            after: list[_Live] = []
+            for cube, env in live:
+                on, off = self.statement(statement, cube, env)
+                after += on
+                left += off
+            live = after
+        return live, left
 
-    def statement(self, node: n.Stmt, cube: Cube, env: Env) -> Iterator[tuple[Cube, Env, _Outcome]]:
+    def statement(self, node: n.Stmt, cube: Cube, env: Env) -> tuple[list[_Live], list[_Left]]:
         self.spend(node)
         match node:
-            case n.Assign(targets=targets, unpack=unpack, value=value):
-                for part, result in self.value(value, cube, env):
-                    items = result if unpack and isinstance(result, list) else [result]
-                    yield part, {**env, **dict(zip(targets, items, strict=True))}, None
+            case n.Assign():
+                return self.assign(node, cube, env), []
             case n.If(arms=arms, orelse=orelse):
-                yield from self.conditional(arms, orelse, cube, env)
+                return self.conditional(arms, orelse, cube, env)
             case n.ForRange(target=target, start=start, stop=stop, body=body):
-                yield from self.loop(target, list(range(start, stop)), body, cube, env)
+                return self.loop(target, range(start, stop), body, (cube, env))
             case n.ForEach(target=target, sequence=sequence, body=body):
+                live: list[_Live] = []
+                left: list[_Left] = []
                 for part, items in self.sequence(sequence, cube, env):
-                    yield from self.loop(target, items, body, part, env)
+                    on, off = self.loop(target, items, body, (part, env))
+                    live += on
+                    left += off
+                return live, left
             case n.Return(value=value):
-                assert value is not None
-                for part, scalar in self.scalar(value, cube, env):
-                    yield part, env, scalar
+                assert value is not None  # the verifier saw to it
+                return [], [(part, env, v) for part, v in self.scalar(value, cube, env)]
             case n.Break() | n.Continue():
-                yield cube, env, type(node)
-            case _:
-                raise self.refuse(node, "a filter emits nothing")
+                return [], [(cube, env, type(node))]
+        raise self.refuse(node, "a filter emits nothing")
+
+    def assign(self, node: n.Assign, cube: Cube, env: Env) -> list[_Live]:
+        live: list[_Live] = []
+        for part, value in self.value(node.value, cube, env):
+            items = value if node.unpack and isinstance(value, list) else [value]
+            live.append((part, {**env, **dict(zip(node.targets, items, strict=True))}))
+        return live
 
     def conditional(
         self, arms: tuple[n.Arm, ...], orelse: n.Block, cube: Cube, env: Env
-    ) -> Iterator[tuple[Cube, Env, _Outcome]]:
-        if not arms:
-            yield from self.block(orelse, 0, cube, env)
-            return
-        for part, holds in self.truth(arms[0].condition, cube, env):
-            if holds:
-                yield from self.block(arms[0].body, 0, part, env)
-            else:
-                yield from self.conditional(arms[1:], orelse, part, env)
+    ) -> tuple[list[_Live], list[_Left]]:
+        live: list[_Live] = []
+        left: list[_Left] = []
+        otherwise = [cube]
+        for arm in arms:
+            split = [part for c in otherwise for part in self.truth(arm.condition, c, env)]
+            on, off = self.block(arm.body, [(part, env) for part, holds in split if holds])
+            live += on
+            left += off
+            otherwise = [part for part, holds in split if not holds]
+        on, off = self.block(orelse, [(part, env) for part in otherwise])
+        return live + on, left + off
 
     def loop(
-        self, target: int, items: Sequence[Scalar], body: n.Block, cube: Cube, env: Env
-    ) -> Iterator[tuple[Cube, Env, _Outcome]]:
-        if not items:
-            yield cube, env, None
-            return
-        for part, after, outcome in self.block(body, 0, cube, {**env, target: items[0]}):
-            if outcome is None or outcome is n.Continue:
-                yield from self.loop(target, items[1:], body, part, after)
-            elif outcome is n.Break:
-                yield part, after, None
-            else:
-                yield part, after, outcome
+        self, target: int, items: Sequence[Scalar], body: n.Block, start: _Live
+    ) -> tuple[list[_Live], list[_Left]]:
+        live, over, left = [start], list[_Live](), list[_Left]()
+        for item in items:
+            self.work += len(live)
+            live, off = self.block(body, [(cube, {**env, target: item}) for cube, env in live])
+            for cube, env, outcome in off:
+                if outcome is n.Continue:
+                    live.append((cube, env))
+                elif outcome is n.Break:
+                    over.append((cube, env))
+                else:
+                    left.append((cube, env, outcome))
+        return live + over, left
 
     # Expressions
 
@@ -267,6 +276,14 @@ class _Runner:
     # Conditions
 
     def truth(self, node: n.Expr, cube: Cube, env: Env) -> Iterator[tuple[Cube, bool]]:
+        """Where a condition holds and where not; one part if it is the same everywhere."""
+        parts = list(self.split(node, cube, env))
+        if len({holds for _, holds in parts}) == 1:
+            yield cube, parts[0][1]
+        else:
+            yield from parts
+
+    def split(self, node: n.Expr, cube: Cube, env: Env) -> Iterator[tuple[Cube, bool]]:
         self.spend(node)
         match node:
             case n.Compare(ops=ops, items=items):

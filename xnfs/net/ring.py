@@ -84,8 +84,7 @@ class RingReader:
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
-        *_, self._slots, self._slot = _NUMBERS.unpack_from(memory, 0)
-        self._consumed = 0
+        _, self._consumed, _, self._slots, self._slot = _NUMBERS.unpack_from(memory, 0)
 
     @property
     def dropped(self) -> int:
