@@ -186,6 +186,8 @@ class Copying:
         entries = []
         for each in found:
             below = path + b"/" + each.name if path else each.name
+            if self._current is None:
+                below = b""  # the source itself
             with _naming(below):
                 attr = core.fs.getattr(each.ino)
                 entry = self._entry(each.name, attr, target, default)

@@ -6,12 +6,12 @@ import os
 import stat
 from collections.abc import Callable
 
+from libfs.ffs import Ffs, Summary, check
+from libfs.ffs.findings import Finding
 from libfs.posix import Attr, FsError, Ino, Posix, User
 from libfs.posix.copying import How
 from tests.conformance.support import content, names_in
 from tests.ffs.support import ROOT, UUID, _Shared
-from libfs.ffs import Ffs, Summary, check
-from libfs.ffs.findings import Finding
 from xnfs import BlockDevice, FramePool, MemoryDevice, Xn, format_image
 
 R, A = How(recursive=True), How(archive=True)

@@ -15,12 +15,11 @@ from libfs.ffs import bulk, fill
 from libfs.ffs import format as f
 from libfs.ffs.bulk import plan
 from libfs.ffs.inode import Vnode
-from libfs.posix import Ino
+from libfs.posix import Ino, Posix
 from libfs.posix.copying import How
 from libfs.posix.memory import MemoryFs
-from libfs.posix import Posix
 from tests.conformance.support import content, errno_of, names_in, refuses
-from tests.ffs.copying_kit import A, R, Lab, fill_with_everything
+from tests.ffs.copying_kit import A, Lab, R, fill_with_everything
 from tests.ffs.support import ALICE, BOB, ROOT
 from xnfs import MemoryDevice
 from xnfs.disk.recording import RecordingDevice
