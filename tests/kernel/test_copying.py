@@ -98,6 +98,12 @@ def test_copy_has_what_the_host_has_not_written_back(disk: Disk) -> None:
             copy = disk.mnt / f"copy-{round}"
             assert copy.read_bytes() == path.read_bytes()
             assert copy.stat().st_mtime_ns == path.stat().st_mtime_ns
+        # Without the program's syncfs(2), which promises nothing: the server asks for the bytes.
+        file.write(b"more" * 100_000)
+        fd = os.open(disk.mnt, os.O_RDONLY)
+        fcntl.ioctl(fd, controls.COPY, bytearray(controls.CopyRequest(How(), b"f", b"g").pack()))
+        os.close(fd)
+        assert (disk.mnt / "g").read_bytes() == path.read_bytes()
 
 
 def test_copy_over_a_file_that_is_open(disk: Disk) -> None:
@@ -169,7 +175,7 @@ def test_copy_ended_with_the_mount(disk: Disk) -> None:
         for each in range(40):
             (disk.mnt / f"all/{number}/{each}").write_bytes(b"x" * 300)
     place = f"{disk.image}:"
-    words = [BIN / "xnfs", "cp", "-r", f"{place}all", f"{place}copy"]
+    words: list[str | Path] = [BIN / "xnfs", "cp", "-r", f"{place}all", f"{place}copy"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as copying:
         while not any(name.startswith(".xnfs-cp") for name in os.listdir(disk.mnt)):
             if copying.poll() is not None:
