@@ -95,9 +95,9 @@ class Copying:
         self._passing, self._place = self._make_passing()
         self._doomed = [(self._parent, self._passing, self._place)]
         self._found: list[Dirent] | None = [Dirent(name, source, attr.mode >> 12, 0)]
-        self._note_sources(self._found)
-        #: after a step: files of which the next one will read
+        #: files that the next step will read
         self.sources: list[Ino] = []
+        self._note_sources(self._found)
         #: the passing directory could not be removed
         self.left = False
 
@@ -186,6 +186,8 @@ class Copying:
         entries = []
         for each in found:
             below = path + b"/" + each.name if path else each.name
+            if self._current is None:
+                below = b""  # the source itself
             with _naming(below):
                 attr = core.fs.getattr(each.ino)
                 entry = self._entry(each.name, attr, target, default)

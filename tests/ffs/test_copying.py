@@ -292,13 +292,13 @@ def test_copy_given_up_leaves_nothing() -> None:
     class Stopped(Exception):
         pass
 
-    total = itertools.count()
+    steps = itertools.count()
 
-    def counting() -> None:
-        next(total)
+    def count() -> None:
+        next(steps)
 
-    lab.copy("src", "all", R, ROOT, counting)
-    many = next(total)
+    lab.copy("src", "all", R, ROOT, count)
+    many = next(steps)
     assert many > 10
     lab = Lab()
     fill_with_everything(lab, "src", many=120)

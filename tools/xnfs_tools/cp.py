@@ -97,5 +97,6 @@ def _copy_here(session: Session, source: str, target: str, how: How) -> None:
 def failed(error: FsError, source: str, target: str) -> Failed:
     """What to tell: the path that the error is about, if it knows one, else the copy."""
     if error.filename is not None:
-        return Failed(f"{printable(os.fsencode(error.filename))}: {error.strerror}")
+        below = printable(os.fsencode(error.filename))
+        return Failed(f"{source.rstrip('/')}/{below}: {error.strerror}")
     return Failed(f"{source} to {target}: {error.strerror}")
