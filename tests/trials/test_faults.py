@@ -38,9 +38,9 @@ class Row(NamedTuple):
 FOREVER = {"sticky": True}
 #: outcomes in the order of TARGETS
 ROWS = (
-    Row("read-eio-once", "read", "eio", {}, (DET,) * 7),
-    Row("read-eio-sticky", "read", "eio", FOREVER, (DET,) * 7),
-    Row("read-short", "read", "short", {}, (DET,) * 7),
+    Row("read-eio-once", "read", "eio", {}, (DET, DET, DET, DET, DET, DET, OK)),
+    Row("read-eio-sticky", "read", "eio", FOREVER, (DET, DET, DET, DET, DET, DET, OK)),
+    Row("read-short", "read", "short", {}, (DET, DET, DET, DET, DET, DET, OK)),
     Row("read-flip", "read", "flip", FOREVER, (DET, DET, OUT, OK, DET, DET, OK)),
     Row("read-misdirected", "read", "misdirected", FOREVER, (DET, DET, OUT, OK, DET, DET, OK)),
     Row("read-stale", "read", "stale", FOREVER, (OK, DET, OUT, OK, OK, DET, OK)),
