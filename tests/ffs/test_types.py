@@ -433,3 +433,25 @@ def test_types_access(raw: Raw) -> None:
     assert not may(BOB, 2)  # the mask takes it
     assert may(User(9, 77), 4)
     assert not may(User(9, 78), 4)
+
+
+@pytest.mark.parametrize("user", [ALICE, BOB])
+def test_types_only_ffs_lets_go_of_an_open_file_without_a_name(raw: Raw, user: User) -> None:
+    """A9: the capability alone frees no file under whoever has it open."""
+    fs, xn, ino = raw.fs, raw.xn, raw.file(ALICE)
+    fs.sync(None)
+    free = xn.free_blocks()
+    fs.unlink(ROOT, fs.root, b"f644-1000", keep=True)
+    who = Caller(raw.cap, user.uid, user.gid, user.groups)
+    (pointer,) = (slot for slot in f.SLOT.iter_unpack(xn.read(who, ino, 256, 192)) if slot[2])
+    number = xn.type_number("ffs.data")
+    assert number is not None
+    data = [(number, pointer[2] & (1 << 56) - 1, pointer[1])]
+    for claims in ([], data):
+        with pytest.raises(AclRefused) as refused:
+            xn.drop(who, ino, free=claims)
+        assert refused.value.errno == EPERM
+    assert fs.read(ino, 0, 20_000) == b"x" * 10_000
+    fs.forget(ino)
+    fs.sync(None)
+    assert xn.free_blocks() == free + 1 + 3
