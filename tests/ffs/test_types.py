@@ -13,7 +13,7 @@ from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.inode import decode_untrusted
 from libfs.ffs.nameblock import name_hash
-from libfs.posix.interface import Ino, New, User
+from libfs.posix.interface import FsError, Ino, New, User
 from tests.ffs.support import ALICE, BOB, FILE, ROOT, Disk, write
 from xnfs import AclRefused, Caller, Refused
 
@@ -455,3 +455,20 @@ def test_types_only_ffs_lets_go_of_an_open_file_without_a_name(raw: Raw, user: U
     fs.forget(ino)
     fs.sync(None)
     assert xn.free_blocks() == free + 1 + 3
+
+
+def test_types_an_owner_spoils_his_own_file_and_nobody_elses(raw: Raw) -> None:
+    """A9: bytes that the acl lets the owner write and FFS can't read. Only that file is lost."""
+    fs, ino, other = raw.fs, raw.file(ALICE), raw.file(BOB)
+    fs.sync(None)
+    assert raw.change(ALICE, {ino: [(3584, b"\x01\xff\xff\xff")]}) == 0
+    fs = raw.disk.remount()
+    spoilt = fs.lookup(fs.root, b"f644-1000")
+    assert spoilt == ino
+    with pytest.raises(FsError) as error:
+        fs.listxattr(ino)
+    assert error.value.errno == EUCLEAN
+    assert not fs.readonly
+    assert fs.lookup(fs.root, b"f644-1001") == other
+    write(fs, other, 0, b"still mine")
+    fs.sync(None)
