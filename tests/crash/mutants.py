@@ -21,7 +21,7 @@ from xnfs.disk.commit import Committer
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.log import Log
 from xnfs.disk.recording import RecordingDevice
-from xnfs.disk.recovery import _Place
+from xnfs.disk.recovery import _Place, recover
 from xnfs.disk.registry import MetaPage, Registry
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -356,7 +356,7 @@ def versions_ahead(p: pytest.MonkeyPatch) -> None:
 
     def run(self: Committer, *args: Any, **kwargs: Any) -> None:
         for block in self._registry.attached:
-            self._tables.set_version(block, self.seq + 1)
+            self._tables.versions.set(block, self.seq + 1)
         _transact(self, *args, **kwargs)
 
     p.setattr(Committer, "_transact", run)
@@ -364,7 +364,6 @@ def versions_ahead(p: pytest.MonkeyPatch) -> None:
 
 def versions_of_the_undone(p: pytest.MonkeyPatch) -> None:
     """Recovery believes the list of a transaction that never happened."""
-    recover: Any = xn.recover
 
     def run(device: Any, seed: Any, log: Log, *args: Any) -> Any:
         found = log.newest_untrusted(args[-1])
@@ -372,7 +371,7 @@ def versions_of_the_undone(p: pytest.MonkeyPatch) -> None:
         own = {image.block: found[0].seq for image in found[0].images} if found else {}
         return replace(after, versions={**after.versions, **own})
 
-    p.setattr(xn, "recover", run)
+    p.setattr("xnfs.disk.xn.recover", run)
 
 
 # -- the collector

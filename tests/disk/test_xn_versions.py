@@ -11,7 +11,6 @@ from tests.disk.tables_kit import DISK, G, load, sync
 from tests.disk.xn_kit import DATA, NODE, RAW, Kit, extent, image, slot
 from xnfs import BLOCK, Caller, CorruptionError, DeviceError, FramePool, MemoryDevice, Xn
 from xnfs.disk import numbers
-from xnfs.disk.commit import MOST_PENDING
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.fsck import check_image
 from xnfs.disk.fsck_walk import Finding
@@ -19,6 +18,7 @@ from xnfs.disk.layout import Seed
 from xnfs.disk.stacked import Fault, FaultingDevice
 from xnfs.disk.superblock import read_superblock_untrusted
 from xnfs.disk.tables import Tables
+from xnfs.disk.versions import MOST_PENDING
 
 #: transactions that write over the log
 LATER = 4
@@ -84,7 +84,7 @@ def test_versions_are_known_after_a_crash(times: int) -> None:
     del kit
     xn = Kit(disk).xn
     for block in (*nodes, xn._geometry.roots_start, xn._geometry.map_start):
-        newest = xn._tables._newest(block)
+        newest = xn._tables.versions.newest(block)
         is_map = block == xn._geometry.map_start
         found = struct.unpack_from("<I", get(disk, block), 504)[0] >> 8
         assert newest == (found if is_map else stamp(disk, block))
@@ -95,8 +95,8 @@ def test_versions_are_in_the_tables_after_unmount() -> None:
     kit = Kit(disk)
     node = kit.node(kit.root, 0)
     kit.xn.close()
-    assert tables(disk)._newest(node) == stamp(disk, node) > 0
-    assert tables(disk).pending == {}
+    assert tables(disk).versions.newest(node) == stamp(disk, node) > 0
+    assert tables(disk).versions.pending == {}
 
 
 def test_versions_move_to_the_tables_when_there_are_many() -> None:
@@ -107,7 +107,7 @@ def test_versions_move_to_the_tables_when_there_are_many() -> None:
         for j in range(4):
             kit.node(node, j)
         kit.sync()
-        most = max(most, len(kit.xn._tables.pending))
+        most = max(most, len(kit.xn._tables.versions.pending))
     assert MOST_PENDING - 8 < most <= MOST_PENDING + 8
 
 
@@ -199,9 +199,9 @@ def test_versions_newer_than_known_are_believed() -> None:
         disk.write(block, [bytes(BLOCK)])
     again = Kit(disk)
     again.load(again.root)
-    assert again.xn._tables._newest(node) < stamp(disk, node)
+    assert again.xn._tables.versions.newest(node) < stamp(disk, node)
     touch(again, node)
-    assert again.xn._tables._newest(node) == stamp(disk, node)
+    assert again.xn._tables.versions.newest(node) == stamp(disk, node)
 
 
 def test_versions_are_compared_modulo_their_size() -> None:
@@ -215,9 +215,9 @@ def test_versions_are_compared_modulo_their_size() -> None:
     again = Kit(disk)
     again.load(again.root)
     disk.write(node, [get(disk, node)])
-    again.xn._tables.set_version(node, stamp(disk, node) + 1)
+    again.xn._tables.versions.set(node, stamp(disk, node) + 1)
     with pytest.raises(CorruptionError):
-        again.xn._tables.check_version(node, stamp(disk, node))
+        again.xn._tables.versions.check(node, stamp(disk, node))
 
 
 def test_versions_of_a_read_that_is_stale() -> None:
@@ -243,12 +243,12 @@ def test_versions_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     spread = range(G.data_start, G.data_end, 504)
     for block in spread:
         made.set_total(block, 3)
-        made.set_version(block, block)
+        made.versions.set(block, block)
     sync(made, disk)
     made.placed()
     again = load(disk)
     for block in spread:
-        assert (again.total(block), again._newest(block)) == (3, block)
+        assert (again.total(block), again.versions.newest(block)) == (3, block)
         again.raise_one(block)
         assert len(again._numbers._blocks) <= 8 + len(again.dirty_blocks())
     assert [again.total(block) for block in spread] == [4] * len(spread)
@@ -314,4 +314,4 @@ def test_versions_fsck_makes_damaged_versions_anew() -> None:
         Kit(disk)
     assert {(f.code, f.block) for f in findings(disk, repair=True)} == {("versions-sector", home)}
     assert findings(disk, repair=True) == []
-    assert tables(disk)._newest(node) == stamp(disk, node)
+    assert tables(disk).versions.newest(node) == stamp(disk, node)

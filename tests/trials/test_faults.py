@@ -20,7 +20,7 @@ from tests.trials.faultlab import SURVIVED as OK
 from tests.trials.faultlab import UNNOTICED as OUT
 from xnfs import DeviceError, MemoryDevice
 from xnfs.disk.stacked import Fault, FaultingDevice
-from xnfs.disk.tables import Tables
+from xnfs.disk.versions import Versions
 
 DOC = Path(__file__).parents[2] / "docs" / "faults.md"
 
@@ -71,10 +71,10 @@ def test_faults(row: Row) -> None:
 
 
 @pytest.mark.parametrize("name", ["read-stale", "write-lost", "write-misdirected"])
-@pytest.mark.parametrize("off", ["check_version", "set_version"])
+@pytest.mark.parametrize("off", ["check", "set"])
 def test_faults_lost_without_versions(name: str, off: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions not compared when blocks are read, or not kept: nobody notices while mounted."""
-    monkeypatch.setattr(Tables, off, lambda self, block, seq: None)
+    monkeypatch.setattr(Versions, off, lambda self, block, seq: None)
     row, target = next(row for row in ROWS if row.name == name), "metadata, older"
     run = faultlab.read if row.op == "read" else faultlab.written
     assert run(faultlab.plant(row.op, row.kind, target, **row.how), target) in (OUT, FSCK)

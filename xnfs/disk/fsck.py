@@ -232,7 +232,7 @@ class _Fsck:
         """Make `total` what the walk has counted, and the newest versions those that it has seen.
         Returns how many blocks were marked for nobody."""
         for block, seq in walk.versions.items():
-            tables.set_version(block, seq)
+            tables.versions.set(block, seq)
         leaked = 0
         for group in range(self._g.groups):
             if group % 64 == 0:
