@@ -220,9 +220,13 @@ class Committer:
         """Is one half of the log enough for this, with a list of all that was written in place?"""
         images = len(self._guarded(plain))
         if attached := len(members & self._registry.attached):
+            images += attached
+            listed = len(plain) + len(self._written)
+            if images + listed + self._tables.due_at_most(len(plain)) <= self._log.capacity:
+                return True
             tables, versions = self._due(plain)
-            images += attached + len(tables)
-            if images + len(plain) + len(self._written) + versions > self._log.entries:
+            images += len(tables)
+            if images + listed + versions > self._log.entries:
                 return False
         return images <= self._log.capacity
 

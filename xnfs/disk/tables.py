@@ -338,6 +338,11 @@ class Tables:
             return self.dirty_blocks(fresh), 0
         return self.dirty_blocks(None), left
 
+    def due_at_most(self, fresh: int) -> int:
+        """No less than what `due` says of so many blocks: of tables and versions together."""
+        left = len(self.versions.pending) + fresh
+        return len(self._stale) + len(self._unwritten) + 2 * left
+
     @property
     def first_written(self) -> set[int]:
         """Dirty blocks that the host may not have room for: so far they are holes in the image, and
