@@ -142,7 +142,9 @@ class Ffs:
     def _answer(self, error: XnError) -> FsError:
         if isinstance(error, AclRefused):
             return FsError(error.errno)
-        if isinstance(error, CorruptionError):
+        # A block that the kernel takes for whole and FFS can't read was written so, by whoever may
+        # write it: that is the trouble of this object, and no reason to stop everybody.
+        if isinstance(error, CorruptionError) and self.volume.xn.damaged:
             self.volume.readonly = True
         if isinstance(error, DeviceError) and error.errno == errno.ENOSPC:
             return FsError(errno.ENOSPC, str(error))  # the host's disk is full: it may pass

@@ -9,7 +9,7 @@ fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from xnfs.disk.commit import Committer
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.log import Log
 from xnfs.disk.recording import RecordingDevice
-from xnfs.disk.recovery import _Place
+from xnfs.disk.recovery import _Place, recover
 from xnfs.disk.registry import MetaPage, Registry
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -276,9 +276,9 @@ def flush_before_writes(p: pytest.MonkeyPatch) -> None:
     """Submission taken for completion: the flush is issued before the log is written."""
     write: Any = Log.write
 
-    def logged(self: Log, seq: int, images: Any, listed: Any) -> None:
+    def logged(self: Log, *args: Any) -> None:
         self._device.flush()
-        write(self, seq, images, listed)
+        write(self, *args)
 
     p.setattr(Log, "write", logged)
     flush_off(p)
@@ -348,6 +348,32 @@ def older_transaction(p: pytest.MonkeyPatch) -> None:
 _missing: Any = _Place.missing
 
 
+# -- newest versions
+
+
+def versions_ahead(p: pytest.MonkeyPatch) -> None:
+    """Every dirty page counts as written by the transaction at hand, also what is not in it."""
+
+    def run(self: Committer, *args: Any, **kwargs: Any) -> None:
+        for block in self._registry.attached:
+            self._tables.versions.set(block, self.seq + 1)
+        _transact(self, *args, **kwargs)
+
+    p.setattr(Committer, "_transact", run)
+
+
+def versions_of_the_undone(p: pytest.MonkeyPatch) -> None:
+    """Recovery believes the list of a transaction that never happened."""
+
+    def run(device: Any, seed: Any, log: Log, *args: Any) -> Any:
+        found = log.newest_untrusted(args[-1])
+        after = recover(device, seed, log, *args)
+        own = {image.block: found[0].seq for image in found[0].images} if found else {}
+        return replace(after, versions={**after.versions, **own})
+
+    p.setattr("xnfs.disk.xn.recover", run)
+
+
 # -- the collector
 
 
@@ -408,6 +434,8 @@ MUTANTS = (
     Mutant("only_newest_redone", "redo of the one before", mount=only_newest_redone),
     Mutant("redo_half", "redo of all images", mount=redo_half),
     Mutant("older_transaction", "newest transaction", mount=older_transaction),
+    Mutant("versions_ahead", "newest versions are lower bounds", run=versions_ahead),
+    Mutant("versions_of_the_undone", "versions of what happened", mount=versions_of_the_undone),
     Mutant("collector_sees_no_change", "barrier", run=collector_sees_no_change, trial="collecting"),
     Mutant("flush_does_nothing", "device", run=flush_does_nothing),
     Mutant("last_write_late", "device", disk=last_write_late),

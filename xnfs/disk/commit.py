@@ -29,7 +29,6 @@ import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.device import BlockDevice
@@ -40,9 +39,6 @@ from xnfs.disk.order import Order
 from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import Tables
 from xnfs.errors import DeviceError, ReadOnly, XnError
-
-#: So many new versions wait in the log before they are written to the tables.
-MOST_PENDING: Final = 40
 
 
 class Committer:
@@ -224,9 +220,13 @@ class Committer:
         """Is one half of the log enough for this, with a list of all that was written in place?"""
         images = len(self._guarded(plain))
         if attached := len(members & self._registry.attached):
-            tables, versions = self._tables_for(plain)
-            images += attached + len(tables)
-            if images + len(plain) + len(self._written) + versions > self._log.entries:
+            images += attached
+            listed = len(plain) + len(self._written)
+            if images + listed + self._tables.due_at_most(len(plain)) <= self._log.capacity:
+                return True
+            tables, versions = self._due(plain)
+            images += len(tables)
+            if images + listed + versions > self._log.entries:
                 return False
         return images <= self._log.capacity
 
@@ -244,19 +244,13 @@ class Committer:
         logged = [*dirty, *map(self._page, self._guarded(plain))]
         logged.sort(key=lambda page: page.block)
         # Without a new durable pointer the tables can wait.
-        tables = self._tables_for(plain)[0] if dirty else []
+        tables = self._due(plain)[0] if dirty else []
         self._transact(pages, logged, tables, plain, patient=True)
 
-    def _tables_for(self, plain: Iterable[int]) -> tuple[list[int], int]:
-        """The blocks of the tables that go with this, and how many versions may be left for the
-        log to list: many are better written to where they belong.
-        """
+    def _due(self, plain: Iterable[int]) -> tuple[list[int], int]:
+        """See `Tables.due`."""
         pages = self._registry.pages
-        fresh = [block for block in plain if pages[block].meta]
-        left = len(self._tables.pending) + len(fresh)
-        if left > MOST_PENDING:
-            return self._tables.dirty_blocks(fresh), 0
-        return self._tables.dirty_blocks(None), left
+        return self._tables.due([block for block in plain if pages[block].meta])
 
     def _page(self, block: int) -> Page:
         return self._registry.pages[block]
@@ -289,13 +283,14 @@ class Committer:
                 images = [self._image(page) for page in logged]
                 # The map last: blocks of numbers may have it say that they hold some.
                 images += [
-                    Image(block, 0, self._tables.encode(block, self.seq)) for block in tables[::-1]
+                    Image(block, 0, self._tables.encode(block, self.seq))
+                    for block in sorted(tables, reverse=True)
                 ]
                 listed = self._relied_on(reached, logged)
                 if images:
                     self._unflushed = True
                     self._reserve(tables)
-                    self._log.write(self.seq, images, listed, self._tables.pending)
+                    self._log.write(self.seq, images, listed, self._tables.versions.pending)
             except XnError:
                 self.seq = last
                 raise
@@ -381,10 +376,10 @@ class Committer:
         for block in tables:
             self._tables.mark_written(block)
             if self._tables.has_version(block):
-                self._tables.set_version(block, self.seq)
+                self._tables.versions.set(block, self.seq)
         for page in pages:
             if page.meta:
-                self._tables.set_version(page.block, self.seq)
+                self._tables.versions.set(page.block, self.seq)
 
     def _write_plain(self, plain: set[int]) -> None:
         registry, written = self._registry, self._written
@@ -396,7 +391,7 @@ class Committer:
                     stamp_block(
                         self._seed, block, page.view, page.type.stamp, page.type.number, self.seq
                     )
-                    self._tables.set_version(block, self.seq)
+                    self._tables.versions.set(block, self.seq)
                 if len(written) <= self._log.entries or block in written:
                     written[block] = self._seed.digest(block, page.view)
             self._unflushed = True

@@ -100,7 +100,7 @@ class PageIO:
                 for block in range(start, start + count):
                     view = registry.pages[block].view
                     seq = check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
-                    self._tables.check_version(block, seq)
+                    self._tables.versions.check(block, seq)
         except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise
