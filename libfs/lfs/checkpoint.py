@@ -108,6 +108,7 @@ class Checkpoint:
         #: what each region has, durably
         self.durable = [-1, -1]
         self._written = [-1, -1]
+        self.bad: list[int] = []  # regions that could not be read
         self._lock = threading.Lock()  # `write` runs beside everything else
         self.time = 0
         self.flush = 0  # the newest flush that the newest checkpoint knows
@@ -117,6 +118,7 @@ class Checkpoint:
     def load(self) -> list[Region]:
         """What the regions say, newest first. Raises CorruptionError: neither is good."""
         vol, good, error = self._vol, [], None
+        self.bad = []
         for part, block in enumerate(self.regions):
             vol.readin(vol.super, part, block, 1)
             vol.xn.pin(vol.who, block)
@@ -125,6 +127,7 @@ class Checkpoint:
                 good.append(decode_region_untrusted(vol.seed, block, raw))
             except CorruptionError as found:
                 error = found
+                self.bad.append(block)
         if error is not None and not good:
             raise error
         return sorted(good, key=lambda region: -region.number)

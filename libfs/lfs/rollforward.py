@@ -37,7 +37,7 @@ def roll_forward(vol: Volume, region: Region) -> int:
         index, kind, count, _ino, _at, flush = slot
         if region.flush < flush <= done:
             for i in range(count):
-                _enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
+                enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
     for ino, address in news.items():
         _replace(vol, ino, address)
     return len(news)
@@ -66,7 +66,8 @@ def _follow(vol: Volume, region: Region) -> tuple[int, list[tuple[int, Slot]]]:
     raise CorruptionError(vol.super, "chain of segments", "a loop", "an end")
 
 
-def _enter(vol: Volume, kind: int, address: int, news: dict[int, int]) -> None:
+def enter(vol: Volume, kind: int, address: int, news: dict[int, int]) -> None:
+    """Note where a block has inodes, or which ones it says went (0). Raises CorruptionError."""
     block = address & f.AT_MASK
     if kind == f.P_INODES:
         raw = vol.block_untrusted(kind, address)
