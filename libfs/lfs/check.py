@@ -98,31 +98,34 @@ class _Check:
             for block in vol.checkpoint.bad:
                 log("region", block, why="its checksum is wrong")
             take_region(vol, regions)
+            self._load_snapshots()
             roll_forward(vol, regions[0])
         except CorruptionError as error:
             log("log", error.block, why=error)
             self._rebuilt = True
             rebuild(vol, log)
 
-    def _snapshots(self) -> None:
+    def _load_snapshots(self) -> None:
         vol = self._vol
-        good = list(vol.snapshots.all)
         for address in vol.checkpoint.snapshots:
-            if any(snapshot.address == address for snapshot in good):
-                continue
             try:
-                good.append(load_untrusted(vol, address))
+                vol.snapshots.all.append(load_untrusted(vol, address))
             except CorruptionError as error:
                 self._log("snapshot", address & f.AT_MASK, why=error)
-        vol.snapshots.all = []
-        for snapshot in sorted(good, key=lambda each: each.epoch):
-            vol.snapshots.all.append(snapshot)
+        vol.snapshots.changed()
+
+    def _snapshots(self) -> None:
+        """Those that can be read to their ends are kept."""
+        vol = self._vol
+        found, vol.snapshots.all = vol.snapshots.all, []
+        for snapshot in sorted(found, key=lambda each: each.epoch):
             try:
                 for _address, _size in live_bytes(vol, [vol.snapshots.tree(snapshot)]):
                     pass
             except CorruptionError as error:
                 self._log("snapshot", snapshot.address & f.AT_MASK, why=error)
-                vol.snapshots.all.pop()
+            else:
+                vol.snapshots.all.append(snapshot)
         vol.snapshots.changed()
 
     def _usage(self) -> None:
@@ -132,8 +135,7 @@ class _Check:
             if usage.live != live[segment]:
                 got, want = usage.live, live[segment]
                 if self._log("usage", usage.summary, segment=segment, got=got, want=want):
-                    usage.live = live[segment]
-                    vol.segments.changed.add(segment)
+                    vol.segments.count(usage.summary, want - got)
 
     # -- inodes
 

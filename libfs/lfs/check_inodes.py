@@ -114,6 +114,8 @@ class InodeChecker:
     def _data(self, v: Vnode) -> None:
         end = -(-v.size // f.BLOCK)
         for i, at in list(v.tree.at_level(0)):
+            if at == f.RESERVED:
+                continue
             code = "data-end" if i >= end else "address"
             if i >= end or not self.claim(at, f.P_DATA):
                 self._log(code, at & f.AT_MASK, ino=v.ino, at=i)

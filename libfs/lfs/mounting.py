@@ -89,8 +89,10 @@ def take_up(
     vol.segments.load_untrusted(raw[f.SUPER_TABLE :])
     regions = vol.checkpoint.load()
     take_region(vol, regions)
-    vol.recovered = roll_forward(vol, regions[0])
     vol.snapshots.load()
+    vol.recovered = roll_forward(vol, regions[0])
+    if vol.checkpoint.bad:
+        vol.snapshots.recount()  # the table's is that of the checkpoint that can't be read
     if snapshot is not None:
         vol.imap = vol.snapshots.tree(vol.snapshots.find(snapshot))
         vol.vnodes.clear()
@@ -104,6 +106,7 @@ def take_region(vol: Volume, regions: list[Region]) -> None:
     newest = regions[0]
     vol.imap = Tree(vol, 0, newest.depth, newest.tops)
     vol.next_ino, vol.epoch = newest.next_ino, newest.epoch
+    vol.reserved = newest.reserved
     checkpoint = vol.checkpoint
     checkpoint.number, checkpoint.time = newest.number, newest.time
     checkpoint.flush, checkpoint.snapshots = newest.flush, newest.snapshots

@@ -90,10 +90,5 @@ def _replace(vol: Volume, ino: int, address: int) -> None:
         if at:
             v = vol.load_untrusted(ino, at)
             count(at, v.record_size)
-            for _i, value in v.tree.items():
-                count(value, f.BLOCK)
-            for _level, _index, value in v.tree.nodes():
-                count(value, f.BLOCK)
-            if v.xattr_at:
-                count(v.xattr_at, f.BLOCK)
+            vol.all_of(v, count)
     vol.imap.set(ino, address)

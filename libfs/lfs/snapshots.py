@@ -120,7 +120,7 @@ class Snapshots:
         self.all.remove(self.find(name))
         self.changed()
         flush(vol)
-        self._recount()
+        self.recount()
         self._settle()
 
     def rollback(self, name: str) -> None:
@@ -135,7 +135,7 @@ class Snapshots:
         vol.next_ino = max(vol.next_ino, snapshot.next_ino)
         vol.vnodes.clear()
         vol.free_inos.clear()
-        self._recount()
+        self.recount()
         self._settle()
 
     def tree(self, snapshot: Snapshot) -> Tree:
@@ -155,13 +155,12 @@ class Snapshots:
                 live[segment] += size
         return live
 
-    def _recount(self) -> None:
+    def recount(self) -> None:
         """The usage anew."""
         segments = self._vol.segments
         for segment, live in self.live().items():
             if segments.usage[segment].live != live:
-                segments.usage[segment].live = live
-                segments.changed.add(segment)
+                segments.count(segments.usage[segment].summary, live - segments.usage[segment].live)
 
     def _settle(self) -> None:
         """Both regions know of it."""
@@ -187,7 +186,7 @@ def live_bytes(vol: Volume, trees: Iterable[Tree]) -> Iterator[tuple[int, int]]:
             v = vol.load_untrusted(ino, at)
             yield at, v.record_size
             yield from ((a, f.BLOCK) for _level, _i, a in v.tree.nodes() if new(a))
-            yield from ((a, f.BLOCK) for _i, a in v.tree.items() if new(a))
+            yield from ((a, f.BLOCK) for _i, a in v.tree.items() if a != f.RESERVED and new(a))
             if v.xattr_at and new(v.xattr_at):
                 yield v.xattr_at, f.BLOCK
 
