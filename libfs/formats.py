@@ -14,6 +14,7 @@ from libfs.ffs import Ffs
 from libfs.ffs import check as check_ffs
 from libfs.ffs import types as ffs_types
 from libfs.lfs import Lfs
+from libfs.lfs import check as check_lfs
 from libfs.lfs import types as lfs_types
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
@@ -44,7 +45,7 @@ class Format:
 
 FORMATS: Final[dict[str, Format]] = {
     "ffs": Format("ffs", ffs_types.SUPER, Ffs.mkfs, Ffs.mount, check_ffs),
-    "lfs": Format("lfs", lfs_types.SUPER, Lfs.mkfs, Lfs.mount),
+    "lfs": Format("lfs", lfs_types.SUPER, Lfs.mkfs, Lfs.mount, check_lfs),
 }
 
 
