@@ -123,20 +123,27 @@ class Machine:
         program: Entry,
         *args: Any,
         slots: int = 1,
-        frames: int | None = None,
-        environments: int | None = None,
+        quota: tuple[int, int, int] | None = None,
     ) -> int:
-        """Start a program with positions of its own. Its quotas are all there is, unless given.
+        """Start a program with so many positions of its own. `quota`: frames, positions (those
+        included) and environments that it may take or give away; as many as there are, unless
+        given.
 
         Raises NoSpace, Refused.
         """
-        env = self.create(program, args, None)
         total = len(self.processors) * self.tables.slots
-        env.frames = self.frames.count if frames is None else frames
-        env.environments = self.tables.max_environments if environments is None else environments
-        env.slots = total
-        for _ in range(slots):
-            self.slices.slot_alloc(self.processors[0], env, env.id, ANY, ANY, env.token)
+        env = self.create(program, args, None)
+        env.frames, env.slots, env.environments = quota or (
+            self.frames.count,
+            total,
+            self.tables.max_environments,
+        )
+        try:
+            for _ in range(slots):
+                self.slices.slot_alloc(self.processors[0], env, env.id, ANY, ANY, env.token)
+        except NoSpace:
+            self.end(env, "no slices")
+            raise
         return env.id
 
     def run(self, until: int = NEVER) -> bool:
