@@ -132,7 +132,8 @@ def _capabilities(machine: Machine) -> None:
     for env in living(machine):
         must(machine.capabilities.alive(env.token), f"{env.id}'s own capability is gone")
         must(len(machine.members._made.get(env.id, ())) <= 64, f"{env.id} made too many")
-        must(len(env.inbox or ()) <= 64, f"{env.id} was given too many")
+        most = 8 * machine.tables.max_environments
+        must(len(env.inbox or ()) <= most, f"{env.id} was given too many")
     for token in made:
         must(machine.capabilities.alive(token), "a token that was made is gone, and remembered")
     host = len(living(machine)) + len(made)
