@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 
 from libos.space import Space
@@ -66,6 +69,52 @@ def test_machine_idle_time_is_skipped() -> None:
     machine.run()
     assert 60 * 12_500_000 <= machine.ended[0][2] < 60 * 12_500_000 + 1000
     assert machine.events == 1
+
+
+def test_machine_runs_are_equal_whatever_bytes_hash_to() -> None:
+    """In another process, where Python hashes capabilities differently."""
+    story = (
+        "from tests.machine.hostile import *\n"
+        "scripts = [random_script(i, Hostile(Machine(frames=1)).numbers, 60) for i in range(3)]\n"
+        "machine = attack(scripts, 2)\n"
+        "print(machine.now, machine.counters(), list(machine.ended))"
+    )
+    said = set()
+    for seed in "12":
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        run = subprocess.run(
+            [sys.executable, "-c", story], env=env, capture_output=True, check=True
+        )
+        said.add(run.stdout)
+    assert len(said) == 1
+
+
+def test_machine_processors_run_at_once_and_nobody_runs_twice() -> None:
+    def work(me: Boot) -> Program:
+        for _ in range(100):
+            yield 50_000
+
+    def run(processors: int, programs: int) -> int:
+        machine = Machine(processors=processors, trace=10_000)
+        for _ in range(programs):
+            id = machine.boot(work, slots=2)
+            env = machine.environment(id)
+            for other in range(1, processors):
+                machine.slices.slot_alloc(machine.processors[0], env, id, other, -1, env.token)
+        machine.run()
+        stays = [
+            (r.detail, r.time, r.environment) for r in machine.trace.records if r.what == "run"
+        ]
+        for began, ended, id in stays:
+            for later, _, other in stays:
+                assert not (id == other and began < later < ended), "in two places at once"
+        return machine.now
+
+    alone = run(1, 1)
+    assert 0.9 < run(2, 1) / alone < 1.1
+    assert 0.9 < run(2, 2) / alone < 1.2
+    assert 1.8 < run(1, 2) / alone < 2.2
+    assert 0.9 < run(4, 4) / alone < 1.3
 
 
 def test_machine_child_shares_a_frame_until_revoked() -> None:
