@@ -23,7 +23,7 @@ import contextlib
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xnfs.capability import ALL, Capabilities
 from xnfs.cpu.costs import Costs
@@ -48,6 +48,15 @@ from xnfs.memory.translations import Translations
 
 NEVER: Final = 1 << 63
 Action = Callable[[int, Any], None]
+
+
+class Ending(NamedTuple):
+    """How an environment ended. `why` is empty if it just returned or exited."""
+
+    id: int
+    why: str
+    status: int
+    cycles: int
 
 
 class Machine:
@@ -92,7 +101,7 @@ class Machine:
         # A number is reused as late as possible, and with a new generation.
         self._numbers = deque(range(environments))
         self._generation = [2] * environments  # ids 0 and 1 are nobody and the kernel
-        self.ended: deque[tuple[int, str, int]] = deque(maxlen=4096)  # (id, why, status)
+        self.ended: deque[Ending] = deque(maxlen=4096)
         self.slices = Slices(self)
         self.exceptions = Exceptions(self)
         self.access = Access(self)
@@ -203,8 +212,12 @@ class Machine:
         }
 
     def cycles(self, id: int) -> int:
-        """Processor time that a living environment has had."""
-        return self.environment(id).cycles
+        """Processor time that an environment has had. Raises NoSuchEnvironment: it is forgotten."""
+        for ending in self.ended:
+            if ending.id == id:
+                return ending.cycles
+        env = self.environment(id)
+        return env.cycles if env.cpu is None else env.cycles + env.cpu.now - env.cpu.started
 
     def mint(self, *resource: str, rights: int = ALL) -> bytes:
         """A capability of the host's, to hand to a program: ("env",) is over all environments."""
@@ -285,7 +298,7 @@ class Machine:
             parent.slots += env.slots
             parent.environments += env.environments + 1
         self._numbers.append(number)
-        self.ended.append((env.id, why, status))
+        self.ended.append(Ending(env.id, why, status, env.cycles))
         self.show(env, status)
         self._shown[ENVIRONMENTS_WORD] -= 1
         if self.trace.on:

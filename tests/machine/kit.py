@@ -23,7 +23,7 @@ def run(*bodies: Body, limit: int = 10**10, **options: Any) -> tuple[Machine, li
 
 def endings(machine: Machine) -> list[str]:
     """Why each environment that has ended did so, in that order."""
-    return [why for _, why, _ in machine.ended]
+    return [ending.why for ending in machine.ended]
 
 
 def frame_at(me: Boot, page: int, rights: int = RW) -> Program:

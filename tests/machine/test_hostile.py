@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.machine.conserve import Violation
@@ -19,6 +19,7 @@ choices = st.tuples(*[st.integers(0, 300)] * 9)
 scripts = st.lists(st.tuples(st.sampled_from(NUMBERS), choices), max_size=40)
 
 
+@settings(max_examples=max(10, settings().max_examples // 3))
 @given(st.lists(scripts, min_size=3, max_size=3), st.integers(1, 3))
 def test_hostile_programs_conserve_everything(all: list[Script], processors: int) -> None:
     attack(all, processors, steps=200)
@@ -38,7 +39,7 @@ def campaign(runs: int, length: int = 60) -> str:
 
 
 def test_hostile_campaign_finds_nothing() -> None:
-    assert campaign(20) == ""
+    assert campaign(12) == ""
 
 
 @pytest.mark.parametrize("name", MUTANTS)
