@@ -47,6 +47,8 @@ from xnfs.memory.revocation import Revocation
 from xnfs.memory.translations import Translations
 
 NEVER: Final = 1 << 63
+#: Capabilities that the host may have made.
+HOST_TOKENS: Final = 1024
 Action = Callable[[int, Any], None]
 
 
@@ -84,7 +86,7 @@ class Machine:
         self.costs = costs or Costs()
         self.frames = pool or FramePool(frames)
         self.capabilities = Capabilities(
-            b"xnfs machine %d" % seed, limit=environments * (MAX_MADE + 1)
+            b"xnfs machine %d" % seed, limit=environments * (MAX_MADE + 1) + HOST_TOKENS
         )
         self.processors = [Processor(i, slots, seed) for i in range(processors)]
         written = Tables(environments, self.frames.taken(), processors, slots)
@@ -92,6 +94,8 @@ class Machine:
         self.translations = Translations(self.processors, self.frames.count)
         self.trace = Trace(trace)
         self.wall = wall
+        if wall is not None:
+            wall.begin(self.costs.hz)
         self.now = 0
         self._acting: Processor | None = None  # whose turn it is
         self.events = 0  # carried out
@@ -172,7 +176,8 @@ class Machine:
             if cpu is None and self.wall is not None and self.wall.wait(min(event, until)):
                 continue  # something came from outside
             if now >= until:
-                self.now = max(self.now, until if until != NEVER else self.now)
+                if until != NEVER:
+                    self.now = max(self.now, until)
                 return cpu is None and not queue
             self.now = max(self.now, now)
             if cpu is None or event <= cpu.now:

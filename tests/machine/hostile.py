@@ -237,13 +237,12 @@ def attack(scripts: Iterable[Script], processors: int = 1, steps: int = 400) -> 
 
 
 def unharmed(machine: Machine, id: int) -> None:
-    """Nobody has touched the honest program's account."""
+    """Nobody has taken anything from the honest program's account; gifts it can't help."""
     env = machine.living(id)
     if env is None:
         raise Violation("the honest program has ended")
     must(env.positions.bit_count() == 1, "the honest program's position is gone")
-    must(env.environments == 0, "the honest program's quota has changed")
-    must(env.frames + len(machine.memory.owned(env)) == HONEST_PAGES, "its frames have changed")
+    must(env.frames + len(machine.memory.owned(env)) >= HONEST_PAGES, "its frames are fewer")
     must(env.state == calls.READY, "the honest program sleeps")
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 from libos.space import Space
 from xnfs import GRANT, READ, Boot, CapabilityError, Costs, Machine, Program, Wall, calls
@@ -161,7 +162,7 @@ def test_machine_child_shares_a_frame_until_revoked() -> None:
 
 
 def test_machine_meets_the_outside_in_real_time() -> None:
-    wall = Wall(Costs().hz)
+    wall = Wall()
     machine = Machine(wall=wall)
 
     def waiter(me: Boot) -> Program:
@@ -180,3 +181,18 @@ def test_machine_meets_the_outside_in_real_time() -> None:
     timer.join()
     assert machine.ended[0][:3] == (id, "", 5)
     assert machine.now >= 0.02 * Costs().hz
+
+
+def test_machine_real_time_passes_while_it_sleeps() -> None:
+    def sleeper(me: Boot) -> Program:
+        for _ in range(3):
+            now = yield (calls.CLOCK,)
+            yield (calls.SLEEP, now + 125_000)  # 10 ms
+
+    wall = Wall()
+    machine = Machine(wall=wall)
+    wall.stop()
+    machine.boot(sleeper)
+    began = time.monotonic()
+    machine.run()
+    assert 0.03 <= time.monotonic() - began < 20
