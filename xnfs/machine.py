@@ -19,7 +19,6 @@ parts, each in its module, declare the operations of programs: `cpu/environments
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 from collections import deque
 from collections.abc import Callable
@@ -362,6 +361,14 @@ class Machine:
 
 
 def _close(generator: Any) -> None:
-    """Let a program's `finally` run; what it makes of it is nobody's concern."""
-    with contextlib.suppress(BaseException):
-        generator.close()
+    """Let a program's `finally` run; what it makes of it is nobody's concern. One that yields there
+    is told again, but not for ever.
+    """
+    for _ in range(16):
+        try:
+            generator.close()
+        except RuntimeError:
+            continue
+        except BaseException:
+            return
+        return
