@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 #: Live capabilities that one environment has made, by narrowing and granting.
 MAX_MADE: Final = 64
-#: Capabilities granted to one environment and not yet accepted.
-MAX_INBOX: Final = 64
+#: Capabilities from one environment that another has not yet accepted: nobody can fill the whole
+#: inbox, so nobody can keep others from giving.
+MAX_INBOX: Final = 8
 _WORD: Final = 1 << 64
 
 
@@ -183,12 +184,11 @@ class Environments:
         """
         other = self._machine.environment(to)
         self._room(env)
-        if other.inbox is not None and len(other.inbox) >= MAX_INBOX:
+        waiting = [token for token in other.inbox or () if self._capabilities.alive(token)]
+        if sum(self._maker.get(token) == env.id for token in waiting) >= MAX_INBOX:
             raise NoSpace("the other has not accepted what it was given")
         made = self._remember(env, self._capabilities.grant(token, str(to)))
-        if other.inbox is None:
-            other.inbox = []
-        other.inbox.append(made)
+        other.inbox = [*waiting, made]
         return made
 
     @operation(ACCEPT)
