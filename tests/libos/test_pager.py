@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from libos.experiments.rig import ROOT, Rig
 from libos.pager import Pager
 from libos.policies import Chosen, Clock, Fifo, Lru, Mru, Policy
-from tests.libos.kit import ROOT, Rig
 from tests.machine.kit import child, endings, until
 from xnfs import Boot, Program, Refused, calls
 

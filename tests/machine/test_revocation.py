@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.libos.kit import Rig
+from libos.experiments.rig import Rig
 from tests.machine.kit import RW, accepted, child, endings, frame_at, run, until
 from xnfs import (
     ADMIN,

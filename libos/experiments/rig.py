@@ -14,7 +14,9 @@ ROOT = User(0, 0)
 
 
 class Rig:
-    """A machine, and a mounted FFS on a disk that takes time, in one memory."""
+    """A machine, and a mounted FFS on a disk that takes time, in one memory. The registry of blocks
+    has `cache` of the frames at most.
+    """
 
     def __init__(self, frames: int = 256, cache: int = 64, **options: int) -> None:
         self.pool = FramePool(frames)
