@@ -71,9 +71,9 @@ def scan() -> Result:
         rows.append((pages, *ins, 9 * max(0, pages - FRAMES)))
     return Result(
         f"How many page-ins does a cyclic scan need? Ten rounds, {FRAMES} frames.",
-        ("pages", *POLICIES, "least possible"),
+        ("pages", *POLICIES, "lower bound"),
         tuple(rows),
-        (*POLICIES, "least possible"),
+        (*POLICIES, "lower bound"),
     )
 
 

@@ -65,9 +65,9 @@ def test_experiment_page_tables_each_have_their_address_space() -> None:
     assert inverted[0] == inverted[1] == 3 * 1024
 
 
-def test_experiment_scan_mru_is_near_the_least_possible() -> None:
+def test_experiment_scan_mru_is_near_the_lower_bound() -> None:
     for pages in (36, 40, 48, 64):
-        least = number("scan", pages, "least possible")
+        least = number("scan", pages, "lower bound")
         assert number("scan", pages, "LRU") == number("scan", pages, "FIFO") == 9 * pages
         assert least <= number("scan", pages, "MRU") <= least + 9
     assert number("scan", 32, "LRU") == 0
@@ -106,3 +106,10 @@ def test_run_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run.main(["--svg", str(plot)]) == 2
     assert run.main(["signals", "--svg", str(tmp_path / "no" / "such")]) == 1
     assert "nonsense" in capsys.readouterr().err
+
+
+def test_experiments_document_shows_what_they_print() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "machine.md").read_text()
+    for name in EXPERIMENTS:
+        shown = "".join(f"    {line}".rstrip() + "\n" for line in result(name).text().splitlines())
+        assert f"    $ xnfs run {name}\n{shown}" in text, f"{name}:\n{shown}"
