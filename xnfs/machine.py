@@ -10,7 +10,7 @@ next, up to the next event or to the clock of the others, so what happens first 
 no processor has anything to do, the clock jumps to the next event: idle time costs nothing.
 
 With a `Wall` clock the same machine meets the outside: events happen when the host's time reaches
-them, and other threads hand in what happens outside with `post`.
+them, and other threads hand in what happens outside with `Wall.post`.
 
 This module puts the parts together and holds no rule of protection of its own beyond `checked`. The
 parts, each in its module, declare the operations of programs: `cpu/environments`, `cpu/slices`,
@@ -65,7 +65,7 @@ class Ending(NamedTuple):
 
 
 class Machine:
-    """One machine. Not thread-safe, but for `post`."""
+    """One machine. One thread runs it; others use `Wall.post`."""
 
     def __init__(
         self,
@@ -233,11 +233,13 @@ class Machine:
 
     def cycles(self, id: int) -> int:
         """Processor time that an environment has had. Raises NoSuchEnvironment: it is forgotten."""
-        for ending in self.ended:
+        env = self.living(id)
+        if env is not None:
+            return env.cycles if env.cpu is None else env.cycles + env.cpu.now - env.cpu.started
+        for ending in reversed(self.ended):
             if ending.id == id:
                 return ending.cycles
-        env = self.environment(id)
-        return env.cycles if env.cpu is None else env.cycles + env.cpu.now - env.cpu.started
+        raise NoSuchEnvironment(f"environment {id} is forgotten")
 
     def mint(self, *resource: str, rights: int = ALL) -> bytes:
         """A capability of the host's, to hand to a program: ("env",) is over all environments."""

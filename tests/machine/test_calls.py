@@ -59,7 +59,20 @@ def test_calls_wrong_operands_are_refused(number: int) -> None:
 
 
 #: Numbers that fit no operand: before, behind and far outside of everything.
-EDGES = (-(1 << 70), -1, 1, 63, 64, 1 << 12, 1 << 36, 1 << 63, 1 << 64, 1 << 70)
+EDGES = (
+    -(10**5000),
+    10**5000,
+    -(1 << 70),
+    -1,
+    1,
+    63,
+    64,
+    1 << 12,
+    1 << 36,
+    1 << 63,
+    1 << 64,
+    1 << 70,
+)
 
 
 @pytest.mark.parametrize("number", [n for n in TABLE if n not in LAST])
@@ -87,7 +100,7 @@ def test_calls_with_any_number_have_defined_errors(number: int) -> None:
     check(machine)
 
 
-@pytest.mark.parametrize("number", [-1, 0, 15, 127, 128, 10**30])
+@pytest.mark.parametrize("number", [-1, 0, 15, 127, 128, 10**30, pytest.param(10**5000, id="long")])
 def test_calls_unknown_numbers_are_refused(number: int) -> None:
     def body(me: Boot, notes: list[Any]) -> Program:
         with pytest.raises(Refused):
@@ -107,7 +120,9 @@ def test_calls_that_are_none_are_illegal_instructions(request_: Any) -> None:
     assert endings(run(body)[0]) == ["exception 5 at 0x0 and no handler"]
 
 
-@pytest.mark.parametrize("cycles", [-1, -(1 << 80), (1 << 62) + 1, 1 << 80])
+@pytest.mark.parametrize(
+    "cycles", [-1, pytest.param(10**5000, id="long"), -(1 << 80), (1 << 62) + 1, 1 << 80]
+)
 def test_calls_impossible_computing_is_refused(cycles: int) -> None:
     def body(me: Boot, notes: list[Any]) -> Program:
         with pytest.raises(Refused):

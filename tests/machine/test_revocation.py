@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.libos.kit import Rig
+from libos.experiments.rig import Rig
 from tests.machine.kit import RW, accepted, child, endings, frame_at, run, until
 from xnfs import (
     ADMIN,
@@ -203,4 +203,4 @@ def test_frames_of_the_registry_are_nobody_elses() -> None:
     rig.machine.boot(body)
     rig.machine.run()
     assert endings(rig.machine) == [""]
-    assert notes[0] == rig.pool.used("xn") > 0
+    assert notes[0] == rig.cached > 0

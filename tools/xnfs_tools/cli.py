@@ -27,6 +27,7 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
 _TRIALS: Final = {
     "attack": ("xnfs_tools.attack", "what a hostile file system can do to the kernel and others"),
     "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
+    "run": ("xnfs_tools.run", "an experiment on the simulated machine"),
 }
 
 

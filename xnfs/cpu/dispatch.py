@@ -163,7 +163,7 @@ class Loop:
             value = None
             if type(request) is int:
                 if not 0 <= request <= MAX_CYCLES:
-                    error = self._refuse(cpu, Refused(f"{request} cycles"))
+                    error = self._refuse(cpu, Refused("nobody can compute for so long"))
                 elif not spend(cpu, env, request or 1):  # time must pass, or the slice never ends
                     break
                 continue
@@ -173,7 +173,7 @@ class Loop:
                 number = request[0]
                 op = operations[number] if 0 <= number < LIMIT else None
                 if op is None:
-                    raise Refused(f"there is no operation {number}")
+                    raise Refused("there is no such operation")
                 if tuple(map(type, request)) != op.kinds:
                     wrong = refusal(op, request)
                     if wrong is not None:
@@ -186,6 +186,12 @@ class Loop:
             except Fault as fault:
                 self._fault(cpu, env, request, fault)
                 return
+            except ValueError:
+                # A number so long that Python does not print it can be in no table, so the handler
+                # was about to refuse it. Looked for here, where it costs nothing to the others.
+                if not any(type(each) is int and abs(each) >> 64 for each in request):
+                    raise
+                error = self._refuse(cpu, Refused("an operand has more than 64 bits"))
         env.value, env.error, env.retry = value, error, retry
 
     def _refuse(self, cpu: Processor, error: XnError) -> XnError:

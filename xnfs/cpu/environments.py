@@ -40,6 +40,8 @@ MAX_MADE: Final = 64
 #: Capabilities from one environment that another has not yet accepted: nobody can fill the whole
 #: inbox, so nobody can keep others from giving.
 MAX_INBOX: Final = 8
+#: Names that a capability may be narrowed by at once.
+MAX_NAMES: Final = 32
 _WORD: Final = 1 << 64
 
 
@@ -170,8 +172,8 @@ class Environments:
 
         Raises CapabilityError, NoSpace, Refused: not a tuple of strings.
         """
-        if not all(type(name) is str for name in below):
-            raise Refused("a resource is a tuple of names")
+        if len(below) > MAX_NAMES or not all(type(name) is str for name in below):
+            raise Refused("a resource is a tuple of names, not too many")
         self._room(env)
         resource = self._capabilities.resource_of(token) + below
         return self._remember(env, self._capabilities.narrow(token, resource, rights))
