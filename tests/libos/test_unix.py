@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from libfs.posix import FsError
+from libos.experiments.rig import ROOT, Rig
 from libos.unix import Process, World, boot, install
 from libos.unix.process import SIGKILL, SIGTERM
-from tests.libos.kit import ROOT, Rig
 from xnfs import Program, calls
 
 
