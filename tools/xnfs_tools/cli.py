@@ -28,6 +28,7 @@ _TRIALS: Final = {
     "cp": ("xnfs_tools.cp", "copy within an image, without touching the bytes"),
     "attack": ("xnfs_tools.attack", "what a hostile file system can do to the kernel and others"),
     "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
+    "run": ("xnfs_tools.run", "an experiment on the simulated machine"),
 }
 
 
