@@ -46,7 +46,7 @@ class Groups:
         for ino, slot, parent in self._siblings(block):
             if ino >> WINDOW_SHIFT == block >> WINDOW_SHIFT and not cached(ino):
                 wanted.append((parent, slot, ino, 1))
-        return self._read(wanted)
+        return self._read(wanted, block)
 
     def data(self, owner: int, block: int) -> bool:
         """As `inode`, for data at `block` that an inode owns."""
@@ -61,7 +61,7 @@ class Groups:
             for _first, count, kind, start, slot in self._map.root(v).entries:
                 if kind == f.P_DATA and start >> WINDOW_SHIFT == block >> WINDOW_SHIFT:
                     wanted.append((ino, slot, start, count))
-        return self._read(wanted)
+        return self._read(wanted, block)
 
     def _siblings(self, ino: int) -> list[tuple[int, int, int]]:
         """Inodes named in the same block, if that is at hand: (inode, slot, the block)."""
@@ -71,9 +71,10 @@ class Groups:
             return []
         return [(ino, slot, names.block) for slot, ino, _kind, _type in names.names.values()]
 
-    def _read(self, wanted: list[Want]) -> bool:
+    def _read(self, wanted: list[Want], block: int) -> bool:
+        """Read what is wanted, if `block` is among it and does not stand alone."""
         vol = self._vol
-        if len(wanted) < 2:
+        if len(wanted) < 2 or not any(s <= block < s + n for _p, _part, s, n in wanted):
             return False
         try:
             vol.xn.readin_all(vol.who, wanted)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from libfs.ffs import Ffs
+from libfs.ffs import F_GROUPING, Ffs
 from libfs.posix import Posix
 from xnfs import (
     BLOCK,
@@ -53,6 +53,12 @@ def arguments() -> Parser:
     made.add_argument(
         "-t", metavar="TYPE", default="ffs", choices=["ffs"], help="kind of file system (ffs)"
     )
+    made.add_argument(
+        "-O",
+        metavar="FEATURE",
+        choices=["cffs"],
+        help="cffs: small files of a directory are read together",
+    )
     made.add_argument("-L", metavar="LABEL", default="", help="label, at most 64 bytes")
     made.add_argument("-U", metavar="UUID", help="UUID (default: a random one)")
     made.add_argument("-n", action="store_true", help="say what would be done, and do nothing")
@@ -87,7 +93,7 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"would make {plan}")
         return 0
     with _created(path, size, fresh=fresh):
-        _make(path, ident.bytes, args.L, args.d)
+        _make(path, ident.bytes, args.L, args.d, F_GROUPING if args.O else 0)
     print(plan)
     return 0
 
@@ -163,14 +169,15 @@ def _created(path: str, size: int, *, fresh: bool) -> Iterator[None]:
         raise
 
 
-def _make(path: str, ident: bytes, label: str, source: str | None) -> None:
+def _make(path: str, ident: bytes, label: str, source: str | None, flags: int) -> None:
     device = _open(path, readonly=False)
     try:
         format_image(device, uuid=ident, label=label, now=time.time_ns())
         xn = Xn(device, frames=FramePool(CACHE // BLOCK))
         try:
             # Who makes an image for themselves wants to write in it.
-            Ffs.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid())
+            uid, gid = os.getuid(), os.getgid()
+            Ffs.mkfs(xn, xn.admin, ROOT, uid=uid, gid=gid, flags=flags)
             if source is not None:
                 posix = Posix(Ffs.mount(xn, xn.admin, ROOT, readonly=False))
                 try:

@@ -79,12 +79,13 @@ def open_image(
     root: str | None = None,
     cache: int = CACHE,
     options: Options | None = None,
+    grouping: bool | None = None,
 ) -> Iterator[Session]:
     """An image with its file system; everything is durable when the block ends. Raises: Failed."""
     with open_kernel(path, readonly=readonly, cache=cache) as xn:
         name = choose_root(xn, path, root).name
         try:
-            fs = Ffs.mount(xn, xn.admin, name, readonly=readonly)
+            fs = Ffs.mount(xn, xn.admin, name, readonly=readonly, grouping=grouping)
         except (XnError, FsError) as error:
             raise about(path, error) from None
         posix = Posix(fs, options=options or Options(readonly=readonly))
