@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from xnfs_tools import cli, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, umount
+from xnfs_tools import cli, cp, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, umount
 
 import xnfs
 
@@ -77,6 +77,15 @@ def test_man_long_options_are_those_of_the_command() -> None:
     assert documented == real
 
 
+def test_man_options_of_cp() -> None:
+    page = (ROOT / "man/xnfs.1").read_text()
+    found = re.search(r"^\.TP\n\.B cp\n(.*?)^\.TP", page, re.M | re.S)
+    assert found
+    real = {a.option_strings[0] for a in cp.arguments()._actions if a.option_strings}
+    documented = set(re.findall(r"^\.B \\(-\w)$", found[1], re.M))
+    assert documented == real - {"-h", "-V"}
+
+
 def test_man_mount_options() -> None:
     text = section("mount.xnfs.8", "MOUNT OPTIONS")
     words = set(re.findall(r"\w+=?", re.sub(r"^(?!\.B).*$", "", text, flags=re.M)))
@@ -121,7 +130,7 @@ def test_docs_readme_links() -> None:
 
 
 def test_docs_help_has_every_option_explained() -> None:
-    for parser in (*PARSERS.values(), crash.arguments()):
+    for parser in (*PARSERS.values(), crash.arguments(), cp.arguments()):
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
                 assert action.help, (parser.prog, action)

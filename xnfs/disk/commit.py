@@ -29,6 +29,7 @@ import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.device import BlockDevice
@@ -39,6 +40,9 @@ from xnfs.disk.order import Order
 from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import Tables
 from xnfs.errors import DeviceError, ReadOnly, XnError
+
+#: Images written in place by one request, at most.
+RUN: Final = 256
 
 
 class Committer:
@@ -302,9 +306,9 @@ class Committer:
             else:
                 self._flush(patient=patient)
             # Commit point: the transaction is durable, in the log.
-            for image in images:
+            for run in _neighbours(images):
                 self._unplaced = True
-                self._device.write(image.block, [image.data])
+                self._device.write(run[0].block, [image.data for image in run])
         self.in_flight = frozenset()
         self._tables.placed()
         self._ledger.settle(due)
@@ -427,3 +431,14 @@ class Committer:
                 self._lock.acquire()
         self._listed = frozenset()
         self._order.flushed()
+
+
+def _neighbours(images: Iterable[Image]) -> list[list[Image]]:
+    """The images in runs of consecutive blocks, each of which is one request."""
+    out: list[list[Image]] = []
+    for image in sorted(images, key=lambda image: image.block):
+        if out and out[-1][-1].block + 1 == image.block and len(out[-1]) < RUN:
+            out[-1].append(image)
+        else:
+            out.append([image])
+    return out
