@@ -389,6 +389,38 @@ def test_timeout_resends_and_doubles() -> None:
     assert connection.sender.congestion.window == 100
 
 
+def test_time_of_what_was_sent_twice_is_not_measured() -> None:
+    """Karn: nobody knows which of the two was acknowledged."""
+    script = Script()
+    connection = script.open()
+    measured = connection.sender.rtt.smoothed
+    connection.write(b"x")
+    script.hear()
+    script.next()
+    script.now += 5 * SECOND
+    script.ack += 1
+    script.say(ACK)
+    assert connection.sender.drained
+    assert connection.sender.rtt.smoothed == measured == 0
+    connection.write(b"y")
+    script.hear()
+    script.now += 80 * MILLISECOND
+    script.ack += 1
+    script.say(ACK)
+    assert connection.sender.rtt.smoothed == 10 * MILLISECOND  # an eighth of it
+
+
+def test_options_and_data_fit_into_a_packet() -> None:
+    script = Script()
+    connection = script.open(sack_ok=True, mss=1460)
+    script.say(ACK, b"later", seq=script.seq + 10)
+    connection.sender.nodelay = True
+    connection.write(bytes(1460 + 1440))
+    full, rest = script.hear()
+    assert (full.length, full.sacks) == (1460, ())
+    assert (rest.length, len(rest.sacks)) == (1440, 1)
+
+
 def test_peer_that_vanishes_ends_the_connection() -> None:
     script = Script()
     connection = script.open()
