@@ -195,6 +195,16 @@ def test_packets_with_options_are_taken_and_source_routes_refused() -> None:
     assert host.drops["ipv4: source route"] == 1
 
 
+def test_wrong_header_checksum_drops_the_packet() -> None:
+    host = neighbours()
+    (good,) = frames(icmp.icmp_message(icmp.ECHO, 0, 5, b"abc"), ICMP)
+    bad = bytearray(good)
+    bad[22] -= 1  # the time to live, which nothing else looks at
+    assert answers(host, bytes(bad)) == []
+    assert host.drops["ipv4: checksum"] == 1
+    assert len(answers(host, good)) == 1
+
+
 def test_no_route_and_gateway() -> None:
     far = ip("192.0.2.1")
     host = Host(HOST, seed=1)
