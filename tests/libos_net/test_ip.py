@@ -179,6 +179,17 @@ def test_missing_fragments_are_told_to_the_sender() -> None:
     assert (message.type, message.code) == (icmp.TIME_EXCEEDED, icmp.REASSEMBLY)
 
 
+def test_missing_fragments_of_an_error_are_told_to_nobody() -> None:
+    host = neighbours()
+    error = icmp.icmp_message(icmp.UNREACHABLE, icmp.PORT, 0, bytes(3000))
+    host.input(frames(error, ICMP)[0], 0)
+    assert answers(host, now=31 * SECOND) == []
+    assert host.drops["ipv4: fragments missing"] == 1
+    echo = icmp.icmp_message(icmp.ECHO, 0, 0, bytes(3000))
+    host.input(frames(echo, ICMP)[0], 0)
+    assert len(answers(host, now=31 * SECOND)) == 1
+
+
 def test_packets_with_options_are_taken_and_source_routes_refused() -> None:
     host = neighbours()
     echo = icmp.icmp_message(icmp.ECHO, 0, 5, b"abc")

@@ -372,6 +372,45 @@ def test_sack_resends_what_is_missing_only() -> None:
     assert connection.sender.retransmissions == 2
 
 
+def test_lost_retransmission_is_sent_again_without_a_timeout() -> None:
+    script = Script()
+    connection = script.open(mss=100, sack_ok=True)
+    connection.write(b"x" * 5000)
+    sent = script.hear()
+    first = script.say(ACK, sacks=((sent[1].seq, sent[9].seq + 100),))
+    assert first[0].seq == sent[0].seq
+    newest = first[-1].seq + 100
+    assert len(first) == 5  # and new data, as much as half the window takes
+    again = script.say(ACK, sacks=((sent[1].seq, newest),))
+    assert again[0].seq == sent[0].seq
+    assert connection.sender.timeouts == 0
+
+
+def test_window_grows_from_ten_segments_and_by_one_after_a_loss() -> None:
+    script = Script()
+    connection = script.open(mss=1000)
+    connection.sender.nodelay = True
+
+    def round_trip() -> int:
+        """Everything in flight is acknowledged; how many segments go out then."""
+        script.ack = connection.sender.nxt % MODULUS
+        return len(script.say(ACK, window=60_000))
+
+    connection.write(b"x" * 200_000)
+    script.say(ACK, window=60_000)
+    assert connection.sender.nxt - connection.sender.una == 10_000  # RFC 6928
+    assert round_trip() == 12  # one acknowledgement counts for two segments (RFC 3465)
+    assert round_trip() == 14
+    script.next()  # a timeout: one segment, then slow start up to half of what was in flight
+    assert connection.sender.congestion.window == 1000
+    assert connection.sender.congestion.threshold == 7000
+    windows = []
+    for _ in range(8):
+        round_trip()
+        windows.append(connection.sender.congestion.window // 1000)
+    assert windows == [3, 5, 7, 8, 9, 10, 11, 12]
+
+
 def test_timeout_resends_and_doubles() -> None:
     script = Script()
     connection = script.open(mss=100)
@@ -466,6 +505,20 @@ def test_full_receiver_closes_its_window_and_says_when_it_opens() -> None:
     connection.read()
     (update,) = script.hear()
     assert update.window == 2000
+
+
+def test_window_is_not_opened_by_a_few_bytes() -> None:
+    """Silly windows (RFC 9293, section 3.8.6.2.2)."""
+    script = Script(Tuning(receive_buffer=4000, window_scaling=False))
+    connection = script.open()
+    script.say(ACK, b"x" * 1000)
+    script.seq += 1000
+    connection.read(10)
+    (ack,) = script.say(ACK, seq=script.seq - 1)
+    assert ack.window == 3000
+    connection.read(700)
+    (ack,) = script.say(ACK, seq=script.seq - 1)
+    assert ack.window == 3710
 
 
 def test_small_writes_wait_for_the_acknowledgement() -> None:
