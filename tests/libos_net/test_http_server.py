@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import random
@@ -14,7 +15,8 @@ import pytest
 
 from libos.net.base import SECOND, ip, mac
 from libos.net.host import Address, Host
-from libos.net.http.documents import MemoryDocuments
+from libos.net.http.documents import Document, MemoryDocuments
+from libos.net.http.request import Path
 from libos.net.http.server import Limits, Server
 from libos.net.loop import Loop
 from libos.net.tcp.connection import Connection, State
@@ -219,6 +221,33 @@ def test_too_many_clients_are_turned_away() -> None:
     replies = [site.rest(c) for c in clients[3:]]
     assert all(b"503 Service Unavailable" in r for r in replies)
     assert site.server.tally.turned_away == 2
+
+
+class Broken:
+    """A document that can't be read to its end."""
+
+    size, tag, modified = 100_000, b"broken", 0
+
+    def pieces(self, lo: int, hi: int) -> Iterator[memoryview]:
+        yield memoryview(bytes(1000))
+        raise OSError(errno.EIO, "the disk says no")
+
+
+class BrokenDocuments:
+    def find(self, path: Path) -> Document:
+        return Broken()
+
+
+def test_document_that_can_not_be_read_ends_the_connection() -> None:
+    """Its length was promised: the client must see that it did not come."""
+    site = Site()
+    site.server._documents = BrokenDocuments()
+    connection = site.client()
+    connection.write(get(b"/x") + get(b"/x"))
+    site.wait(1)
+    assert (connection.state, connection.error) == (State.CLOSED, errno.ECONNRESET)
+    assert site.server.tally.broken_off == 1
+    assert len(site.server) == 0
 
 
 def test_resets_in_the_middle_leave_nothing() -> None:

@@ -7,7 +7,7 @@ that a page is its own retransmission buffer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -29,8 +29,8 @@ class Document(Protocol):
     def modified(self) -> int:
         """Seconds since 1970."""
 
-    def pieces(self, lo: int, hi: int) -> Sequence[memoryview]:
-        """The bytes lo..hi, in order."""
+    def pieces(self, lo: int, hi: int) -> Iterable[memoryview]:
+        """The bytes lo..hi, in order, fetched as they are asked for. Raises OSError on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class MemoryDocument:
         """See Document."""
         return len(self.data)
 
-    def pieces(self, lo: int, hi: int) -> Sequence[memoryview]:
+    def pieces(self, lo: int, hi: int) -> Iterable[memoryview]:
         """See Document."""
         return (memoryview(self.data)[lo:hi],) if hi > lo else ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
 from typing import Final
@@ -38,7 +38,7 @@ class Reply:
     """A head, and the body that follows it."""
 
     head: bytes
-    body: Sequence[memoryview]
+    body: Iterable[memoryview]
     keep_alive: bool
 
 
@@ -89,7 +89,7 @@ def _document(request: Request, document: Document, kind: bytes, now: int) -> Re
             (lo, hi), status = part, 206
             fields.append((b"Content-Range", b"bytes %d-%d/%d" % (lo, hi - 1, size)))
     head = _head(status, hi - lo, request.keep_alive, now, fields)
-    body = () if request.method == b"HEAD" else document.pieces(lo, hi)
+    body: Iterable[memoryview] = () if request.method == b"HEAD" else document.pieces(lo, hi)
     return Reply(head, body, request.keep_alive)
 
 

@@ -10,8 +10,7 @@ whole request, so long between requests, so long for a peer that takes nothing.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,6 +43,7 @@ class Tally:
     refused: int = 0  # answered with an error
     timed_out: int = 0
     turned_away: int = 0  # too many clients
+    broken_off: int = 0  # the document could not be read
 
 
 @dataclass(slots=True, eq=False)
@@ -51,8 +51,10 @@ class _Client:
     connection: Connection
     deadline: int
     head: bytearray = field(default_factory=bytearray)
-    waiting: deque[bytes | memoryview] = field(default_factory=deque)
-    last: bool = False  # after what waits the connection is closed
+    piece: bytes | memoryview = b""  # of a reply, to be sent next
+    rest: Iterator[bytes | memoryview] = field(default_factory=lambda: iter(()))
+    busy: bool = False  # a reply is being sent
+    last: bool = False  # after it the connection is closed
 
 
 class Server:
@@ -113,15 +115,14 @@ class Server:
             del self._clients[connection]
             return
         self._send(client, now)
-        while not client.waiting and not client.last:
+        while not client.busy and not client.last:
             # Nothing more is read while a reply waits: the client's window closes.
             client.head += connection.read(MAX_HEAD + len(_END) - len(client.head))
             if not self._take_request(client, now):
                 break
             self._send(client, now)
-        if connection.at_end and not client.waiting:
+        if not client.busy and (client.last or connection.at_end):
             client.last = True
-        if client.last and not client.waiting:
             self._close(client, now)
 
     def _take_request(self, client: _Client, now: int) -> bool:
@@ -155,26 +156,33 @@ class Server:
         return refusal(status, self._wall(), keep_alive)
 
     def _reply(self, client: _Client, reply: Reply) -> None:
-        client.waiting.append(reply.head)
-        client.waiting += reply.body
-        client.last = not reply.keep_alive
+        client.piece, client.rest = reply.head, iter(reply.body)
+        client.busy, client.last = True, not reply.keep_alive
 
     def _send(self, client: _Client, now: int) -> None:
-        waiting, connection = client.waiting, client.connection
-        while waiting and connection.writable:
-            piece = waiting[0]
-            taken = connection.write(piece)
-            client.deadline = now + self._limits.stalled
-            if taken < len(piece):
-                waiting[0] = memoryview(piece)[taken:]
-            else:
-                waiting.popleft()
+        """Send as much of the reply as there is room for."""
+        connection = client.connection
+        try:
+            while client.busy:
+                if not len(client.piece):
+                    client.piece = next(client.rest, b"")
+                    client.busy = len(client.piece) > 0
+                elif connection.writable:
+                    client.piece = client.piece[connection.write(client.piece) :]
+                    client.deadline = now + self._limits.stalled
+                else:
+                    return
+        except OSError:
+            # The document can't be read to its end, and its length is promised already.
+            self.tally.broken_off += 1
+            connection.abort()
+            client.busy, client.last = False, True
 
     def _time_out(self, client: _Client, now: int) -> None:
         """The patience with a client is at its end."""
         connection = client.connection
         self.tally.timed_out += not client.last
-        if client.waiting:
+        if client.busy:
             connection.abort()
             del self._clients[connection]
         elif client.last:
