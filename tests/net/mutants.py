@@ -186,7 +186,7 @@ MUTANTS: Final = [
     Mutant(
         "SYN in window resets",
         "libos/net/tcp/connection.py",
-        "elif segment.flags & SYN:\n            self._challenge()",
+        "elif segment.flags & SYN:\n            self._challenge(now)",
         "elif segment.flags & SYN:\n            self._end(104)",
     ),
     Mutant(

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote_from_bytes
 
@@ -137,5 +138,6 @@ def _quoted(path: Path) -> bytes:
     return b"/".join(quote_from_bytes(part).encode() for part in path)
 
 
+@lru_cache(maxsize=1024)
 def _date(seconds: int) -> bytes:
     return formatdate(seconds, usegmt=True).encode()
