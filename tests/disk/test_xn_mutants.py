@@ -7,12 +7,13 @@ it away is the one of `test_xn_crash.py`, with a bound.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from tests.disk import test_xn_crash, test_xn_order
+from tests.disk import test_xn_crash, test_xn_order, xn_crash
 from tests.disk.xn_crash import explore, record
 from tests.disk.xn_kit import image
 from xnfs.disk.commit import Committer
@@ -297,6 +298,20 @@ STORIES: dict[str, tuple[Callable[[Patch], None], Callable[[], None]]] = {
         test_xn_crash.test_crash_tails_overwritten_right_after_their_sync,
     ),
 }
+
+
+@contextmanager
+def counted(patch: Patch) -> Iterator[Callable[[], int]]:
+    """How many disks have been looked at meanwhile."""
+    looked: list[int] = []
+    real = xn_crash.examine
+
+    def examine(*args: Any, **kwargs: Any) -> None:
+        looked.append(1)
+        real(*args, **kwargs)
+
+    patch.setattr(xn_crash, "examine", examine)
+    yield lambda: len(looked)
 
 
 def search(first: int, budget: int) -> str | None:
