@@ -22,6 +22,7 @@ from tests.crash.mutants import RULES, Mutant
 from tests.crash.mutants_device import DEVICES
 from tests.crash.mutants_partly import PARTLY
 from tests.crash.mutants_strict import STRICT
+from tests.crash.toyops import MODES
 from tests.crash.toytrial import ToyTrial
 from xnfs import XnError
 
@@ -41,7 +42,28 @@ def second_life(seed: int, *, cut_at: int = 200) -> Trial:
 def collecting(seed: int) -> Trial:
     """A second life, with the collector at work most of the time."""
     image = some_state(toy(seed), random.Random(seed), 200)
-    return ToyTrial(seed + 1, 90, start=image, mode=-1)
+    return ToyTrial(seed + 1, 90, start=image, mode=MODES[-1])
+
+
+def replacing(seed: int) -> Trial:
+    """Pointers moved over others, and blocks taken again at once."""
+    return ToyTrial(seed, 40, mode="replace replace replace replace data leaf some some hasty")
+
+
+def sharing(seed: int) -> Trial:
+    """Blocks with several owners, and what happens beside them."""
+    return ToyTrial(seed, 40, mode=MODES[4] + " share share share free free some")
+
+
+def tails(seed: int) -> Trial:
+    """Data overwritten right after they were synced."""
+    return ToyTrial(seed, 40, mode=MODES[6])
+
+
+def tails_again(seed: int) -> Trial:
+    """The same in a second life."""
+    image = some_state(tails(seed), random.Random(seed), 200)
+    return ToyTrial(seed + 1, 40, start=image, mode=MODES[6])
 
 
 def some_state(trial: Trial, rng: random.Random, most: int) -> Mapping[int, bytes]:
@@ -68,7 +90,16 @@ def ffs(seed: int, length: int = 40) -> Trial:
 
 
 MUTANTS = (*RULES, *PARTLY, *STRICT, *DEVICES)
-TRIALS = {"toy": toy, "second": second_life, "collecting": collecting, "ffs": ffs}
+TRIALS = {
+    "toy": toy,
+    "second": second_life,
+    "collecting": collecting,
+    "replacing": replacing,
+    "sharing": sharing,
+    "tails": tails,
+    "tails again": tails_again,
+    "ffs": ffs,
+}
 
 
 #: within so many states, or so many seconds of the processor, a mutant must be killed
@@ -115,7 +146,7 @@ def hunt(mutant: Mutant, *, states: int = STATES, seconds: float = SECONDS) -> H
                     trial,
                     seed,
                     mount_every=4,
-                    plan=replace(QUICK, samples=3, torn=1, exhaustive=3),
+                    plan=replace(QUICK, samples=3, torn=1, exhaustive=3, depth=mutant.depth),
                     limit=max(1, states - looked),
                 )
             looked += stats.checked
@@ -133,7 +164,7 @@ def _mutated(mutant: Mutant, seed: int) -> Trial:
         with pytest.MonkeyPatch.context() as patch:
             if mutant.run:
                 mutant.run(patch)
-            return ToyTrial(seed + 1, 90, start=image, mode=-1)
+            return ToyTrial(seed + 1, 90, start=image, mode=MODES[-1])
     if mutant.trial not in TRIALS:
         PosixTrial("ffs", parse_name(mutant.trial))  # what it begins on comes from a sound kernel
     with pytest.MonkeyPatch.context() as patch:

@@ -32,7 +32,7 @@ Swap = Callable[[Sequence[Event]], list[Event]]
 class Mutant:
     """`rule`: what is off. `run`: while the workload runs; `mount`: while disks are mounted again;
     `disk`: what the device did with its writes. `trial`: which workload shows it: a kind of random
-    ones, of which `first` is tried first, or operations on FFS."""
+    ones, of which `first` is tried first, or operations on FFS; `depth`: of how many cuts."""
 
     name: str
     rule: str
@@ -41,6 +41,7 @@ class Mutant:
     disk: Swap | None = None
     trial: str = "toy"
     first: int = 0
+    depth: int = 1
 
 
 _commit: Any = Committer._commit

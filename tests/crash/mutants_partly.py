@@ -115,31 +115,19 @@ def second_pointer_not_counted(p: pytest.MonkeyPatch) -> None:
 
 
 def settled_one_epoch_early(p: pytest.MonkeyPatch) -> None:
-    """What was dropped is free when its transaction is in the log, and not yet flushed."""
-    flush_log: Any = Committer._flush_log
-
-    def early(self: Committer, *args: Any, **kwargs: Any) -> None:
-        self._ledger.settle(list(self._ledger._due))
-        flush_log(self, *args, **kwargs)
+    """A commit frees also what was dropped since, and belongs to the next one."""
 
     def settle(self: Ledger, due: Iterable[Due]) -> None:
-        real(self, [d for d in due if d in self._due])
+        real(self, due)
+        for page in list(self._registry.pages.values()):
+            if isinstance(page, MetaPage) and (page.removed or page.dropped):
+                early = Due(page.removed, page.dropped)
+                page.removed, page.dropped = [], []
+                self._due.append(early)
+                real(self, [early])
 
     real: Any = Ledger.settle
     p.setattr(Ledger, "settle", settle)
-    p.setattr(Committer, "_flush_log", early)
-
-
-def guarded_one_epoch_short(p: pytest.MonkeyPatch) -> None:
-    """The places of images are free to be overwritten from the next transaction's flush on."""
-    flush_log: Any = Committer._flush_log
-
-    def flush(self: Committer, images: Any, listed: Any, *, patient: bool) -> None:
-        self._logged = frozenset()
-        flush_log(self, images, listed, patient=patient)
-        self._logged = frozenset()
-
-    p.setattr(Committer, "_flush_log", flush)
 
 
 def recovery_does_not_flush(p: pytest.MonkeyPatch) -> None:
@@ -167,16 +155,6 @@ def recovery_in_one_epoch(p: pytest.MonkeyPatch) -> None:
     p.setattr(recovery._Place, "missing", missing)
 
 
-def recovery_forgets_its_log(p: pytest.MonkeyPatch) -> None:
-    """The next life writes in place what recovery may write again."""
-    init: Any = Committer.__init__
-
-    def begin(self: Committer, *args: Any) -> None:
-        init(self, *args[:8], frozenset(), *args[9:])
-
-    p.setattr(Committer, "__init__", begin)
-
-
 def retyped_not_listed(p: pytest.MonkeyPatch) -> None:
     """R2 is off for reserved blocks that turn into data."""
 
@@ -193,17 +171,56 @@ def retyped_not_listed(p: pytest.MonkeyPatch) -> None:
     p.setattr(Committer, "_relied_on", relied)
 
 
+#: A file with so many extents that some lie in a block of pointers.
+_MANY = "; ".join(f"write foo {8192 * i} 4096" for i in range(13))
+
 PARTLY = (
-    Mutant("not_on_rename_over", "R1 but on rename-over", run=not_on_rename_over),
-    Mutant("not_on_truncate", "R1 but on truncate", run=not_on_truncate),
-    Mutant("not_for_indirect_blocks", "R1 but for indirect blocks", run=not_for_indirect_blocks),
-    Mutant("indirect_not_listed", "R2 but for indirect blocks", run=indirect_blocks_not_listed),
-    Mutant("one_pointer_of_several", "R5, R1: of several", run=one_pointer_of_several_at_once),
-    Mutant("second_pointer_late", "R5: of several", run=second_pointer_not_counted),
-    Mutant("settled_one_epoch_early", "R1, one epoch early", run=settled_one_epoch_early),
-    Mutant("guarded_one_epoch_short", "images stay, one epoch short", run=guarded_one_epoch_short),
-    Mutant("recovery_does_not_flush", "flushes of recovery", mount=recovery_does_not_flush),
-    Mutant("recovery_in_one_epoch", "order of recovery", mount=recovery_in_one_epoch),
-    Mutant("recovery_forgets_its_log", "log of recovery", run=recovery_forgets_its_log),
-    Mutant("retyped_not_listed", "R2 but for unwritten extents", run=retyped_not_listed),
+    Mutant(
+        "not_on_rename_over",
+        "R1 but on rename-over",
+        run=not_on_rename_over,
+        trial="replacing",
+        first=25,
+    ),
+    Mutant(
+        "not_on_truncate",
+        "R1 but on truncate",
+        run=not_on_truncate,
+        trial="truncate foo 0; create bar; fsync bar",
+    ),
+    Mutant(
+        "not_for_indirect_blocks",
+        "R1 but for indirect blocks",
+        run=not_for_indirect_blocks,
+        trial=f"{_MANY}; sync; truncate foo 0; create bar; fsync bar",
+    ),
+    Mutant(
+        "indirect_blocks_not_listed",
+        "R2 but for indirect blocks",
+        run=indirect_blocks_not_listed,
+        trial=f"{_MANY}; fsync foo",
+    ),
+    Mutant(
+        "one_pointer_of_several_at_once",
+        "R1, R5 but for shared blocks",
+        run=one_pointer_of_several_at_once,
+        trial="sharing",
+        first=2,
+    ),
+    Mutant(
+        "second_pointer_not_counted",
+        "R5 but for shared blocks",
+        run=second_pointer_not_counted,
+        first=7,
+    ),
+    Mutant("retyped_not_listed", "R2 but for unwritten extents", run=retyped_not_listed, first=16),
+    Mutant("settled_one_epoch_early", "R1, one epoch off", run=settled_one_epoch_early, first=15),
+    Mutant("recovery_does_not_flush", "flush, but in recovery", mount=recovery_does_not_flush),
+    Mutant(
+        "recovery_in_one_epoch",
+        "order, but in recovery",
+        mount=recovery_in_one_epoch,
+        first=3,
+        depth=2,
+    ),
 )

@@ -293,6 +293,10 @@ STORIES: dict[str, tuple[Callable[[Patch], None], Callable[[], None]]] = {
         images_without_stamp_are_evidence,
         test_xn_crash.test_crash_the_same_bytes_again_prove_nothing,
     ),
+    "recovery forgets its log": (
+        recovery_forgets_its_log,
+        test_xn_crash.test_crash_what_recovery_left_in_the_log_is_known_to_the_next_life,
+    ),
     "images are overwritten": (
         images_are_overwritten,
         test_xn_crash.test_crash_tails_overwritten_right_after_their_sync,
