@@ -380,11 +380,11 @@ def pages_of_others_stay(patch: Patch) -> None:
     patch.setattr(PageIO, "evict", lambda self, blocks, busy: 0)
 
 
-def capabilities_are_not_narrowed(patch: Patch) -> None:
-    def strict(self: Capabilities, *_arguments: Any) -> bytes:
-        raise Refused("one capability is enough")
+def nothing_is_revoked(patch: Patch) -> None:
+    def strict(self: Capabilities, token: bytes) -> None:
+        raise Refused("what was given is given")
 
-    patch.setattr(Capabilities, "narrow", strict)
+    patch.setattr(Capabilities, "revoke", strict)
 
 
 def _all(namespace: Mapping[str, Any]) -> dict[str, Mutant]:
@@ -403,6 +403,6 @@ MUTANTS: dict[str, Mutant] = _all(globals())
 TOO_STRICT = frozenset(
     """
     freed_blocks_never_come_back locks_hold_their_holder nothing_has_two_owners nothing_moves
-    pages_of_others_stay capabilities_are_not_narrowed
+    pages_of_others_stay nothing_is_revoked
     """.split()
 )

@@ -28,7 +28,7 @@ def test_mutants_killed(mutant: Mutant) -> None:
 @pytest.mark.parametrize("kind", ["toy", "collecting", "replacing", "sharing", "ffs"])
 def test_mutants_none(kind: str) -> None:
     """The same hunt without a mutant finds nothing."""
-    found = hunt(Mutant("none", "nothing", trial=kind), seconds=0)
+    found = hunt(Mutant("none", "nothing", trial=kind), states=300, seconds=0)
     assert not found.how, found.how
 
 

@@ -285,7 +285,7 @@ def lies(liar: Callable[..., liars.Liar], name: str) -> bool:
 
 
 #: clause -> what of it is removed, the defect that it alone finds, and whether that is found
-CLAUSES: dict[str, tuple[object, str, object, str, Callable[[], bool]]] = {
+CLAUSES: dict[str, tuple[type, str, object, str, Callable[[], bool]]] = {
     "O1: R4 and R5, tables": (
         KernelWalk, "_tables", lambda self: None,
         "reached, and free in the map", lambda: spoiled(free_in_the_map, "O1"),
