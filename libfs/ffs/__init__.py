@@ -2,7 +2,7 @@
 
 format, types, rules   what lies on the disk, and the code that XN runs over it
 inode, slots, nameblock, table   one block each, decoded
-volume, cache          blocks by number, one change at a time, which pages to give up
+volume                 blocks by number, one change at a time
 place                  where new blocks go
 extents, data          bytes of files;   directory, names   names;   xattrs
 ffs                    the requests of the POSIX layer

@@ -253,6 +253,10 @@ class FileData:
         except NotCached:
             self._bind(Piece(*piece), lo, hi, at, at + len(data))
             vol.xn.write_raw(vol.who, block, at, data)
+        except NoFrames:  # the blocks share the frames of those that they were copied from
+            vol.cache.make_room(hi - lo)
+            self._bind(Piece(*piece), lo, hi, at, at + len(data))
+            vol.xn.write_raw(vol.who, block, at, data)
         vol.cache.wrote(block + lo, hi - lo)
         v.wrote(block + lo, block + hi, vol.epoch)
 

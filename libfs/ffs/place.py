@@ -29,7 +29,8 @@ class Placer:
 
     def __init__(self, vol: Volume, *, grouping: bool) -> None:
         self._vol = vol
-        self._grouping = grouping
+        #: whether a small file's data lies beside its inode
+        self.grouping = grouping
         self._directories: dict[int, int] = {}  # group -> directories put there by this mount
         lo, hi = vol.xn.data_area
         self._groups = range(lo // f.GROUP, -(-hi // f.GROUP))
@@ -68,6 +69,6 @@ class Placer:
         """A hint for data of `v`; `before` is the disk block of the data before it, 0 if none."""
         if before:
             return before + 1
-        if self._grouping:
+        if self.grouping:
             return v.ino + 1
         return (v.ino // INODE_RUN + 1) * INODE_RUN

@@ -20,10 +20,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, TypeVar
 
+from libfs.common.cache import PageCache
 from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.ahead import ReadAhead
-from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User
@@ -291,7 +291,7 @@ class Batch:
 
     __slots__ = (
         *("_containers", "_edits", "_heads", "_homes", "_vol", "_watched", "_who"),
-        *("alloc", "free", "inits", "share", "witnesses"),
+        *("alloc", "copies", "free", "inits", "share", "witnesses"),
     )
 
     def __init__(self, vol: Volume, who: Caller) -> None:
@@ -306,6 +306,8 @@ class Batch:
         self.free: list[tuple[int, int, int]] = []
         self.share: list[tuple[int, int, int]] = []
         self.inits: dict[int, list[tuple[int, bytes]]] = {}
+        #: (new block, cached block, count): data whose first bytes are those of other data
+        self.copies: list[tuple[int, int, int]] = []
         self.witnesses: dict[int, int] = {}
 
     # -- building
@@ -372,7 +374,7 @@ class Batch:
         try:
             self._change()
         except BaseException:
-            self._undo()
+            self.abandon()
             raise
         # Commit point in memory: from here the kernel's pages say what the containers say.
         for v, saved in self._heads.items():
@@ -416,6 +418,7 @@ class Batch:
             free=self.free,
             share=self.share,
             inits=self.inits,
+            copies=self.copies,
             witnesses=self.witnesses,
         )
 
@@ -425,7 +428,8 @@ class Batch:
         extents = (*self.free, *self.share)
         return [start for kind, start, _n in extents if kind not in plain]
 
-    def _undo(self) -> None:
+    def abandon(self) -> None:
+        """It is not to be, or was refused: memory as before."""
         for v, saved in self._heads.items():
             for name, value in saved.items():
                 setattr(v, name, value)

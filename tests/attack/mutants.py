@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from xnfs import Refused
+from xnfs import NotCached, Refused
 from xnfs.capability import Capabilities
 from xnfs.disk import blocktype, change, change_calls, flow
 from xnfs.disk.acl import Acls
@@ -170,10 +170,10 @@ def reading_is_writing(patch: Patch) -> None:
 
 
 def revoked_but_not_its_children(patch: Patch) -> None:
-    def revoke(self: Capabilities, token: bytes) -> None:
-        entry = self._entry(token)
-        entry.children.clear()
+    def revoke(self: Capabilities, token: bytes) -> list[bytes]:
+        self._entry(token).children = None
         self._entries.pop(token)
+        return [token]
 
     patch.setattr(Capabilities, "revoke", revoke)
 
@@ -326,6 +326,21 @@ def a_run_is_checked_at_its_start(patch: Patch) -> None:
             raise Refused("locked")
 
     patch.setattr("xnfs.disk.page_calls.PageCalls._same_root", first_only)
+
+
+def anything_can_be_copied(patch: Patch) -> None:
+    def pages(
+        self: change_calls.ChangeCalls, _who: Any, copies: Mapping[int, int]
+    ) -> dict[int, Page]:
+        if not self._registry.pages.keys() >= set(copies.values()):
+            raise NotCached("a block is not cached")
+        return {target: self._registry.pages[block] for target, block in copies.items()}
+
+    patch.setattr(change_calls.ChangeCalls, "_sources", pages)
+
+
+def copies_show_later_writes(patch: Patch) -> None:
+    patch.setattr(Registry, "own", _nothing)
 
 
 def types_can_be_redefined(patch: Patch) -> None:

@@ -73,11 +73,13 @@ class ToyTrial(ToyActor):
                 if not disk.stamp_ok(block, raw) or disk.stamp(raw)[1] != kinds[kind]:
                     disk.find("R2", block, f"stamp of a node or leaf ({kind}) is wrong")
                     continue
+                disk.check_age(block, raw)
                 if kind == NODE:
                     for at in range(64, 64 + 16 * SLOTS, 16):
                         k, n, b = struct.unpack_from("<IIQ", raw, at)
                         if k:
                             todo.append((k, b, n))
+        disk.check_tables()
         for block, seen in owners.items():
             if not disk.in_use(block):
                 disk.find("R4", block, "named, and free in the map")

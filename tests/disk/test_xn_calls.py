@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from xnfs import (
     AclRefused,
     Caller,
     CapabilityError,
+    FileDevice,
     FramePool,
     NotCached,
     ReadOnly,
@@ -32,6 +34,7 @@ from xnfs import (
     TypeSpec,
     Xn,
     XnError,
+    create_image,
 )
 
 
@@ -247,9 +250,31 @@ def test_calls_evict(kit: Kit) -> None:
 def test_calls_prefetch(kit: Kit) -> None:
     for start, count in ((0, 128), (127, 1), (128, 0), (0, 0)):
         kit.xn.prefetch(kit.me, start, count)
+        kit.xn.prefetch(kit.me, start, count, wait=False)
     for start, count in ((0, 129), (-1, 1), (0, -1), (128, 1), (2**70, 1), (0, 2**70), (5, 1025)):
-        with pytest.raises(Refused):
-            kit.xn.prefetch(kit.me, start, count)
+        for wait in (False, True):
+            with pytest.raises(Refused):
+                kit.xn.prefetch(kit.me, start, count, wait=wait)
+
+
+def test_calls_prefetch_tells_a_device_that_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(FileDevice, "will_need", lambda _self, *run: told.append(run))
+    path = str(tmp_path / "image")
+    create_image(path, 128 * BLOCK)
+    device = FileDevice(path)
+    source = image()
+    for block in range(128):
+        raw = bytearray(BLOCK)
+        source.read(block, [memoryview(raw)])
+        device.write(block, [bytes(raw)])
+    kit = Kit(device)
+    kit.xn.prefetch(kit.me, 5, 40, wait=False)
+    kit.xn.prefetch(kit.me, 60, 3)
+    assert told == [(5, 40)]
+    kit.xn.close()
 
 
 def test_calls_sync_and_writeback_ignore_what_is_not_there(kit: Kit) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.inode import decode_untrusted
-from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import Ino, New, User
 from tests.ffs.support import ALICE, BOB, FILE, ROOT, Disk, write
 from xnfs import AclRefused, Caller, Refused
@@ -271,7 +271,7 @@ def test_types_header_of_a_directory_that_could_not_be_read(
 def test_types_inode_is_born_readable(raw: Raw) -> None:
     number, block = raw.xn.type_number(t.INODE), raw.xn.find_free(raw.fs.root, 1)[0]
     assert number is not None
-    made = raw.fs._names._inode(block, New(FILE.mode, ALICE.uid, ALICE.gid), raw.fs.root)
+    made = raw.fs._names.inode(block, New(FILE.mode, ALICE.uid, ALICE.gid), raw.fs.root)
     for size, answer in ((2561, EUCLEAN), (2**44 + 1, EUCLEAN), (2560, 0)):
         made.size = size
         init = [(f.HEADER_AT, made.pack())]
@@ -317,7 +317,7 @@ class Directory(Raw):
         ]
         ends = f.ENDS.pack(len(nb.names) + 1, end + len(name))
         diff.append((area.ends, ends))
-        new = self.fs._names._inode(block, New(FILE.mode, inode.uid, inode.gid), self.ino)
+        new = self.fs._names.inode(block, New(FILE.mode, inode.uid, inode.gid), self.ino)
         number = self.xn.type_number(t.INODE)
         assert number is not None
         self.fs.volume.decoded.pop(nb.block)  # it doesn't know of what follows

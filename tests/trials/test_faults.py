@@ -42,14 +42,14 @@ ROWS = (
     Row("read-short", "read", "short", {}, (DET,) * 7),
     Row("read-flip", "read", "flip", FOREVER, (DET, DET, OUT, OK, DET, DET, OK)),
     Row("read-misdirected", "read", "misdirected", FOREVER, (DET, DET, OUT, OK, DET, DET, OK)),
-    Row("read-stale", "read", "stale", FOREVER, (OK, OUT, OUT, OK, OK, DET, OK)),
+    Row("read-stale", "read", "stale", FOREVER, (OK, DET, OUT, OK, OK, DET, OK)),
     Row("write-eio-once", "write", "eio", {}, (DET,) * 7),
     Row("write-eio-sticky", "write", "eio", FOREVER, (DET,) * 7),
     Row("write-enospc", "write", "eio", {"errno": errno.ENOSPC}, (DET, DET, OK, OK, DET, DET, DET)),
     Row("write-short", "write", "short", {}, (DET,) * 7),
     Row("write-flip", "write", "flip", {}, (OK, DET, OUT, OK, OK, DET, FSCK)),
-    Row("write-lost", "write", "lost", {}, (OK, OUT, OUT, OK, OK, DET, OK)),
-    Row("write-misdirected", "write", "misdirected", {}, (OK, OUT, OUT, OK, OK, DET, DET)),
+    Row("write-lost", "write", "lost", {}, (OK, DET, OUT, OK, OK, DET, OK)),
+    Row("write-misdirected", "write", "misdirected", {}, (OK, DET, OUT, OK, OK, DET, DET)),
     Row("torn", "torn", "", {}, (OK,) * 7),
 )
 #: faults of the disk as a whole

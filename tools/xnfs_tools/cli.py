@@ -25,6 +25,7 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
 
 #: These too, but have no other name. The modules are loaded when they are asked for.
 _TRIALS: Final = {
+    "cp": ("xnfs_tools.cp", "copy within an image, without touching the bytes"),
     "attack": ("xnfs_tools.attack", "what a hostile file system can do to the kernel and others"),
     "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
 }

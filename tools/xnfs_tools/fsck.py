@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from libfs.ffs import Finding as FfsFinding
-from libfs.ffs import check as ffs_check
+from libfs.formats import of_type
 from xnfs import BLOCK, FileDevice, FramePool, InUse, Xn, XnError, read_superblock_untrusted
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
@@ -31,7 +31,7 @@ from xnfs_tools.command import (
     run,
     words,
 )
-from xnfs_tools.session import CACHE, FFS
+from xnfs_tools.session import CACHE
 
 PROG: Final = "fsck.xnfs"
 # The bits of the exit status, as fsck(8) knows them.
@@ -142,8 +142,9 @@ class _Pass:
         xn = Xn(device, frames=FramePool(CACHE // BLOCK), readonly=not repair)
         try:
             for root in xn.roots():
-                if root.type == xn.type_number(FFS):
-                    found = ffs_check(xn, xn.admin, root.name, repair=repair, report=self._found)
+                kind = of_type(xn, root.type)
+                if kind is not None and kind.check is not None:
+                    found = kind.check(xn, xn.admin, root.name, repair=repair, report=self._found)
                     self.left += found.unrepaired
         finally:
             xn.close()

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from libfs.ffs import Ffs
+from libfs.formats import FORMATS, Format
 from libfs.posix import Posix
 from xnfs import (
     BLOCK,
@@ -51,7 +51,11 @@ def arguments() -> Parser:
     """The command line."""
     made = parser(PROG, "Make an xnfs image with a file system in it.")
     made.add_argument(
-        "-t", metavar="TYPE", default="ffs", choices=["ffs"], help="kind of file system (ffs)"
+        "-t",
+        metavar="TYPE",
+        default="ffs",
+        choices=sorted(FORMATS),
+        help="kind of file system: ffs (the default) or lfs",
     )
     made.add_argument("-L", metavar="LABEL", default="", help="label, at most 64 bytes")
     made.add_argument("-U", metavar="UUID", help="UUID (default: a random one)")
@@ -87,7 +91,7 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"would make {plan}")
         return 0
     with _created(path, size, fresh=fresh):
-        _make(path, ident.bytes, args.L, args.d)
+        _make(path, ident.bytes, args.L, args.d, FORMATS[args.t])
     print(plan)
     return 0
 
@@ -163,16 +167,16 @@ def _created(path: str, size: int, *, fresh: bool) -> Iterator[None]:
         raise
 
 
-def _make(path: str, ident: bytes, label: str, source: str | None) -> None:
+def _make(path: str, ident: bytes, label: str, source: str | None, kind: Format) -> None:
     device = _open(path, readonly=False)
     try:
         format_image(device, uuid=ident, label=label, now=time.time_ns())
         xn = Xn(device, frames=FramePool(CACHE // BLOCK))
         try:
             # Who makes an image for themselves wants to write in it.
-            Ffs.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid())
+            kind.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid())
             if source is not None:
-                posix = Posix(Ffs.mount(xn, xn.admin, ROOT, readonly=False))
+                posix = Posix(kind.mount(xn, xn.admin, ROOT, readonly=False))
                 try:
                     populate(posix, source)
                 finally:

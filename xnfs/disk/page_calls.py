@@ -47,15 +47,21 @@ class PageCalls(Boundary):
         self.evict(who, [block])
 
     @syscall
-    def prefetch(self, who: Caller, start: int, count: int) -> None:
-        """Have the device fetch blocks before their parent is known. Nothing becomes readable."""
+    def prefetch(self, who: Caller, start: int, count: int, *, wait: bool = True) -> None:
+        """Have the device fetch blocks before their parent is known. Nothing becomes readable.
+
+        Without `wait` the device is only told, if it is one that can be: so many pieces can be on
+        their way at once.
+        """
         if not 0 <= start <= start + count <= self._geometry.blocks or count > 1024:
             raise Refused("prefetch of at most 1024 blocks inside the image")
-        self._pages.prefetch(start, count)
+        self._pages.prefetch(start, count, wait=wait)
 
     @syscall
     def evict(self, who: Caller, blocks: Iterable[int]) -> int:
-        """Drop the clean, unpinned pages among these that the caller may read. Returns how many."""
+        """Drop the clean, unpinned pages among these that the caller may read. Returns how many
+        frames came free: as many, but for pages that share one.
+        """
         get = self._registry.get
         mine = [
             b
@@ -88,7 +94,8 @@ class PageCalls(Boundary):
     def write_raw(self, who: Caller, start: int, offset: int, data: bytes | memoryview) -> None:
         """Write bytes that own nothing: data blocks, or the raw range of one metadata block.
 
-        Data may span consecutive bound blocks. Not durable until `sync`. Raises NotCached, Refused.
+        Data may span consecutive bound blocks. Not durable until `sync`. Raises NotCached, Refused;
+        NoFrames if a page shares its frame and there is none for it alone.
         """
         self._writable()
         data = plain_bytes(data)

@@ -7,7 +7,7 @@ when used.
 
 Not here: changes of metadata (`change.py`), when dirty pages are written (`commit.py`), rights
 (`syscalls.py`). Everything that comes from the device is checked before it is believed: stamps,
-types, and that the free map knows the block.
+types, versions, and that the free map knows the block.
 
 Source: Kaashoek et al. 1997, section 4.3 (registry); Engler et al. 1995, section 3.1 (secure
 bindings).
@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from xnfs.disk.blocktype import BlockType
-from xnfs.disk.device import BlockDevice
+from xnfs.disk.device import BlockDevice, Foresight
 from xnfs.disk.layout import Seed, check_stamp_untrusted
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import BLOCK
@@ -99,15 +99,20 @@ class PageIO:
             if kind.stamp is not None:
                 for block in range(start, start + count):
                     view = registry.pages[block].view
-                    check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
+                    seq = check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
+                    self._tables.check_version(block, seq)
         except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise
         for block in range(start, start + count):
             registry.pages[block].valid = True
 
-    def prefetch(self, start: int, count: int) -> None:
+    def prefetch(self, start: int, count: int, *, wait: bool) -> None:
         """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""
+        if not wait:
+            if isinstance(self._device, Foresight):
+                self._device.will_need(start, count)
+            return
         scratch = bytearray(count * BLOCK)
         self._device.read(start, [memoryview(scratch)])
 
@@ -139,6 +144,7 @@ class PageIO:
         first, end = start + offset // BLOCK, start + -(-(offset + size) // BLOCK)
         self._check_write(first, end, offset % BLOCK, offset + size - (end - 1 - start) * BLOCK)
         registry = self._registry
+        registry.own(first, end - first)
         at = -(offset % BLOCK)
         whole = range(first + (at < 0), end - ((offset + size) % BLOCK != 0))
         if registry.blank:
@@ -168,7 +174,9 @@ class PageIO:
     # -- dropping
 
     def evict(self, blocks: Iterable[int], busy: Callable[[int], bool]) -> int:
-        """Drop the pages among these that can be dropped without loss. Returns how many."""
+        """Drop the pages among these that can be dropped without loss. Returns how many frames
+        came free.
+        """
         registry, held = self._registry, self._ledger.held
         gone = [
             block
@@ -181,8 +189,7 @@ class PageIO:
             and not registry.is_dirty(block)
             and not (isinstance(page, MetaPage) and (page.pending or page.fresh))
         ]
-        registry.drop(gone)
-        return len(gone)
+        return registry.drop(gone)
 
 
 def _filled(page: Page | None) -> bool:

@@ -108,7 +108,7 @@ class Xn(CatalogueCalls):
 
     def _assemble(self, frames: FramePool, log: Log, after: Recovered) -> None:
         device, seed, types = self._device, self._seed, self._types
-        tables = self._tables = Tables.load(device, self._geometry, seed)
+        tables = self._tables = Tables.load(device, self._geometry, seed, versions=after.versions)
         registry = self._registry = Registry(frames, "xn")
         ledger = self._ledger = Ledger(tables, registry)
         self._order = Order(registry)
@@ -122,7 +122,7 @@ class Xn(CatalogueCalls):
             types, registry, ledger, tables, self._data, self._acls, self._saw
         )
         self._pages = PageIO(device, seed, types, registry, ledger, tables)
-        self._roots = Roots(device, seed, self._geometry, types, registry)
+        self._roots = Roots(device, seed, self._geometry, types, registry, tables)
         self._collector = None
 
     # -- the image

@@ -63,6 +63,7 @@ class Checker(Walk):
             if not self.disk.stamp_ok(at, raw):
                 self.disk.find("roots", at, "stamp of the root catalogue is wrong")
                 continue
+            self.disk.check_age(at, raw)
             for i in range(31):
                 bno, number = struct.unpack_from("<QI", raw, 128 + 128 * i + 64)
                 if bno:
@@ -200,6 +201,7 @@ class Checker(Walk):
         return ino in self.inodes and stat.S_ISDIR(self.inodes[ino].mode)
 
     def _tables(self) -> None:
+        self.disk.check_tables()
         for bno, seen in self.owners.items():
             if not self.disk.in_use(bno):
                 self.disk.find("R4", bno, "a pointer names it, the map says free")
