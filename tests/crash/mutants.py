@@ -279,9 +279,9 @@ def flush_before_writes(p: pytest.MonkeyPatch) -> None:
     """Submission taken for completion: the flush is issued before the log is written."""
     write: Any = Log.write
 
-    def logged(self: Log, seq: int, images: Any, listed: Any) -> None:
+    def logged(self: Log, *transaction: Any) -> None:
         self._device.flush()
-        write(self, seq, images, listed)
+        write(self, *transaction)
 
     p.setattr(Log, "write", logged)
     flush_off(p)
