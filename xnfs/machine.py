@@ -198,6 +198,12 @@ class Machine:
                 self._turn(cpu, min(event, until))
                 self._acting = None
 
+    def close(self) -> None:
+        """End every environment, so that no program is left to end whenever Python gets to it."""
+        for env in self._environments:
+            if env is not None:
+                self.end(env, "the machine is closed")
+
     def at(self, time: int, action: Action, what: Any = None) -> None:
         """Have `action(time, what)` done when the clock reaches a time. For parts and devices."""
         self._events_made += 1

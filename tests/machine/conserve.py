@@ -27,14 +27,14 @@ def living(machine: Machine) -> list[Environment]:
     return [env for env in machine._environments if env is not None]
 
 
-def check(machine: Machine, quotas: tuple[int, int, int] | None = None) -> None:
+def check(machine: Machine, quotas: tuple[int, int, int] | None = None, minted: int = 0) -> None:
     """Raise Violation if the machine's tables contradict each other. `quotas`: what all quotas
-    together must be.
+    together must be. `minted`: capabilities that the host has made.
     """
     _frames(machine)
     _positions(machine)
     _holders(machine)
-    _capabilities(machine)
+    _capabilities(machine, minted)
     check_instructions(machine)
     if quotas is not None:
         _quotas(machine, quotas)
@@ -131,7 +131,7 @@ def _translations(machine: Machine) -> None:
             must(kept is not None and kept | DIRTY == entry | DIRTY, f"TLB only: {key:#x}")
 
 
-def _capabilities(machine: Machine) -> None:
+def _capabilities(machine: Machine, minted: int) -> None:
     made = {token for tokens in machine.members._made.values() for token in tokens}
     must(made == set(machine.members._maker), "makers and made differ")
     for env in living(machine):
@@ -141,8 +141,8 @@ def _capabilities(machine: Machine) -> None:
         must(len(env.inbox or ()) <= most, f"{env.id} was given too many")
     for token in made:
         must(machine.capabilities.alive(token), "a token that was made is gone, and remembered")
-    host = len(living(machine)) + len(made)
-    must(len(machine.capabilities._entries) == host, "tokens that nobody made")
+    known = len(living(machine)) + len(made) + minted
+    must(len(machine.capabilities._entries) == known, "tokens that nobody made")
 
 
 def _running(machine: Machine) -> None:

@@ -88,6 +88,10 @@ def strange(*args: object) -> Program:
 ENTRIES: tuple[Any, ...] = (raising, at_once, clinging, spinning, skipping, strange, 0, len, 7)
 
 
+#: Downloaded code that is none.
+SOURCES = ("", "def f(: return", "import os", "x" * 10_000)
+
+
 class Hostile:
     """What hostile programs know, together."""
 
@@ -163,7 +167,9 @@ class Hostile:
             return ([],)
         if name == "below":
             return (f"f{pick % frames}",) if kind == 0 else ()
-        if name in ("address",):
+        if name == "source":
+            return SOURCES[pick % len(SOURCES)]
+        if name == "address":
             return pick % 8 * 4096 + (8, 0, 3)[kind]
         if name == "data":
             return bytes(pick % 20)
@@ -200,12 +206,19 @@ def attack(scripts: Iterable[Script], processors: int = 1, steps: int = 400) -> 
     """Run scripts against an honest program, checking everything after every step."""
     costs = Costs(quantum=2000)
     machine = Machine(processors=processors, frames=16, slots=8, environments=16, costs=costs)
+    try:
+        _attack(machine, scripts, steps)
+    finally:
+        machine.close()
+    return machine
+
+
+def _attack(machine: Machine, scripts: Iterable[Script], steps: int) -> None:
     hostile = Hostile(machine)
     id = machine.boot(honest, quota=(HONEST_PAGES, 1, 0))
-    quotas = [HONEST_PAGES, 1, 1]
-    # The first script is the account that the others end on, and does not end itself.
+    # The account that the hostile programs end on; it does nothing.
     chief = machine.boot(chieftain, quota=(12, 6, 9), slots=0)
-    quotas = [quotas[0] + 12, quotas[1] + 6, quotas[2] + 10]
+    quotas = HONEST_PAGES + 12, 1 + 6, 1 + 10
     hostile.ids += [id, chief]
     boss = machine.environment(chief)
     for script in scripts:
@@ -217,7 +230,6 @@ def attack(scripts: Iterable[Script], processors: int = 1, steps: int = 400) -> 
         for _ in range(2):
             machine.memory.frame_alloc(machine.processors[0], env, env.id, -1, env.token)
         machine.slices.slot_alloc(machine.processors[0], env, env.id, -1, -1, env.token)
-    want = tuple(quotas)
     before = (0, 0, 0)
     for _ in range(steps):
         if not step(machine):
@@ -226,14 +238,13 @@ def attack(scripts: Iterable[Script], processors: int = 1, steps: int = 400) -> 
         if done == before:
             check_instructions(machine)
         else:
-            check(machine, (want[0], want[1], want[2]))
+            check(machine, quotas)
             unharmed(machine, id)
         before = done
     unharmed(machine, id)
     reached = machine.environment(id).pc
     machine.run(until=machine.now + 40 * machine.costs.quantum)
     must(machine.environment(id).pc > reached, "the honest program gets no time")
-    return machine
 
 
 def unharmed(machine: Machine, id: int) -> None:

@@ -28,7 +28,7 @@ from xnfs import (
 from xnfs.capability import ALL
 
 TABLE = {i: op for i, op in enumerate(Machine(frames=1)._table) if op is not None}
-GOOD: dict[type, Any] = {int: 0, bytes: b"", tuple: (), object: 0}
+GOOD: dict[type, Any] = {int: 0, bytes: b"", str: "", tuple: (), object: 0}
 #: Calls that do not come back, or wait.
 LAST = {calls.EXIT, calls.SLEEP}
 
@@ -84,7 +84,7 @@ def test_calls_with_any_number_have_defined_errors(number: int) -> None:
         yield (calls.HANDLER, calls.EXCEPTION, skip)
         area = yield (calls.FRAME_ALLOC, me.id, calls.ANY, me.token)
         yield (calls.SAVE_AREA, area, 0, me.token)
-        base = [{int: me.id, bytes: me.token, tuple: (), object: 0}[kind] for kind in kinds]
+        base = [{**GOOD, int: me.id, bytes: me.token}[kind] for kind in kinds]
         for at, edge in itertools.product(ints, EDGES):
             try:
                 yield (number, *base[:at], edge, *base[at + 1 :])
