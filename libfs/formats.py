@@ -6,9 +6,9 @@ contract of `libfs.posix.interface`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, runtime_checkable
 
 from libfs.ffs import Ffs
 from libfs.ffs import check as check_ffs
@@ -16,6 +16,7 @@ from libfs.ffs import types as ffs_types
 from libfs.lfs import Lfs
 from libfs.lfs import check as check_lfs
 from libfs.lfs import types as lfs_types
+from libfs.lfs.cleaner import POLICIES
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 
@@ -26,10 +27,21 @@ class Mkfs(Protocol):
     def __call__(self, xn: Xn, cap: bytes, name: str, *, uid: int, gid: int) -> None: ...
 
 
-class Mount(Protocol):
-    """Mount the root `name`. Raises XnError: no such root, CorruptionError."""
+@runtime_checkable
+class Snapshotting(FileSystem, Protocol):
+    """A file system that can keep itself as it is."""
 
-    def __call__(self, xn: Xn, cap: bytes, name: str, *, readonly: bool) -> FileSystem: ...
+    def snapshots(self) -> list[tuple[str, int]]:
+        """(name, time in ns), oldest first."""
+
+    def snapshot(self, name: str) -> None:
+        """Durable on return. Raises: EEXIST, EINVAL (the name), ENOSPC, EROFS."""
+
+    def delete_snapshot(self, name: str) -> None:
+        """Durable on return. Raises: ENOENT, EROFS."""
+
+    def rollback(self, name: str) -> None:
+        """Become what the snapshot is. Nobody has a file open. Raises: ENOENT, EROFS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +51,25 @@ class Format:
     name: str
     super: str
     mkfs: Mkfs
-    mount: Mount
+    #: (xn, cap, name, *, readonly, and `options`): mount the root `name`; XnError, FsError
+    mount: Callable[..., FileSystem]
     check: Callable[..., Any] | None = None
+    #: mount options of its own: name -> values, or None for any
+    options: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    snapshots: bool = False  # it is `Snapshotting`
 
 
 FORMATS: Final[dict[str, Format]] = {
     "ffs": Format("ffs", ffs_types.SUPER, Ffs.mkfs, Ffs.mount, check_ffs),
-    "lfs": Format("lfs", lfs_types.SUPER, Lfs.mkfs, Lfs.mount, check_lfs),
+    "lfs": Format(
+        "lfs",
+        lfs_types.SUPER,
+        Lfs.mkfs,
+        Lfs.mount,
+        check_lfs,
+        {"cleaner": POLICIES, "snapshot": None},
+        snapshots=True,
+    ),
 }
 
 

@@ -81,7 +81,7 @@ class Snapshots:
         for snapshot in self.all:
             if snapshot.name == name:
                 return snapshot
-        raise FsError(errno.ENOENT)
+        raise FsError(errno.ENOENT, f"no snapshot '{name}'")
 
     def create(self, name: str) -> Snapshot:
         """Everything as it is now, under a name. Durable on return.
@@ -93,7 +93,7 @@ class Snapshots:
         if not 0 < len(packed) <= 64 or "/" in name or "\0" in name:
             raise FsError(errno.EINVAL)
         if any(snapshot.name == name for snapshot in self.all):
-            raise FsError(errno.EEXIST)
+            raise FsError(errno.EEXIST, f"there is a snapshot '{name}'")
         if len(self.all) >= f.MAX_SNAPSHOTS or vol.epoch >= f.EPOCH_MAX:
             raise FsError(errno.ENOSPC)
         vol.want(2)

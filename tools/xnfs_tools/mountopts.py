@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Final
 
+from libfs.formats import FORMATS
 from libfs.posix import Atime, Options
 from xnfs_tools.command import Usage, parse_size
 from xnfs_tools.session import CACHE
@@ -30,6 +31,8 @@ _ATIME: Final = {
 }
 
 
+#: Of file systems; each says which ones it has.
+_FORMAT: Final = frozenset(name for kind in FORMATS.values() for name in kind.options)
 _TRANSPORTS: Final = ("auto", "kernel", "fusepy")
 
 
@@ -47,6 +50,8 @@ class MountOptions:
     transport: str = "auto"
     spin: bool = True
     kernel: list[str] = field(default_factory=list)
+    #: for the file system alone
+    format: dict[str, str] = field(default_factory=dict)
 
     def posix(self) -> Options:
         """For the POSIX layer."""
@@ -97,6 +102,9 @@ def _one(options: MountOptions, word: str) -> None:
         options.cache = parse_size(value)
     elif name == "root" and value:
         options.root = value
+    elif name in _FORMAT and value:
+        options.format[name] = value
+        options.readonly |= name == "snapshot"
     elif word == "nospin":
         options.spin = False
     elif name == "transport" and value in _TRANSPORTS:
