@@ -20,11 +20,12 @@ from libfs.lfs.cleaner import POLICIES
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 
-
-class Mkfs(Protocol):
-    """Make an empty file system under the root `name`. Durable on return. Raises XnError."""
-
-    def __call__(self, xn: Xn, cap: bytes, name: str, *, uid: int, gid: int) -> None: ...
+#: An empty file system as the root of a name, durable: (xn, cap, name, uid=, gid=), and what the
+#: format has of its own. Raises XnError.
+Mkfs = Callable[..., None]
+#: The root of a name: (xn, cap, name, readonly=), and the `options` of the format. Raises XnError,
+#: FsError.
+Mount = Callable[..., FileSystem]
 
 
 @runtime_checkable
@@ -51,16 +52,17 @@ class Format:
     name: str
     super: str
     mkfs: Mkfs
-    #: (xn, cap, name, *, readonly, and `options`): mount the root `name`; XnError, FsError
-    mount: Callable[..., FileSystem]
+    mount: Mount
     check: Callable[..., Any] | None = None
     #: mount options of its own: name -> values, or None for any
-    options: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    options: Mapping[str, tuple[object, ...] | None] = field(default_factory=dict)
     snapshots: bool = False  # it is `Snapshotting`
 
 
 FORMATS: Final[dict[str, Format]] = {
-    "ffs": Format("ffs", ffs_types.SUPER, Ffs.mkfs, Ffs.mount, check_ffs),
+    "ffs": Format(
+        "ffs", ffs_types.SUPER, Ffs.mkfs, Ffs.mount, check_ffs, {"grouping": (True, False)}
+    ),
     "lfs": Format(
         "lfs",
         lfs_types.SUPER,

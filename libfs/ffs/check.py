@@ -52,7 +52,7 @@ class _Walk:
     """One walk over all directories."""
 
     def __init__(self, vol: Volume, log: Log) -> None:
-        place = Placer(vol, grouping=False)
+        place = Placer(vol)
         self._vol = vol
         self._log = log
         self._inodes = InodeChecker(vol, log, ExtentMap(vol, place))

@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import Final
 
-from libfs.formats import FORMATS
 from libfs.posix import Atime, Options
 from xnfs_tools.command import Usage, parse_size
 from xnfs_tools.session import CACHE
@@ -31,8 +30,8 @@ _ATIME: Final = {
 }
 
 
-#: Of file systems; each says which ones it has.
-_FORMAT: Final = frozenset(name for kind in FORMATS.values() for name in kind.options)
+#: Of file systems; the table of formats says which of them has which.
+_FORMAT: Final = frozenset({"cleaner", "snapshot"})
 _TRANSPORTS: Final = ("auto", "kernel", "fusepy")
 
 
@@ -47,6 +46,8 @@ class MountOptions:
     atime: Atime = Atime.RELATIME
     cache: int = CACHE
     root: str | None = None
+    #: small files of a directory are read together (C-FFS); None: as the file system was made
+    grouping: bool | None = None
     transport: str = "auto"
     spin: bool = True
     kernel: list[str] = field(default_factory=list)
@@ -94,6 +95,8 @@ def _one(options: MountOptions, word: str) -> None:
         options.readonly = word == "ro"
     elif word in ("remount", "sync", "dirsync"):
         setattr(options, word, True)
+    elif word in ("cffs", "nocffs"):
+        options.grouping = word == "cffs"
     elif word in _ATIME:
         options.atime = _ATIME[word]
     elif word in _KERNEL:

@@ -79,6 +79,7 @@ def open_image(
     cache: int = CACHE,
     options: Options | None = None,
     words: Mapping[str, str] | None = None,
+    grouping: bool | None = None,
 ) -> Iterator[Session]:
     """An image with its file system; everything is durable when the block ends. `words`: options of
     the file system's own. Raises: Failed."""
@@ -86,9 +87,12 @@ def open_image(
         entry = choose_root(xn, path, root)
         kind = of_type(xn, entry.type)
         assert kind is not None  # choose_root asked the same
-        words = check_words(kind, words or {})
+        given: dict[str, object] = dict(words or {})
+        if grouping is not None:
+            given["grouping"] = grouping
+        check_words(kind, given)
         try:
-            fs = kind.mount(xn, xn.admin, entry.name, readonly=readonly, **words)
+            fs = kind.mount(xn, xn.admin, entry.name, readonly=readonly, **given)
         except (XnError, FsError) as error:
             raise about(path, error) from None
         posix = Posix(fs, options=options or Options(readonly=readonly))
@@ -98,14 +102,13 @@ def open_image(
             posix.close()
 
 
-def check_words(kind: Format, words: Mapping[str, str]) -> Mapping[str, str]:
-    """Options for a file system, if it has them. Raises: Failed."""
+def check_words(kind: Format, words: Mapping[str, object]) -> None:
+    """Whether a file system has these options. Raises: Failed."""
     for name, value in words.items():
         known = kind.options.get(name, ())
         if known is not None and value not in known:
-            there = f" ({', '.join(known)})" if known else ""
+            there = f" ({', '.join(map(str, known))})" if known else ""
             raise Failed(f"{kind.name} has no mount option '{name}={value}'{there}")
-    return words
 
 
 def choose_root(xn: Xn, path: str, name: str | None) -> RootEntry:

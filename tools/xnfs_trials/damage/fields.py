@@ -22,6 +22,7 @@ from libfs.common.attributes import HEAD
 from libfs.ffs import format as f
 from xnfs import BLOCK, SECTOR
 from xnfs.disk import layout as k
+from xnfs.disk.numbers import COUNT, column_of
 from xnfs_trials.damage.subject import Subject
 
 MOST: Final = 6
@@ -179,8 +180,10 @@ class Finder:
                 at = sector * SECTOR
                 if any(self._raw(block)[at : at + SECTOR]) or sector == k.SECTORS - 1:
                     prefix = f"[{sector}]"
-                    layout = k.RefsSectorLayout
-                    yield from self._of("reference counts", layout, block, at, prefix)
+                    counts = column_of(block - g.refs_start) is COUNT
+                    name = "reference counts" if counts else "versions"
+                    layout = k.RefsSectorLayout if counts else k.VersionsSectorLayout
+                    yield from self._of(name, layout, block, at, prefix)
         yield from self._types()
         for block in range(g.roots_start, g.data_start):
             slots = c.Struct("slots" / c.Array(k.SLOTS, k.RootSlotLayout))
