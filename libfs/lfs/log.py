@@ -151,8 +151,10 @@ class Log:
         self._alloc.append((vol.summary_type, start, 1))
         self._alloc.append((vol.type[f.P_UNWRITTEN], start + 1, count - 1))
         self._change()
-        self.resume(segment, self.serial + 1, start, 0, count - 1)
         vol.xn.pin(vol.who, start)
+        if self.summary:
+            vol.xn.unpin(vol.who, self.summary)
+        self.resume(segment, self.serial + 1, start, 0, count - 1)
 
     def _make_table(self, number: int, block: int) -> None:
         vol = self._vol
