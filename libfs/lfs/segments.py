@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from libfs.lfs import format as f
 from xnfs import CorruptionError, NoFrames, NotCached
@@ -34,6 +34,15 @@ class Usage:
     summary: int  # block
     live: int = 0  # bytes
     youngest: int = 0  # time of its youngest block, ns
+
+
+class Head(NamedTuple):
+    """The head of a summary. `after`: the next segment + 1; flushes `first` to `done` are whole."""
+
+    serial: int
+    after: int
+    first: int
+    done: int
 
 
 class Slot(tuple[int, int, int, int, int, int]):
@@ -145,10 +154,10 @@ class Segments:
                 continue
         raise NoFrames("a page is taken away again and again")
 
-    def slots_untrusted(self, segment: int) -> tuple[tuple[int, int, int], list[Slot]]:
-        """((serial, next, done), used slots) of a segment. Raises CorruptionError."""
+    def slots_untrusted(self, segment: int) -> tuple[Head, list[Slot]]:
+        """What the summary of a segment says of it, and its used slots. Raises CorruptionError."""
         block, raw = self._read(segment)
-        serial, number, after, done = f.SUMMARY_HEAD.unpack_from(raw, f.SUMMARY_AT)
+        serial, number, after, done, first = f.SUMMARY_HEAD.unpack_from(raw, f.SUMMARY_AT)
         if number != segment:
             raise CorruptionError(block, "segment", number, segment)
         slots, end = [], 0
@@ -163,7 +172,7 @@ class Segments:
                 raise CorruptionError(block, f"slot {i}", hex(pointer), "its own blocks")
             end = i + count
             slots.append(Slot((i, kind, count, ino, at, flush)))
-        return (serial, after, done), slots
+        return Head(serial, after, first, done), slots
 
     def rest_untrusted(self, segment: int) -> tuple[int, int]:
         """(first block, count) of what is not written in a segment. Raises CorruptionError."""
