@@ -20,14 +20,15 @@ Rights are checked elsewhere, when the file is opened.
 from __future__ import annotations
 
 import errno
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from libfs.ffs import format as f
 from libfs.ffs.extents import HOLE, ExtentMap, Piece
 from libfs.ffs.inode import NOTHING, Vnode
 from libfs.ffs.place import Placer
 from libfs.ffs.volume import Batch, Volume
-from libfs.posix.interface import FsError
+from libfs.posix.interface import FsError, Sink
 from xnfs import Caller, NoFrames, NotCached
 
 SHIFT: Final = 12
@@ -37,6 +38,8 @@ MAX_SIZE: Final = f.MAX_FILE_BLOCKS * BLOCK
 CLAIM: Final = 256
 READ_AHEAD_MIN: Final = 16
 READ_AHEAD_MAX: Final = 256
+
+T = TypeVar("T")
 
 
 class FileData:
@@ -71,6 +74,21 @@ class FileData:
                 return data
         return self._read_pieces(v, offset, size)
 
+    def lend(self, v: Vnode, offset: int, size: int, to: Sink) -> None:
+        """As `read`, shown to `to`: in place if it is at most one claim, of one extent."""
+        size = min(size, v.size - offset)
+        if 0 < size <= CLAIM * BLOCK and not v.flags & f.I_INLINE:
+            piece = self._map.find(v, offset >> SHIFT)
+            if piece.kind == f.P_DATA and offset + size <= piece.end << SHIFT:
+
+                def show(who: Caller, block: int, at: int, size: int) -> None:
+                    self._vol.xn.lend(who, block, at, size, to)
+
+                self._note_pattern(v, offset, size)
+                self._with_data(v, piece, offset, size, show)
+                return
+        to([self.read(v, offset, size)])
+
     def _read_inline(self, v: Vnode, offset: int, size: int) -> bytes:
         xn, at = self._vol.xn, f.INLINE_AT + offset
         try:
@@ -89,16 +107,25 @@ class FileData:
                 out.append(bytes(n))
             else:
                 for at in range(offset, offset + n, CLAIM * BLOCK):
-                    out.append(self._read_data(v, piece, at, min(CLAIM * BLOCK, offset + n - at)))
+                    now = min(CLAIM * BLOCK, offset + n - at)
+                    out.append(self._with_data(v, piece, at, now, self._vol.xn.read))
             offset += n
             size -= n
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _read_data(self, v: Vnode, piece: Piece, offset: int, size: int) -> bytes:
+    def _with_data(
+        self,
+        v: Vnode,
+        piece: Piece,
+        offset: int,
+        size: int,
+        call: Callable[[Caller, int, int, int], T],
+    ) -> T:
+        """A system call on bytes of an extent that may have to be read first."""
         vol = self._vol
         at = offset - (piece.first << SHIFT)
         try:
-            data = vol.xn.read(vol.who, piece.block, at, size)
+            result = call(vol.who, piece.block, at, size)
         except NotCached:
             first, end = at >> SHIFT, (at + size - 1 >> SHIFT) + 1
             ahead = min(end + v.read_window, piece.end - piece.first)
@@ -106,9 +133,9 @@ class FileData:
                 self._fill(piece, first, ahead)
             except NoFrames:
                 self._fill(piece, first, end)
-            data = vol.xn.read(vol.who, piece.block, at, size)
+            result = call(vol.who, piece.block, at, size)
         vol.cache.touch_run(piece.block + (at >> SHIFT), (size >> SHIFT) + 1)
-        return data
+        return result
 
     def _note_pattern(self, v: Vnode, offset: int, size: int) -> None:
         """A reader who goes on where it stopped gets twice as much ahead each time."""

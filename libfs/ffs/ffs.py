@@ -25,7 +25,18 @@ from libfs.ffs.superblock import decode_super_untrusted, make
 from libfs.ffs.syncing import Sync
 from libfs.ffs.volume import Batch, Volume
 from libfs.ffs.xattrs import Xattrs
-from libfs.posix.interface import Attr, Change, Dirent, FsError, Ino, New, StatFs, Syncing, User
+from libfs.posix.interface import (
+    Attr,
+    Change,
+    Dirent,
+    FsError,
+    Ino,
+    New,
+    Sink,
+    StatFs,
+    Syncing,
+    User,
+)
 from xnfs import (
     AclRefused,
     Caller,
@@ -321,6 +332,11 @@ class Ffs:
     def read(self, ino: Ino, offset: int, size: int) -> bytes:
         """At most `size` bytes."""
         return self._data.read(self._file(ino), offset, size)
+
+    @answers
+    def lend(self, ino: Ino, offset: int, size: int, to: Sink) -> None:
+        """As `read`, shown to `to` (`Lender`)."""
+        self._data.lend(self._file(ino), offset, size, to)
 
     @answers
     def write(

@@ -19,7 +19,7 @@ from threading import Lock as Mutex
 from libfs.posix import attributes, data, names, opening, rename, xattrs
 from libfs.posix.core import Core
 from libfs.posix.handles import Fh
-from libfs.posix.interface import Attr, Change, Dirent, FileSystem, Ino, StatFs, Syncing, User
+from libfs.posix.interface import Attr, Change, Dirent, FileSystem, Ino, Sink, StatFs, Syncing, User
 from libfs.posix.locks import Granted, Lock
 from libfs.posix.options import Options
 
@@ -214,6 +214,11 @@ class Posix:
         """See `data.read`."""
         with self._lock:
             return data.read(self._core, fh, offset, size)
+
+    def lend(self, fh: Fh, offset: int, size: int, to: Sink) -> None:
+        """See `data.lend`. `to` is called with the lock held, so it must not call back."""
+        with self._lock:
+            data.lend(self._core, fh, offset, size, to)
 
     def write(self, fh: Fh, offset: int, content: bytes | memoryview) -> int:
         """See `data.write`."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xnfs.disk.blocktype import ZERO, BlockType
+from xnfs.errors import NotCached
 from xnfs.memory.frames import FramePool
 
 
@@ -91,6 +92,14 @@ class Registry:
         """The page of a block, if cached."""
         return self.pages.get(block)
 
+    def run(self, start: int, count: int) -> list[Page]:
+        """The pages of consecutive blocks. Raises NotCached if one of them has none."""
+        pages = self.pages
+        try:
+            return [pages[block] for block in range(start, start + count)]
+        except KeyError as e:
+            raise NotCached(f"block {e.args[0]} is not cached") from None
+
     def add_run(
         self, start: int, count: int, kind: BlockType, parent: int, root: str
     ) -> list[Page]:
@@ -154,18 +163,17 @@ class Registry:
 
     def views(self, start: int, count: int) -> list[memoryview]:
         """The frames of a run of cached blocks, as few views as the frames are contiguous."""
-        pages = self.pages
+        view, frames = self._frames.view_run, [page.frame for page in self.run(start, count)]
+        first = last = frames[0]
+        if frames[-1] == first + count - 1 and frames == list(range(first, first + count)):
+            return [view(first, count)]
         out: list[memoryview] = []
-        first = last = -2
-        for block in range(start, start + count):
-            frame = pages[block].frame
-            if frame == last + 1:
-                last = frame
-                continue
-            if last >= 0:
-                out.append(self._frames.view_run(first, last - first + 1))
-            first = last = frame
-        out.append(self._frames.view_run(first, last - first + 1))
+        for frame in frames[1:]:
+            if frame != last + 1:
+                out.append(view(first, last - first + 1))
+                first = frame
+            last = frame
+        out.append(view(first, last - first + 1))
         return out
 
 
