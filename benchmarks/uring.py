@@ -82,7 +82,7 @@ class Ring:
         self._cq_head, self._cq_tail, self._cq_mask = cq[0] // 4, cq[1] // 4, words[1] - 1
         self._cqes = cq[5]
         self._waiting = 0
-        self._entries = []
+        self._entries: list[tuple[int, memoryview, memoryview, object]] = []
         for queue in queues:
             for _ in range(depth):
                 self._register(queue, mmap.mmap(-1, 4096), mmap.mmap(-1, payload))
