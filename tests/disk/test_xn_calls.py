@@ -252,6 +252,18 @@ def test_calls_prefetch(kit: Kit) -> None:
             kit.xn.prefetch(kit.me, start, count)
 
 
+def test_calls_prefetch_without_waiting_reads_nothing(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        type(kit.device), "will_need", lambda _d, *run: told.append(run), raising=False
+    )
+    monkeypatch.setattr(kit.device, "read", lambda *_: pytest.fail("read"))
+    kit.xn.prefetch(kit.me, 3, 5, wait=False)
+    assert told == [(3, 5)]
+
+
 def test_calls_sync_and_writeback_ignore_what_is_not_there(kit: Kit) -> None:
     junk = [-1, 0, 5, 127, 128, 2**70]
     kit.sync(junk)

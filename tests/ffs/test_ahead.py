@@ -37,6 +37,12 @@ class Watched(StackedDevice):
             self.lone.append(start)
         super().read(start, views)
 
+    def will_need(self, start: int, count: int) -> None:
+        """See Foresight."""
+        assert 0 <= start < start + count <= self.blocks
+        self.longest = max(self.longest, count)
+        self.fetched.update(range(start, start + count))
+
     def write(self, start: int, views: Buffers) -> None:
         """See BlockDevice."""
         self.writes += 1
@@ -186,8 +192,9 @@ class _Nothing:
         """No."""
         return False
 
-    def prefetch(self, _who: object, start: int, count: int) -> None:
-        """In the image, and not too much."""
+    def prefetch(self, _who: object, start: int, count: int, *, wait: bool) -> None:
+        """In the image, and not too much; nobody is to wait for it."""
+        assert not wait
         assert 0 <= start < start + count <= self.blocks
         assert count <= PIECE
 

@@ -49,11 +49,15 @@ class PageCalls(Boundary):
         self.evict(who, [block])
 
     @syscall
-    def prefetch(self, who: Caller, start: int, count: int) -> None:
-        """Have the device fetch blocks before their parent is known. Nothing becomes readable."""
+    def prefetch(self, who: Caller, start: int, count: int, *, wait: bool = True) -> None:
+        """Have the device fetch blocks before their parent is known. Nothing becomes readable.
+
+        Without `wait` the device is only told, if it is one that can be: so many pieces can be on
+        their way at once.
+        """
         if not 0 <= start <= start + count <= self._geometry.blocks or count > 1024:
             raise Refused("prefetch of at most 1024 blocks inside the image")
-        self._pages.prefetch(start, count)
+        self._pages.prefetch(start, count, wait=wait)
 
     @syscall
     def evict(self, who: Caller, blocks: Iterable[int]) -> int:

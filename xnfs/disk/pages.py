@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from xnfs.disk.blocktype import BlockType
-from xnfs.disk.device import BlockDevice
+from xnfs.disk.device import BlockDevice, Foresight
 from xnfs.disk.layout import Seed, check_stamp_untrusted
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import BLOCK
@@ -106,8 +106,12 @@ class PageIO:
         for block in range(start, start + count):
             registry.pages[block].valid = True
 
-    def prefetch(self, start: int, count: int) -> None:
+    def prefetch(self, start: int, count: int, *, wait: bool) -> None:
         """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""
+        if not wait:
+            if isinstance(self._device, Foresight):
+                self._device.will_need(start, count)
+            return
         scratch = bytearray(count * BLOCK)
         self._device.read(start, [memoryview(scratch)])
 
