@@ -1,6 +1,6 @@
 """Reading ahead: which blocks the device is asked to have at hand before each is read by itself.
 
-An inode is a block of its own, named by a pointer of its own, so it is bound by a call of its own;
+An inode is a block of its own, named by a pointer of its own, so it is read by itself;
 a device that is asked for one block at a time costs more than all else together. Placement puts
 inodes near their directory and each other (`place`), so what will be wanted lies close together:
 

@@ -245,7 +245,9 @@ class Ffs:
         vnodes = self.volume.vnodes
         if read:
             # A listing has noted where they lie.
-            self.volume.ahead.many(entry.ino for entry in entries if entry.ino not in vnodes)
+            unknown = [entry.ino for entry in entries if entry.ino not in vnodes]
+            self.volume.ahead.many(unknown)
+            self.volume.ensure_many(unknown)
         found: list[Attr | None] = []
         for entry in entries:
             v = vnodes.get(entry.ino)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from libfs.ffs import format as f
@@ -27,7 +28,7 @@ from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User
-from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn
+from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn, XnError
 
 T = TypeVar("T")
 PART_BITS: Final = 10
@@ -136,6 +137,22 @@ class Volume:
         for home, child in reversed(chain):
             self.ahead.lone(child)
             self.readin(home >> PART_BITS, home & (1 << PART_BITS) - 1, child, 1)
+
+    def ensure_many(self, blocks: Iterable[int]) -> None:
+        """As `ensure`, with one call for all that have the same parent; what that does not get is
+        left to `ensure`."""
+        home, siblings = self.home, dict[int, list[tuple[int, int]]]()
+        for block in blocks:
+            where = home.get(block)
+            if where is not None:
+                part = where & (1 << PART_BITS) - 1
+                siblings.setdefault(where >> PART_BITS, []).append((part, block))
+        for parent, children in siblings.items():
+            with suppress(XnError, FsError):
+                self.ensure(parent)
+                self.xn.readin_each(self.who, parent, children)
+            for _part, block in children:
+                self.cache.touch(block)
 
     def readin(self, parent: int, part: int, start: int, count: int) -> None:
         """Bind and read children of `parent`, which must be cached."""

@@ -188,6 +188,44 @@ def test_calls_readin(kit: Kit) -> None:
         kit.xn.readin(kit.me, run, 0, run, 1)
 
 
+def test_calls_readin_each(kit: Kit) -> None:
+    a, node = kit.data(kit.root, 3, b"a"), kit.node(kit.root, 4)
+    b = kit.data(kit.root, 5, b"b", 2)
+    below = kit.data(node, 0, b"below")
+    kit.sync()
+    kit.xn.evict(kit.me, [a, b, b + 1, below, node])
+    assert not any(map(kit.xn.cached, (a, b, b + 1, below, node)))
+    children = [(5, b + 1), (3, a), (4, node), (5, b + 1)]
+    kit.xn.readin_each(kit.me, kit.root, iter(children))
+    assert [kit.xn.cached(x) for x in (a, b, b + 1, node)] == [True, False, True, True]
+    assert kit.xn.read(kit.me, a, 0, BLOCK) == fill(b"a")
+    assert kit.xn.read(kit.me, b + 1, 0, BLOCK) == fill(b"b")
+    assert list(kit.slots(node)) == [0]
+    kit.xn.write_raw(kit.me, a, 0, b"newer than the disk")
+    kit.xn.readin_each(kit.me, kit.root, children)
+    assert kit.xn.read(kit.me, a, 0, 19) == b"newer than the disk"
+    kit.xn.readin_each(kit.me, kit.root, [])
+
+
+def test_calls_readin_each_binds_only_what_the_parent_owns_there(kit: Kit) -> None:
+    a, node = kit.data(kit.root, 3, b"a"), kit.node(kit.root, 4)
+    below = kit.data(node, 0, b"below")
+    kit.sync()
+    kit.xn.evict(kit.me, [a, below])
+    for part, block in ((4, a), (3, below), (0, below), (-1, a), (100, a), (3, -1), (3, 2**70)):
+        with pytest.raises(Refused):
+            kit.xn.readin_each(kit.me, kit.root, [(part, block), (3, a)])
+    assert not kit.xn.cached(a)
+    kit.xn.readin(kit.me, kit.root, 3, a, 1)
+    with pytest.raises(Refused):  # data has no children
+        kit.xn.readin_each(kit.me, a, [(0, a)])
+    for junk in ([3], [(3,)], [(3, "a")], 7):
+        with pytest.raises(Refused):
+            kit.xn.readin_each(kit.me, kit.root, junk)  # type: ignore[arg-type]
+    with pytest.raises(CapabilityError):
+        kit.xn.readin_each(Caller(b"forged"), kit.root, [(3, a)])
+
+
 def test_calls_read_and_write(kit: Kit) -> None:
     run = kit.data(kit.root, 0, b"a", 3)
     kit.xn.write_raw(kit.me, run, BLOCK - 2, b"1234")

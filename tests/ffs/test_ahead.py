@@ -4,6 +4,7 @@ and nothing else changes."""
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -107,6 +108,26 @@ def test_listing_fetches_in_few_pieces() -> None:
     seen.lone.clear()
     assert [a for _, a in _list(fs, d)] == [a for _, a in found]
     assert not seen.lone
+    disk.close()
+
+
+def test_listing_binds_the_inodes_of_a_leaf_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, inos = _disk()
+    fs, _seen, d = _watch(disk)
+    calls = {"readin": 0, "readin_each": 0}
+    for name in calls:
+        before = getattr(disk.xn, name)
+
+        def counted(*args: object, name: str = name, before: Callable[..., None] = before) -> None:
+            calls[name] += 1
+            before(*args)
+
+        monkeypatch.setattr(disk.xn, name, counted)
+    found = _list(fs, d)
+    assert {e.name: a.ino for e, a in found if a} == inos
+    leaves = fs.volume.vnode(d).blocks
+    assert calls["readin"] <= leaves + 2
+    assert calls["readin_each"] <= 2 * leaves + 6  # a request may end within a leaf
     disk.close()
 
 

@@ -37,6 +37,14 @@ def plain_extents(extents: Iterable[Extent]) -> list[Extent]:
         raise Refused("a claim is triples of type, start and count") from None
 
 
+def plain_pairs(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(partition, block) pairs. Raises Refused."""
+    try:
+        return [(_integer(part), _integer(block)) for part, block in pairs]
+    except (TypeError, ValueError):
+        raise Refused("children are pairs of partition and block") from None
+
+
 def plain_bytes(data: bytes | bytearray | memoryview) -> bytes | memoryview:
     """Bytes to copy from, one long for each byte. Raises Refused."""
     if type(data) is bytes:

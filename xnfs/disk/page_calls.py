@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, cast
 
 from xnfs.capability import READ, WRITE
-from xnfs.disk.arguments import plain_bytes
+from xnfs.disk.arguments import plain_bytes, plain_pairs
 from xnfs.disk.records import BLOCK, Caller, Registered
 from xnfs.disk.registry import MetaPage, Page
 from xnfs.disk.syscalls import Boundary, syscall
@@ -38,6 +38,15 @@ class PageCalls(Boundary):
         Raises Refused (not its children), CorruptionError, NoFrames, DeviceError.
         """
         self._pages.read_in(self._meta(who, parent, READ), part, start, count)
+
+    @syscall
+    def readin_each(self, who: Caller, parent: int, children: Iterable[tuple[int, int]]) -> None:
+        """As `readin`, for single children, each in a partition of its own: (partition, block).
+
+        Those before one that fails are read. Raises as `readin`.
+        """
+        pairs = plain_pairs(children)
+        self._pages.read_each(self._meta(who, parent, READ), pairs)
 
     @syscall
     def bind(self, who: Caller, parent: int, part: int, start: int, count: int) -> None:

@@ -69,6 +69,20 @@ class PageIO:
         for first, n in runs(b for b in range(start, start + count) if not _filled(pages.get(b))):
             self._fill(first, n, kind, parent)
 
+    def read_each(self, parent: MetaPage, children: Iterable[tuple[int, int]]) -> None:
+        """As `read_in`, for single children, each in a partition of its own: (partition, block).
+        Those before one that fails are read.
+        """
+        pages = self._registry.pages
+        wanted: dict[int, tuple[BlockType, set[int]]] = {}
+        for part, block in children:
+            kind = self._bindable(parent, part, block, 1)
+            if not _filled(pages.get(block)):
+                wanted.setdefault(kind.number, (kind, set()))[1].add(block)
+        for kind, blocks in wanted.values():
+            for first, n in runs(blocks):
+                self._fill(first, n, kind, parent)
+
     def bind(self, parent: MetaPage, part: int, start: int, count: int) -> None:
         """Frames for blocks that are about to be overwritten whole; their bytes are not read."""
         kind = self._bindable(parent, part, start, count)

@@ -57,7 +57,7 @@ from xnfs.memory.frames import FramePool
 #: The calls that `batch` can make: those that never wait for the device's cache.
 BATCHED: Final = frozenset(
     "access alloc alloc_held bind change depend drop evict free hold lock map move pin prefetch"
-    " read readin relocate swap unbind unlock unpin update write_raw writeback".split()
+    " read readin readin_each relocate swap unbind unlock unpin update write_raw writeback".split()
 )
 
 
