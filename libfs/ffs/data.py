@@ -24,8 +24,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from libfs.ffs import format as f
-from libfs.ffs.extents import HOLE, ExtentMap, Piece
-from libfs.ffs.inode import NOTHING, Vnode
+from libfs.ffs.extents import HOLE, ExtentMap
+from libfs.ffs.inode import NOTHING, Piece, Vnode
 from libfs.ffs.place import Placer
 from libfs.ffs.volume import Batch, Volume
 from libfs.posix.interface import FsError, Sink
@@ -59,35 +59,35 @@ class FileData:
             return b""
         if v.flags & f.I_INLINE:
             return self._read_inline(v, offset, size)
-        first, end, kind, block, _owner, _slot = v.last
-        if kind == f.P_DATA and first << SHIFT <= offset and offset + size <= end << SHIFT:
-            at = offset - (first << SHIFT)
-            try:
-                data = self._vol.xn.read(self._vol.who, block, at, size)
-            except NotCached:
-                pass
-            else:
-                self._vol.cache.touch_run(block + (at >> SHIFT), (size >> SHIFT) + 1)
-                if offset != v.read_next:
-                    v.read_window = 0
-                v.read_next = offset + size
-                return data
-        return self._read_pieces(v, offset, size)
+        piece = self._covering(v, offset, size)
+        if piece is None:
+            return self._read_pieces(v, offset, size)
+        return self._with_data(v, piece, offset, size, self._vol.xn.read)
 
     def lend(self, v: Vnode, offset: int, size: int, to: Sink) -> None:
-        """As `read`, shown to `to`: in place if it is at most one claim, of one extent."""
+        """As `read`, shown to `to`: where it lies, if that is one extent."""
         size = min(size, v.size - offset)
-        if 0 < size <= CLAIM * BLOCK and not v.flags & f.I_INLINE:
+        piece = None
+        if size > 0 and not v.flags & f.I_INLINE:
+            piece = self._covering(v, offset, size)
+        if piece is None:
+            to([self.read(v, offset, size)])
+            return
+
+        def show(who: Caller, block: int, at: int, size: int) -> None:
+            self._vol.xn.lend(who, block, at, size, to)
+
+        self._with_data(v, piece, offset, size, show)
+
+    def _covering(self, v: Vnode, offset: int, size: int) -> Piece | None:
+        """The extent that has all of these bytes, unless there are several or they are more than
+        a claim."""
+        piece = v.last
+        if not piece.first << SHIFT <= offset < piece.end << SHIFT:
             piece = self._map.find(v, offset >> SHIFT)
-            if piece.kind == f.P_DATA and offset + size <= piece.end << SHIFT:
-
-                def show(who: Caller, block: int, at: int, size: int) -> None:
-                    self._vol.xn.lend(who, block, at, size, to)
-
-                self._note_pattern(v, offset, size)
-                self._with_data(v, piece, offset, size, show)
-                return
-        to([self.read(v, offset, size)])
+        if piece.kind == f.P_DATA and offset + size <= piece.end << SHIFT and size <= CLAIM * BLOCK:
+            return piece
+        return None
 
     def _read_inline(self, v: Vnode, offset: int, size: int) -> bytes:
         xn, at = self._vol.xn, f.INLINE_AT + offset
@@ -99,7 +99,6 @@ class FileData:
 
     def _read_pieces(self, v: Vnode, offset: int, size: int) -> bytes:
         out = []
-        self._note_pattern(v, offset, size)
         while size > 0:
             piece = self._map.find(v, offset >> SHIFT)
             n = min(size, (piece.end << SHIFT) - offset)
@@ -121,9 +120,15 @@ class FileData:
         size: int,
         call: Callable[[Caller, int, int, int], T],
     ) -> T:
-        """A system call on bytes of an extent that may have to be read first."""
+        """A system call on bytes of an extent that may have to be read first: with twice as much
+        behind them as the last time, if that was where these begin."""
         vol = self._vol
         at = offset - (piece.first << SHIFT)
+        if offset == v.read_next or offset == 0:  # who goes on where he stopped
+            v.read_window = min(max(2 * v.read_window, READ_AHEAD_MIN), READ_AHEAD_MAX)
+        else:
+            v.read_window = 0
+        v.read_next = offset + size
         try:
             result = call(vol.who, piece.block, at, size)
         except NotCached:
@@ -136,14 +141,6 @@ class FileData:
             result = call(vol.who, piece.block, at, size)
         vol.cache.touch_run(piece.block + (at >> SHIFT), (size >> SHIFT) + 1)
         return result
-
-    def _note_pattern(self, v: Vnode, offset: int, size: int) -> None:
-        """A reader who goes on where it stopped gets twice as much ahead each time."""
-        if offset == v.read_next or offset == 0:
-            v.read_window = min(max(2 * v.read_window, READ_AHEAD_MIN), READ_AHEAD_MAX)
-        else:
-            v.read_window = 0
-        v.read_next = offset + size
 
     def _fill(self, piece: Piece, first: int, end: int) -> None:
         """Have blocks [first, end) of an extent cached."""
@@ -175,9 +172,9 @@ class FileData:
                 self._leave_inline(who, v)
         if offset + size > v.size:
             self._grow(v, offset)
-        first, end, kind = v.last[:3]
-        if kind == f.P_DATA and first << SHIFT <= offset and offset + size <= end << SHIFT:
-            self._overwrite(v, v.last, offset, data)
+        piece = v.last
+        if piece.kind == f.P_DATA and piece.first << SHIFT <= offset <= (piece.end << SHIFT) - size:
+            self._overwrite(v, piece, offset, data)
         else:
             size = self._write_pieces(who, v, offset, data)
         v.mtime = v.ctime = self._vol.now()
@@ -266,19 +263,18 @@ class FileData:
     def _overwrite(
         self,
         v: Vnode,
-        piece: tuple[int, int, int, int, int, int],
+        piece: Piece,
         offset: int,
         data: bytes | memoryview,
     ) -> None:
         """Write into blocks that the file has."""
-        vol = self._vol
-        first, _end, _kind, block = piece[:4]
-        at = offset - (first << SHIFT)
+        vol, block = self._vol, piece.block
+        at = offset - (piece.first << SHIFT)
         lo, hi = at >> SHIFT, (at + len(data) - 1 >> SHIFT) + 1
         try:
             vol.xn.write_raw(vol.who, block, at, data)
         except NotCached:
-            self._bind(Piece(*piece), lo, hi, at, at + len(data))
+            self._bind(piece, lo, hi, at, at + len(data))
             vol.xn.write_raw(vol.who, block, at, data)
         vol.cache.wrote(block + lo, hi - lo)
         v.wrote(block + lo, block + hi, vol.epoch)
