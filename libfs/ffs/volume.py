@@ -195,8 +195,9 @@ class Volume:
 
     def _dropped(self, run: range) -> None:
         decoded = self.decoded
-        for block in run:
-            decoded.pop(block, None)
+        if not decoded.keys().isdisjoint(run):
+            for block in run:
+                decoded.pop(block, None)
 
     # -- inodes
 

@@ -71,16 +71,18 @@ class PageCalls(Boundary):
     @syscall
     def evict(self, who: Caller, blocks: Iterable[int]) -> int:
         """Drop the clean, unpinned pages among these that the caller may read. Returns how many."""
-        get = self._registry.get
-        mine = [
-            b
-            for b in blocks
-            if (p := get(b))
-            and self._rights(who, p.root) & READ
-            and (p.lock is None or self._locker(p) is None)
-        ]
+        get, root, mine = self._registry.pages.get, None, False
         ties, flying = self._ledger.ties, self._committer.in_flight
-        return self._pages.evict(mine, lambda block: block in ties or block in flying)
+        idle: list[Page] = []
+        for block in blocks:
+            page = get(block)
+            if page is None or block in ties or block in flying:
+                continue
+            if page.root != root:
+                root, mine = page.root, bool(self._rights(who, page.root) & READ)
+            if mine and (page.lock is None or self._locker(page) is None):
+                idle.append(page)
+        return self._pages.evict(idle)
 
     # -- bytes
 

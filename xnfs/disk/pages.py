@@ -15,7 +15,7 @@ bindings).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.device import BlockDevice, Foresight
@@ -65,8 +65,9 @@ class PageIO:
     def read_in(self, parent: MetaPage, part: int, start: int, count: int) -> None:
         """Bind a run of children and fill those that are not cached, with one request a gap."""
         kind = self._bindable(parent, part, start, count)
-        pages = self._registry.pages
-        for first, n in runs(b for b in range(start, start + count) if not _filled(pages.get(b))):
+        get = self._registry.pages.get
+        wanted = [b for b in range(start, start + count) if not _filled(get(b))]
+        for first, n in runs(wanted) if len(wanted) < count else [(start, count)]:
             self._fill(first, n, kind, parent)
 
     def read_each(self, parent: MetaPage, children: Iterable[tuple[int, int]]) -> None:
@@ -107,7 +108,7 @@ class PageIO:
         registry = self._registry
         new = [b for b in range(start, start + count) if b not in registry.pages]
         try:
-            for first, n in runs(new):
+            for first, n in runs(new) if len(new) < count else [(start, count)]:
                 registry.add_run(first, n, kind, parent.block, parent.root)
             self._device.read(start, registry.views(start, count))
             if kind.stamp is not None:
@@ -117,8 +118,9 @@ class PageIO:
         except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise
-        for block in range(start, start + count):
-            registry.pages[block].valid = True
+        if len(new) < count:  # new ones are valid as they come
+            for block in range(start, start + count):
+                registry.pages[block].valid = True
 
     def prefetch(self, start: int, count: int, *, wait: bool) -> None:
         """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""
@@ -179,18 +181,18 @@ class PageIO:
 
     # -- dropping
 
-    def evict(self, blocks: Iterable[int], busy: Callable[[int], bool]) -> int:
+    def evict(self, pages: Iterable[Page]) -> int:
         """Drop the pages among these that can be dropped without loss. Returns how many."""
         registry, held = self._registry, self._ledger.held
+        plain, attached = registry.plain, registry.attached
         gone = [
-            block
-            for block in blocks
-            if (page := registry.pages.get(block)) is not None
-            and not page.pins
+            page.block
+            for page in pages
+            if not page.pins
             and page.lock is None
-            and not busy(block)
-            and block not in held
-            and not registry.is_dirty(block)
+            and page.block not in plain
+            and page.block not in attached
+            and page.block not in held
             and not (isinstance(page, MetaPage) and (page.pending or page.fresh))
         ]
         registry.drop(gone)

@@ -109,10 +109,10 @@ class Registry:
         """
         frames = self._frames.alloc(self._owner, count)
         make = Page if kind.stamp is None else MetaPage
-        view = self._frames.view
+        views = self._frames.views(frames)
         new = [
-            make(start + i, kind, frame, view(frame), parent, root)
-            for i, frame in enumerate(frames)
+            make(block, kind, frame, view, parent, root)
+            for block, frame, view in zip(range(start, start + count), frames, views, strict=True)
         ]
         self.pages.update(zip(range(start, start + count), new, strict=True))
         return new
@@ -139,14 +139,15 @@ class Registry:
 
     def drop(self, blocks: Iterable[int]) -> None:
         """Forget pages, whatever their state, and give their frames back."""
-        frames: list[int] = []
+        pop, frames, gone = self.pages.pop, [], []
         for block in blocks:
-            page = self.pages.pop(block, None)
+            page = pop(block, None)
             if page is not None:
                 frames.append(page.frame)
-                self.plain.discard(block)
-                self.attached.discard(block)
-                self.blank.discard(block)
+                gone.append(block)
+        for state in (self.plain, self.attached, self.blank):
+            if state:
+                state.difference_update(gone)
         if frames:
             self._frames.free(frames)
 
