@@ -164,6 +164,8 @@ class Registry:
 
     def views(self, start: int, count: int) -> list[memoryview]:
         """The frames of a run of cached blocks, as few views as the frames are contiguous."""
+        if count == 1:
+            return [self.run(start, 1)[0].view]
         view, frames = self._frames.view_run, [page.frame for page in self.run(start, count)]
         first = last = frames[0]
         if frames[-1] == first + count - 1 and frames == list(range(first, first + count)):
