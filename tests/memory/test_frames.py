@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
@@ -222,26 +221,3 @@ class FramesMachine(RuleBasedStateMachine):
 
 
 TestFramesMachine = FramesMachine.TestCase
-
-
-def _large_pages_kib() -> int:
-    """Memory of this process for which the host was asked for large pages."""
-    total = size = 0
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if line.startswith("Size:"):
-            size = int(line.split()[1])
-        elif line.startswith("VmFlags:") and "hg" in line.split():
-            total += size
-    return total
-
-
-@pytest.mark.skipif(
-    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a host without large pages"
-)
-def test_frames_large_pool_asks_for_large_pages() -> None:
-    before = _large_pages_kib()
-    small = FramePool(4096)
-    assert _large_pages_kib() == before
-    large = FramePool(8192)
-    assert _large_pages_kib() == before + 4 * 8192
-    assert small.count + large.count == 12288

@@ -16,7 +16,6 @@ from __future__ import annotations
 import mmap
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from xnfs.errors import NoFrames, Refused
@@ -25,9 +24,6 @@ FRAME: Final = 4096
 _FREE: Final = b"\0"
 #: Frames looked at for a gap, beyond the number asked for: bounds the cost of one `alloc`.
 _WINDOW: Final = 4096
-#: From so many frames on the host is asked for its large pages: touching memory for the first time
-#: then costs 120 µs a MiB instead of 500, and every copy less.
-_LARGE: Final = 8192
 
 
 class FramePool:
@@ -41,11 +37,7 @@ class FramePool:
         if count <= 0:
             raise Refused(f"a pool of {count} frames")
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        memory = mmap.mmap(-1, count * FRAME, flags=flags)
-        if count >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            with suppress(OSError):  # a host without them
-                memory.madvise(mmap.MADV_HUGEPAGE)
-        self._memory = memoryview(memory)
+        self._memory = memoryview(mmap.mmap(-1, count * FRAME, flags=flags))
         self._check = check
         self._views: list[memoryview | None] = [None] * count
         self._taken = bytearray(count)  # 1 = has an owner
