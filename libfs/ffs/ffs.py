@@ -37,6 +37,7 @@ from libfs.posix.interface import (
     FsError,
     Ino,
     New,
+    Sink,
     StatFs,
     Syncing,
     User,
@@ -261,7 +262,9 @@ class Ffs:
         vnodes = self.volume.vnodes
         if read:
             # A listing has noted where they lie.
-            self.volume.ahead.many(entry.ino for entry in entries if entry.ino not in vnodes)
+            unknown = [entry.ino for entry in entries if entry.ino not in vnodes]
+            self.volume.ahead.many(unknown)
+            self.volume.ensure_many(unknown)
         found: list[Attr | None] = []
         for entry in entries:
             v = vnodes.get(entry.ino)
@@ -348,6 +351,11 @@ class Ffs:
     def read(self, ino: Ino, offset: int, size: int) -> bytes:
         """At most `size` bytes."""
         return self._data.read(self._file(ino), offset, size)
+
+    @answers
+    def lend(self, ino: Ino, offset: int, size: int, to: Sink) -> None:
+        """As `read`, shown to `to` (`Lender`)."""
+        self._data.lend(self._file(ino), offset, size, to)
 
     @answers
     def write(

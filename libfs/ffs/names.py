@@ -171,11 +171,12 @@ class Names:
         if nb.block == parent.ino:
             batch.set(parent, names=len(nb.names), heap=nb.end)
 
-    def _settle(self, *vnodes: Vnode) -> None:
+    def _settle(self, user: User, *vnodes: Vnode) -> None:
         """Write what waits in headers that a user is about to change: the acl would take the times
-        that wait for the user's own."""
+        that wait for the user's own. Where he is the owner or uid 0 he might set them, and what
+        waits goes with the change."""
         for v in vnodes:
-            if v.dirty:
+            if v.dirty and user.uid not in (0, v.uid):
                 self._vol.flush(v)
 
     def link(self, user: User, v: Vnode, parent: Vnode, name: bytes) -> None:
@@ -184,7 +185,7 @@ class Names:
             raise FsError(errno.EMLINK)
         vol, who = self._vol, self._vol.caller(user)
         nb = self._room(who, parent, name)
-        self._settle(v, parent)
+        self._settle(user, v, parent)
         first, now = not v.nlink, vol.now()
         batch = Batch(vol, who)
         self._add(batch, parent, nb, name, v, now)
@@ -201,8 +202,8 @@ class Names:
         self._check_sticky(user, parent, v)
         if v.is_dir:
             self._check_empty(v)
-        end = self._end(v, nb, name, keep)
-        self._settle(parent)
+        end = self._end(user, v, nb, name, keep)
+        self._settle(user, parent)
         now = self._vol.now()
         batch = Batch(self._vol, self._vol.caller(user))
         self._remove(batch, parent, nb, name, now)
@@ -234,7 +235,7 @@ class Names:
 
     # -- the last name
 
-    def _end(self, v: Vnode, nb: NameBlock, name: bytes, keep: bool) -> End:
+    def _end(self, user: User, v: Vnode, nb: NameBlock, name: bytes, keep: bool) -> End:
         """What becomes of `v` when it loses this name; what waits in its header is written, unless
         the inode goes with the name."""
         slot = nb.names[name][0]
@@ -245,7 +246,7 @@ class Names:
         else:
             fate = GONE if self._owns_little(v) else CUT
         if fate != GONE:
-            self._settle(v)
+            self._settle(user, v)
         return End(v, nb.block, slot, fate)
 
     def _owns_little(self, v: Vnode) -> bool:
@@ -329,8 +330,8 @@ class Names:
             old = self._dirs.holder(src, name)  # a split may have moved it
         else:
             new = self._dirs.holder(dst, new_name)
-        end = None if target is None else self._end(target, new, new_name, keep)
-        self._settle(v, src, dst)
+        end = None if target is None else self._end(user, target, new, new_name, keep)
+        self._settle(user, v, src, dst)
         batch, now = Batch(vol, who), vol.now()
         self._remove(batch, src, old, name, now)
         if end is None:
@@ -388,7 +389,7 @@ class Names:
             return
         self._check_sticky(user, a, v)
         self._check_sticky(user, b, w)
-        self._settle(a, b, v, w)
+        self._settle(user, a, b, v, w)
         now = vol.now()
         batch = Batch(vol, vol.caller(user))
         for parent, nb, name, inode in ((a, a_nb, a_name, w), (b, b_nb, b_name, v)):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from libfs.common.cache import PageCache
@@ -27,7 +28,7 @@ from libfs.ffs.ahead import ReadAhead
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User
-from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn
+from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn, XnError
 
 T = TypeVar("T")
 PART_BITS: Final = 10
@@ -151,6 +152,21 @@ class Volume:
             self.ahead.lone(child)
             self.readin(home >> PART_BITS, home & (1 << PART_BITS) - 1, child, 1)
 
+    def ensure_many(self, blocks: Iterable[int]) -> None:
+        """As `ensure`, with one call for all whose parents are at hand; what that does not get is
+        left to `ensure`."""
+        wanted = []
+        for block in blocks:
+            home = self.home.get(block)
+            if home is not None:
+                with suppress(XnError, FsError):
+                    self.ensure(home >> PART_BITS)
+                    wanted.append((home >> PART_BITS, home & (1 << PART_BITS) - 1, block, 1))
+        with suppress(XnError, FsError):
+            self.xn.readin_all(self.who, wanted)
+        for _parent, _part, block, _one in wanted:
+            self.cache.touch(block)
+
     def readin(self, parent: int, part: int, start: int, count: int) -> None:
         """Bind and read children of `parent`, which must be cached."""
         self._children(self.xn.readin, parent, part, start, count)
@@ -192,8 +208,9 @@ class Volume:
 
     def _dropped(self, run: range) -> None:
         decoded = self.decoded
-        for block in run:
-            decoded.pop(block, None)
+        if not decoded.keys().isdisjoint(run):
+            for block in run:
+                decoded.pop(block, None)
 
     # -- inodes
 

@@ -29,13 +29,18 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
+from typing import Final
 
 from libfs.kernel import abi
 from libfs.kernel.attributes import Attributes
 from libfs.kernel.nodes import Nodes
 from libfs.kernel.notices import Notices
-from libfs.kernel.replies import Durable, WrittenBack
+from libfs.kernel.replies import Durable, Lent, WrittenBack
 from libfs.posix import Fh, FsError, Posix, User
+
+#: From this size on bytes are sent from where they lie; fewer are copied sooner than lent.
+LENT_MIN: Final = 1 << 16
 
 
 class Files:
@@ -56,9 +61,12 @@ class Files:
     def _handle(self, node: int) -> Fh:
         return self._nodes.handle(self._nodes.ino(node))
 
-    def read(self, node: int, user: User, fh: int, offset: int, size: int) -> bytes:
+    def read(self, node: int, user: User, fh: int, offset: int, size: int) -> bytes | Lent:
         """Bytes for the page cache, or for a read that goes around it."""
-        return self._posix.read(self._handle(node), offset, size)
+        handle = self._handle(node)
+        if size < LENT_MIN:
+            return self._posix.read(handle, offset, size)
+        return Lent(partial(self._posix.lend, handle, offset, size))
 
     def write(
         self,

@@ -1,8 +1,8 @@
 """INIT: which version of the protocol, and which of its features, a connection uses.
 
 Why each one is chosen is said beside it. Not chosen: AUTO_INVAL_DATA (it re-reads files whose mtime
-moved, which only we move), ATOMIC_O_TRUNC (it needs OPEN), EXPORT_SUPPORT, and all of splice
-(no gain was measured).
+moved, which only we move), ATOMIC_O_TRUNC (it needs OPEN), EXPORT_SUPPORT; all of splice and
+FUSE over io_uring (`benchmarks/transports.py`: no gain).
 """
 
 from __future__ import annotations

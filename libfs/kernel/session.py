@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from libfs.kernel import mounting
-from libfs.kernel.dispatch import MAX_IO, Dispatcher
+from libfs.kernel.dispatch import MAX_IO, Dispatcher, Parts
 from libfs.kernel.mounting import MountFailed, Wanted
 from libfs.kernel.negotiate import Negotiation
 from libfs.posix import Posix
@@ -117,7 +117,7 @@ class Mount:
             mounting.unmount(self._directory, lazy=True)
             raise MountFailed(self._negotiation.failure)
 
-    def _send(self, parts: list[bytes]) -> None:
+    def _send(self, parts: Parts) -> None:
         os.writev(self._fd, parts)
 
     # -- the loop

@@ -2,7 +2,7 @@
 small protocol that file systems implement (`interface`). `Posix` is the front."""
 
 from libfs.posix.handles import Fh
-from libfs.posix.interface import Attr, Dirent, FileSystem, FsError, Ino, StatFs, User
+from libfs.posix.interface import Attr, Dirent, FileSystem, FsError, Ino, Sink, StatFs, User
 from libfs.posix.locks import Lock
 from libfs.posix.options import Atime, Options
 from libfs.posix.posix import Posix
@@ -23,6 +23,7 @@ __all__ = [
     "Lock",
     "Options",
     "Posix",
+    "Sink",
     "StatFs",
     "User",
 ]

@@ -9,7 +9,17 @@ from collections.abc import Iterable, Sequence
 
 from libfs.posix import acl
 from libfs.posix.handles import Handle, Handles
-from libfs.posix.interface import ACL_DEFAULT, Attr, Change, FileSystem, FsError, Ino, Syncing, User
+from libfs.posix.interface import (
+    ACL_DEFAULT,
+    Attr,
+    Change,
+    FileSystem,
+    FsError,
+    Ino,
+    Lender,
+    Syncing,
+    User,
+)
 from libfs.posix.locks import LockTable
 from libfs.posix.options import Options
 from libfs.posix.timestamps import atime_due
@@ -25,6 +35,7 @@ class Core:
 
     def __init__(self, fs: FileSystem, options: Options) -> None:
         self.fs = fs
+        self.lender = fs if isinstance(fs, Lender) else None
         self.options = options
         self.mounted_readonly = options.readonly
         self.sync_names = options.sync or options.dirsync

@@ -12,7 +12,7 @@ import stat
 
 from libfs.posix.core import Core
 from libfs.posix.handles import Fh, Handle
-from libfs.posix.interface import Attr, Change, FsError, Ino, User
+from libfs.posix.interface import Attr, Change, FsError, Ino, Sink, User
 
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
@@ -60,6 +60,23 @@ def read(core: Core, fh: Fh, offset: int, size: int) -> bytes:
     if not handle.noatime:
         core.touch(handle.user, core.fs.getattr(handle.ino))
     return data
+
+
+def lend(core: Core, fh: Fh, offset: int, size: int, to: Sink) -> None:
+    """As `read`, but the bytes are shown to `to`, if the file system can where they are cached.
+
+    What follows the sink can't be told to anybody any more, so the access time moves first, also
+    for a read that then fails.
+    """
+    handle = _readable(core, fh)
+    if offset < 0 or size < 0:
+        raise FsError(errno.EINVAL)
+    if size and not handle.noatime:
+        core.touch(handle.user, core.fs.getattr(handle.ino))
+    if size == 0 or core.lender is None:
+        to([core.fs.read(handle.ino, offset, size)] if size else [])
+    else:
+        core.lender.lend(handle.ino, offset, size, to)
 
 
 def write(core: Core, fh: Fh, offset: int, data: bytes | memoryview) -> int:

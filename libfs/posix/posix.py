@@ -28,6 +28,7 @@ from libfs.posix.interface import (
     FileSystem,
     FsError,
     Ino,
+    Sink,
     StatFs,
     Syncing,
     User,
@@ -226,6 +227,11 @@ class Posix:
         """See `data.read`."""
         with self._lock:
             return data.read(self._core, fh, offset, size)
+
+    def lend(self, fh: Fh, offset: int, size: int, to: Sink) -> None:
+        """See `data.lend`. `to` is called with the lock held, so it must not call back."""
+        with self._lock:
+            data.lend(self._core, fh, offset, size, to)
 
     def write(self, fh: Fh, offset: int, content: bytes | memoryview) -> int:
         """See `data.write`."""

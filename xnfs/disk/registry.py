@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xnfs.disk.blocktype import ZERO, BlockType
+from xnfs.errors import NotCached
 from xnfs.memory.frames import FramePool
 
 
@@ -94,6 +95,14 @@ class Registry:
         """The page of a block, if cached."""
         return self.pages.get(block)
 
+    def run(self, start: int, count: int) -> list[Page]:
+        """The pages of consecutive blocks. Raises NotCached if one of them has none."""
+        pages = self.pages
+        try:
+            return [pages[block] for block in range(start, start + count)]
+        except KeyError as e:
+            raise NotCached(f"block {e.args[0]} is not cached") from None
+
     def add_run(
         self, start: int, count: int, kind: BlockType, parent: int, root: str
     ) -> list[Page]:
@@ -103,10 +112,10 @@ class Registry:
         """
         frames = self._frames.alloc(self._owner, count)
         make = Page if kind.stamp is None else MetaPage
-        view = self._frames.view
+        views = self._frames.views(frames)
         new = [
-            make(start + i, kind, frame, view(frame), parent, root)
-            for i, frame in enumerate(frames)
+            make(block, kind, frame, view, parent, root)
+            for block, frame, view in zip(range(start, start + count), frames, views, strict=True)
         ]
         self.pages.update(zip(range(start, start + count), new, strict=True))
         return new
@@ -135,14 +144,13 @@ class Registry:
         sharers[frame] = sharers.get(frame, 0) + 1
         self.plain.add(block)
 
-    def own(self, start: int, count: int) -> None:
-        """Frames of their own, with the same bytes, for those of the cached blocks that share one:
-        they are about to be written. Raises NoFrames with no effect.
+    def own(self, run: Iterable[Page]) -> None:
+        """Frames of their own, with the same bytes, for those pages that share one: they are about
+        to be written. Raises NoFrames with no effect.
         """
         if not self._sharers:
             return
-        pages = [self.pages[block] for block in range(start, start + count)]
-        pages = [page for page in pages if page.frame in self._sharers]
+        pages = [page for page in run if page.frame in self._sharers]
         if not pages:
             return
         for page, frame in zip(pages, self._frames.alloc(self._owner, len(pages)), strict=True):
@@ -170,15 +178,16 @@ class Registry:
 
     def drop(self, blocks: Iterable[int]) -> int:
         """Forget pages, whatever their state, and give their frames back; how many."""
-        frames: list[int] = []
+        pop, frames, gone = self.pages.pop, [], []
         for block in blocks:
-            page = self.pages.pop(block, None)
+            page = pop(block, None)
             if page is not None:
                 if self._leave(page.frame):
                     frames.append(page.frame)
-                self.plain.discard(block)
-                self.attached.discard(block)
-                self.blank.discard(block)
+                gone.append(block)
+        for state in (self.plain, self.attached, self.blank):
+            if state:
+                state.difference_update(gone)
         if frames:
             self._frames.free(frames)
         return len(frames)
@@ -196,18 +205,19 @@ class Registry:
 
     def views(self, start: int, count: int) -> list[memoryview]:
         """The frames of a run of cached blocks, as few views as the frames are contiguous."""
-        pages = self.pages
+        if count == 1:
+            return [self.run(start, 1)[0].view]
+        view, frames = self._frames.view_run, [page.frame for page in self.run(start, count)]
+        first = last = frames[0]
+        if frames[-1] == first + count - 1 and frames == list(range(first, first + count)):
+            return [view(first, count)]
         out: list[memoryview] = []
-        first = last = -2
-        for block in range(start, start + count):
-            frame = pages[block].frame
-            if frame == last + 1:
-                last = frame
-                continue
-            if last >= 0:
-                out.append(self._frames.view_run(first, last - first + 1))
-            first = last = frame
-        out.append(self._frames.view_run(first, last - first + 1))
+        for frame in frames[1:]:
+            if frame != last + 1:
+                out.append(view(first, last - first + 1))
+                first = frame
+            last = frame
+        out.append(view(first, last - first + 1))
         return out
 
 
