@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from libfs.ffs import Ffs
 from libfs.ffs import check as check_ffs
 from libfs.ffs import types as ffs_types
 from libfs.lfs import Lfs
+from libfs.lfs import check as check_lfs
 from libfs.lfs import types as lfs_types
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 
-
-class Mkfs(Protocol):
-    """Make an empty file system under the root `name`. Durable on return. Raises XnError."""
-
-    def __call__(self, xn: Xn, cap: bytes, name: str, *, uid: int, gid: int) -> None: ...
-
-
-class Mount(Protocol):
-    """Mount the root `name`. Raises XnError: no such root, CorruptionError."""
-
-    def __call__(self, xn: Xn, cap: bytes, name: str, *, readonly: bool) -> FileSystem: ...
+#: An empty file system as the root of a name, durable: (xn, cap, name, uid=, gid=), and what the
+#: format has of its own. Raises XnError.
+Mkfs = Callable[..., None]
+#: The root of a name: (xn, cap, name, readonly=), and what the format has of its own. Raises
+#: XnError, FsError.
+Mount = Callable[..., FileSystem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ class Format:
 
 FORMATS: Final[dict[str, Format]] = {
     "ffs": Format("ffs", ffs_types.SUPER, Ffs.mkfs, Ffs.mount, check_ffs),
-    "lfs": Format("lfs", lfs_types.SUPER, Lfs.mkfs, Lfs.mount),
+    "lfs": Format("lfs", lfs_types.SUPER, Lfs.mkfs, Lfs.mount, check_lfs),
 }
 
 

@@ -9,18 +9,19 @@ not said that it is garbage (`discard`). When the kernel asks for frames back, t
 which, saves them, and lives with a lower limit. When the kernel has taken frames by force, it finds
 out from the repossession vector which, and goes on with what the swap file has of them; `lost` are
 the pages of which it had nothing.
+
+A frame can be taken at any moment, also between two requests of the pager's own, so whatever has
+waited looks at the exposed table (`_mine`) before it uses a frame. Between a look and the request
+that follows nothing can happen.
 """
 
 from __future__ import annotations
 
 from libos.policies import Policy
-from libos.space import WINDOW, Space
+from libos.space import FrameGoneError, Space
 from libos.swap import Swap
 from libos.tables import ABSENT, PageTable
-from xnfs import FRAME, READ, WRITE, Boot, CapabilityError, NoFrames, Program, Refused, calls
-
-#: Times in a row that an exception is tried again because a frame was taken meanwhile.
-_PATIENCE = 8
+from xnfs import FRAME, Boot, CapabilityError, NoFrames, Program, Refused, calls
 
 
 class Pager(Space):
@@ -42,9 +43,8 @@ class Pager(Space):
         self._limit = limit
         self._style = style
         self._resident: dict[int, int] = {}  # page -> frame
+        self._pages: dict[int, int] = {}  # frame -> page
         self._garbage: set[int] = set()
-        self._beaten = 0  # times in a row that a frame went while it was being used
-        self._windows = [WINDOW - 1 - i for i in range(calls.KINDS)]  # an upcall may interrupt us
         self.lost: list[int] = []
         self.evictions = 0
 
@@ -76,115 +76,131 @@ class Pager(Space):
     def exception(self, cause: int, address: int, place: int) -> Program:
         """As `Space`, when it is not the frame itself that has gone without a word."""
         page = address >> 12
-        frame = self._resident.get(page, ABSENT)
-        if frame != ABSENT and self.me.tables.frame_owner(frame) != self.account:
+        if page in self._resident and not self._mine(self._resident[page]):
             self._gone(page)
-        try:
-            answer = yield from super().exception(cause, address, place)
-        except (Refused, CapabilityError):
-            # A frame was taken while we were about to use it. Once more, but not for ever.
-            self._beaten += 1
-            if self._beaten > _PATIENCE:
-                raise
-            return calls.RETRY
-        self._beaten = 0
-        return answer
+        return (yield from super().exception(cause, address, place))
 
     def missing(self, page: int) -> Program:
         """A frame with the page's bytes: from the swap file, or zeros. Returns it."""
-        if len(self._resident) >= self._limit:
-            self._sweep()
-        used = len(self._resident) >= self._limit
-        if not used:
+        while True:
+            frame = yield from self._room()
+            if self._swap.has(page):
+                data = yield from self._swap.into(page)
+            else:
+                data = bytes(FRAME)
             try:
-                frame = yield (calls.FRAME_ALLOC, self.account, calls.ANY, self.token)
-            except NoFrames:  # fewer than we were told: some were taken without a word
-                self._sweep()
-                if not self._resident:
-                    raise
-                used = True
-        if used:
-            self._limit = min(self._limit, len(self._resident))
-            frame = yield from self._evict()
-        if self._swap.has(page):
-            data = yield from self._swap.into(page)
-            yield from self._fill(frame, data)
-        elif used:
-            yield from self._fill(frame, bytes(FRAME))
-        yield (calls.CLEAR_BITS, frame, calls.MODIFIED | calls.REFERENCED, self.token)
+                yield from self.fill(frame, data)
+            except (FrameGoneError, Refused, CapabilityError):
+                continue
+            if self._mine(frame):
+                yield (calls.CLEAR_BITS, frame, calls.MODIFIED | calls.REFERENCED, self.token)
+                break
         self._garbage.discard(page)
         self._resident[page] = frame
+        self._pages[frame] = page
         self._policy.added(page)
         self.table.set(page, frame)
         return frame
 
+    def bind(self, page: int, frame: int) -> Program:
+        """As `Space`, unless the frame has gone: then the access misses again."""
+        if self._mine(frame):
+            yield from super().bind(page, frame)
+        else:
+            self._gone(page)
+
+    def _room(self) -> Program:
+        """A frame that no page has, new or the victim's. Raises NoFrames: there is none."""
+        while True:
+            if len(self._resident) < self._limit:
+                try:
+                    frame = yield (calls.FRAME_ALLOC, self.account, calls.ANY, self.token)
+                except NoFrames:  # fewer than we were told: some were taken without a word
+                    self._sweep()
+                    if not self._resident:
+                        raise
+                    self._limit = len(self._resident)
+                else:
+                    if frame in self._pages:  # taken, and got again, before we were told
+                        self._gone(self._pages[frame])
+                    return frame
+            frame = yield from self._evict()
+            if frame != ABSENT:
+                return frame
+
     def _evict(self) -> Program:
-        """Give up the policy's choice. Returns its frame, which is still ours."""
+        """Give up the policy's choice, saved. Returns its frame, or ABSENT: that is not ours
+        now.
+        """
         if self._policy.wants_bits:
             yield from self._look()
         page = self._policy.victim()
-        frame = self._resident.pop(page)
-        self._policy.removed(page)
-        self.table.remove(page)
+        frame = self._resident[page]
+        if not self._mine(frame):
+            self._gone(page)
+            return ABSENT
+        changed = self.me.tables.bits[frame] & calls.MODIFIED
+        self._forget(page)
         self.evictions += 1
         yield (calls.UNBIND, page)
-        changed = self.me.tables.bits[frame] & calls.MODIFIED
         if page in self._garbage:
             self._swap.forget(page)
         elif changed:
-            window = self._windows.pop()
-            yield (calls.BIND, window, frame, READ, self.token)
-            data = yield (calls.READ_BYTES, window << 12, FRAME)
-            yield (calls.UNBIND, window)
-            self._windows.append(window)
+            try:
+                data = yield from self.look(frame, self.token)
+            except (FrameGoneError, Refused, CapabilityError):
+                self._note(page)
+                return ABSENT
             yield from self._swap.out(page, data)
-        return frame
+        return frame if self._mine(frame) else ABSENT
 
     def _look(self) -> Program:
         """Tell the policy what was referenced, and have it noticed anew."""
         bits = self.me.tables.bits
         touched = [p for p, frame in self._resident.items() if bits[frame] & calls.REFERENCED]
         for page in touched:
-            frame = self._resident[page]
-            yield (calls.CLEAR_BITS, frame, calls.REFERENCED, self.token)
+            frame = self._resident.get(page, ABSENT)
+            if frame != ABSENT and self._mine(frame):
+                yield (calls.CLEAR_BITS, frame, calls.REFERENCED, self.token)
         self._policy.touched(touched)
-
-    def _fill(self, frame: int, data: bytes) -> Program:
-        window = self._windows.pop()
-        yield (calls.BIND, window, frame, READ | WRITE, self.token)
-        yield (calls.WRITE_BYTES, window << 12, data)
-        yield (calls.UNBIND, window)
-        self._windows.append(window)
 
     # --- revocation -------------------------------------------------------------------------
 
     def revoked(self, frames: int, deadline: int) -> Program:
-        """The kernel asks: give up the policy's choice, saved, and have a lower limit from now
-        on.
-        """
+        """The kernel asks: give up what the policy says, saved, and have a lower limit."""
         for _ in range(min(frames, len(self._resident))):
+            if not self._resident:
+                break
             self._limit = max(1, self._limit - 1)
             frame = yield from self._evict()
-            yield (calls.FRAME_FREE, frame, self.token)
+            if frame != ABSENT:
+                yield (calls.FRAME_FREE, frame, self.token)
 
     def repossessed(self) -> Program:
-        """The kernel has taken: see which, and have a lower limit from now on."""
-        taken = set((yield (calls.VECTOR,)))
-        for page in [p for p, frame in self._resident.items() if frame in taken]:
-            self._limit = max(1, self._limit - 1)
-            self._gone(page)
+        """The kernel has taken: see what is left, and have a lower limit from now on."""
+        taken = yield (calls.VECTOR,)
+        self._limit = max(1, self._limit - len(taken))
+        self._sweep()
+
+    def _mine(self, frame: int) -> bool:
+        return self.me.tables.frame_owner(frame) == self.account
 
     def _sweep(self) -> None:
         """See in the exposed table which frames are ours no longer."""
-        owner = self.me.tables.frame_owner
-        for page in [p for p, frame in self._resident.items() if owner(frame) != self.account]:
+        for page in [p for p, frame in self._resident.items() if not self._mine(frame)]:
             self._gone(page)
 
     def _gone(self, page: int) -> None:
         """The page's frame is another's. What the swap file has is what is left."""
         if page in self._resident:
-            del self._resident[page]
-            self._policy.removed(page)
-            self.table.remove(page)
-            if not self._swap.has(page):
-                self.lost.append(page)
+            self._forget(page)
+            self._note(page)
+
+    def _note(self, page: int) -> None:
+        if not self._swap.has(page):
+            self.lost.append(page)
+
+    def _forget(self, page: int) -> None:
+        del self._pages[self._resident.pop(page)]
+        self._policy.removed(page)
+        self.table.remove(page)

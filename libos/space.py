@@ -12,12 +12,18 @@ copy-on-write with a child: `share` in the parent, `adopt` in the child.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from libos.tables import ABSENT, Hierarchical, PageTable
-from xnfs import FRAME, GRANT, READ, WRITE, Boot, Program, calls
+from xnfs import FRAME, GRANT, READ, WRITE, Boot, Program, XnError, calls
 
-#: A page of the application's own for looking into frames that have no other.
-WINDOW = (1 << 36) - 1
+#: Pages through which a space looks into frames that have no other page: one for each exception or
+#: upcall that may be inside of another.
+WINDOWS: Final = tuple((1 << 36) - 1 - i for i in range(32))
+
+
+class FrameGoneError(Exception):
+    """Raised in the space's own code: the frame that it was using is another's now."""
 
 
 class SegmentationFault(Exception):
@@ -43,6 +49,8 @@ class Space:
         self.token = token or me.token
         self.foreign: dict[int, bytes] = {}  # pages in frames of another, and the token for them
         self.shared: set[int] = set()  # pages to be copied before they are written
+        self._windows = list(WINDOWS)
+        self._open: dict[int, tuple[int, int, bytes]] = {}  # window -> frame, rights, token
         self.faults = 0
         self.copies = 0
 
@@ -56,8 +64,15 @@ class Space:
 
     def exception(self, cause: int, address: int, place: int) -> Program:
         """Bind the page that was missed, whatever that takes, and try again."""
-        self.faults += 1
         page = address >> 12
+        if page in self._open:  # the translation has been pushed out, or broken
+            frame, rights, token = self._open[page]
+            try:
+                yield (calls.BIND, page, frame, rights, token)
+            except XnError as error:
+                return (calls.UNWIND, FrameGoneError(str(error)))
+            return calls.RETRY
+        self.faults += 1
         if cause in (calls.TLB_LOAD, calls.TLB_STORE):
             frame, looks = self.table.find(page)
             yield looks
@@ -113,12 +128,42 @@ class Space:
         """A frame of our own with the same bytes, for a page that was shared. Returns it."""
         self.copies += 1
         own = yield (calls.FRAME_ALLOC, self.account, calls.ANY, self.token)
-        yield (calls.BIND, WINDOW, frame, READ, self.foreign.get(page, self.token))
-        data = yield (calls.READ_BYTES, WINDOW << 12, FRAME)
-        yield (calls.BIND, WINDOW, own, READ | WRITE, self.token)
-        yield (calls.WRITE_BYTES, WINDOW << 12, data)
-        yield (calls.UNBIND, WINDOW)
+        data = yield from self.look(frame, self.foreign.get(page, self.token))
+        yield from self.fill(own, data)
         self.shared.discard(page)
         self.foreign.pop(page, None)
         self.table.set(page, own)
         return own
+
+    # --- frames without a page --------------------------------------------------------------
+
+    def look(self, frame: int, token: bytes) -> Program:
+        """The bytes of a frame. Raises FrameGoneError, or what binding it raises."""
+        window = yield from self._window(frame, READ, token)
+        try:
+            return (yield (calls.READ_BYTES, window << 12, FRAME))
+        finally:
+            self._shut(window)
+
+    def fill(self, frame: int, data: bytes) -> Program:
+        """Put bytes into a frame of the account's. Raises as `look`."""
+        window = yield from self._window(frame, READ | WRITE, self.token)
+        try:
+            yield (calls.WRITE_BYTES, window << 12, data)
+        finally:
+            self._shut(window)
+
+    def _window(self, frame: int, rights: int, token: bytes) -> Program:
+        window = self._windows.pop()
+        self._open[window] = frame, rights, token
+        try:
+            yield (calls.BIND, window, frame, rights, token)
+        except XnError:
+            self._shut(window)
+            raise
+        return window
+
+    def _shut(self, window: int) -> None:
+        """The translation stays until the window is used again, which does no harm."""
+        del self._open[window]
+        self._windows.append(window)

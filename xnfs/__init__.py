@@ -8,6 +8,7 @@ from xnfs.cpu import numbers as calls
 from xnfs.cpu.costs import Costs
 from xnfs.cpu.environment import Boot, Program
 from xnfs.cpu.exposed import Exposed
+from xnfs.cpu.trace import Record as TraceRecord
 from xnfs.cpu.wall import Wall
 from xnfs.disk.device import BlockDevice, FileDevice, MemoryDevice, create_image
 from xnfs.disk.format import format_image
@@ -103,6 +104,7 @@ __all__ = [
     "Registered",
     "RootEntry",
     "RootInfo",
+    "TraceRecord",
     "TypeSpec",
     "UnknownType",
     "VersionError",

@@ -35,13 +35,15 @@ Resource = tuple[str, ...]
 
 @dataclass(slots=True)
 class _Entry:
-    """A live capability. `children` is None until there is one: most tokens never have any."""
+    """A live capability. `children` is None until there is one: most tokens never have any. They
+    are kept in order, so that a simulation does the same whatever the hash of bytes is this time.
+    """
 
     resource: Resource
     rights: int
     holder: str
     parent: bytes | None
-    children: set[bytes] | None = None
+    children: dict[bytes, None] | None = None
 
 
 class Capabilities:
@@ -83,7 +85,7 @@ class Capabilities:
         parent = self._entry(token).parent
         siblings = None if parent is None else self._entries[parent].children
         if siblings is not None:
-            siblings.discard(token)
+            siblings.pop(token, None)
         doomed = [token]
         for each in doomed:
             doomed += self._entries.pop(each).children or ()
@@ -151,8 +153,8 @@ class Capabilities:
         if parent is not None:
             above = self._entries[parent]
             if above.children is None:
-                above.children = set()
-            above.children.add(token)
+                above.children = {}
+            above.children[token] = None
         return token
 
     def _token(self, resource: Resource, rights: int, holder: str) -> bytes:

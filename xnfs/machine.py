@@ -10,7 +10,7 @@ next, up to the next event or to the clock of the others, so what happens first 
 no processor has anything to do, the clock jumps to the next event: idle time costs nothing.
 
 With a `Wall` clock the same machine meets the outside: events happen when the host's time reaches
-them, and other threads hand in what happens outside with `post`.
+them, and other threads hand in what happens outside with `Wall.post`.
 
 This module puts the parts together and holds no rule of protection of its own beyond `checked`. The
 parts, each in its module, declare the operations of programs: `cpu/environments`, `cpu/slices`,
@@ -19,11 +19,10 @@ parts, each in its module, declare the operations of programs: `cpu/environments
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xnfs.capability import ALL, Capabilities
 from xnfs.cpu.costs import Costs
@@ -51,11 +50,22 @@ from xnfs.memory.revocation import Revocation
 from xnfs.memory.translations import Translations
 
 NEVER: Final = 1 << 63
+#: Capabilities that the host may have made.
+HOST_TOKENS: Final = 1024
 Action = Callable[[int, Any], None]
 
 
+class Ending(NamedTuple):
+    """How an environment ended. `why` is empty if it just returned or exited."""
+
+    id: int
+    why: str
+    status: int
+    cycles: int
+
+
 class Machine:
-    """One machine. Not thread-safe, but for `post`."""
+    """One machine. One thread runs it; others use `Wall.post`."""
 
     def __init__(
         self,
@@ -79,7 +89,7 @@ class Machine:
         self.costs = costs or Costs()
         self.frames = pool or FramePool(frames)
         self.capabilities = Capabilities(
-            b"xnfs machine %d" % seed, limit=environments * (MAX_MADE + 1)
+            b"xnfs machine %d" % seed, limit=environments * (MAX_MADE + 1) + HOST_TOKENS
         )
         self.processors = [Processor(i, slots, seed) for i in range(processors)]
         written = Tables(environments, self.frames.taken(), processors, slots)
@@ -87,6 +97,8 @@ class Machine:
         self.translations = Translations(self.processors, self.frames.count)
         self.trace = Trace(trace)
         self.wall = wall
+        if wall is not None:
+            wall.begin(self.costs.hz)
         self.now = 0
         self._acting: Processor | None = None  # whose turn it is
         self.events = 0  # carried out
@@ -96,7 +108,7 @@ class Machine:
         # A number is reused as late as possible, and with a new generation.
         self._numbers = deque(range(environments))
         self._generation = [2] * environments  # ids 0 and 1 are nobody and the kernel
-        self.ended: deque[tuple[int, str, int]] = deque(maxlen=4096)  # (id, why, status)
+        self.ended: deque[Ending] = deque(maxlen=4096)
         self.slices = Slices(self)
         self.turns = Turns(self)
         self.predicates = Predicates(self)
@@ -135,20 +147,27 @@ class Machine:
         program: Entry,
         *args: Any,
         slots: int = 1,
-        frames: int | None = None,
-        environments: int | None = None,
+        quota: tuple[int, int, int] | None = None,
     ) -> int:
-        """Start a program with positions of its own. Its quotas are all there is, unless given.
+        """Start a program with so many positions of its own. `quota`: frames, positions (those
+        included) and environments that it may take or give away; as many as there are, unless
+        given.
 
         Raises NoSpace, Refused.
         """
-        env = self.create(program, args, None)
         total = len(self.processors) * self.tables.slots
-        env.frames = self.frames.count if frames is None else frames
-        env.environments = self.tables.max_environments if environments is None else environments
-        env.slots = total
-        for _ in range(slots):
-            self.slices.slot_alloc(self.processors[0], env, env.id, ANY, ANY, env.token)
+        env = self.create(program, args, None)
+        env.frames, env.slots, env.environments = quota or (
+            self.frames.count,
+            total,
+            self.tables.max_environments,
+        )
+        try:
+            for _ in range(slots):
+                self.slices.slot_alloc(self.processors[0], env, env.id, ANY, ANY, env.token)
+        except NoSpace:
+            self.end(env, "no slices")
+            raise
         return env.id
 
     def run(self, until: int = NEVER) -> bool:
@@ -168,7 +187,8 @@ class Machine:
             if cpu is None and self.wall is not None and self.wall.wait(min(event, until)):
                 continue  # something came from outside
             if now >= until:
-                self.now = max(self.now, until if until != NEVER else self.now)
+                if until != NEVER:
+                    self.now = max(self.now, until)
                 return cpu is None and not queue
             self.now = max(self.now, now)
             if cpu is None or event <= cpu.now:
@@ -177,6 +197,12 @@ class Machine:
                 self._acting = cpu
                 self._turn(cpu, min(event, until))
                 self._acting = None
+
+    def close(self) -> None:
+        """End every environment, so that no program is left to end whenever Python gets to it."""
+        for env in self._environments:
+            if env is not None:
+                self.end(env, "the machine is closed")
 
     def at(self, time: int, action: Action, what: Any = None) -> None:
         """Have `action(time, what)` done when the clock reaches a time. For parts and devices."""
@@ -212,8 +238,14 @@ class Machine:
         }
 
     def cycles(self, id: int) -> int:
-        """Processor time that a living environment has had."""
-        return self.environment(id).cycles
+        """Processor time that an environment has had. Raises NoSuchEnvironment: it is forgotten."""
+        env = self.living(id)
+        if env is not None:
+            return env.cycles if env.cpu is None else env.cycles + env.cpu.now - env.cpu.started
+        for ending in reversed(self.ended):
+            if ending.id == id:
+                return ending.cycles
+        raise NoSuchEnvironment(f"environment {id} is forgotten")
 
     def mint(self, *resource: str, rights: int = ALL) -> bytes:
         """A capability of the host's, to hand to a program: ("env",) is over all environments."""
@@ -297,7 +329,7 @@ class Machine:
             parent.slots += env.slots
             parent.environments += env.environments + 1
         self._numbers.append(number)
-        self.ended.append((env.id, why, status))
+        self.ended.append(Ending(env.id, why, status, env.cycles))
         self.show(env, status)
         self._shown[ENVIRONMENTS_WORD] -= 1
         if self.trace.on:
@@ -368,6 +400,14 @@ class Machine:
 
 
 def _close(generator: Any) -> None:
-    """Let a program's `finally` run; what it makes of it is nobody's concern."""
-    with contextlib.suppress(BaseException):
-        generator.close()
+    """Let a program's `finally` run; what it makes of it is nobody's concern. One that yields there
+    is told again, but not for ever.
+    """
+    for _ in range(16):
+        try:
+            generator.close()
+        except RuntimeError:
+            continue
+        except BaseException:
+            return
+        return

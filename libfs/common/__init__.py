@@ -5,4 +5,5 @@ cache        which pages to give up, and when to write behind
 naming       the keyed hash of a name
 devices      device numbers of Linux
 attributes   records of extended attributes
+checking     what a checker hands back
 """

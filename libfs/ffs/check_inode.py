@@ -18,7 +18,7 @@ from libfs.ffs.volume import Batch, Volume
 from xnfs import CorruptionError
 
 if TYPE_CHECKING:
-    from libfs.ffs.check import Log
+    from libfs.common.checking import Log
 
 _KINDS: Final = (1, 2, 6, DT_REG, DT_LNK, 12)
 _ACL_TAGS: Final = (1, 2, 4, 8, 16, 32)

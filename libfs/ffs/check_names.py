@@ -21,7 +21,7 @@ from libfs.ffs.volume import Batch, Volume
 from xnfs import AclRefused, Refused
 
 if TYPE_CHECKING:
-    from libfs.ffs.check import Log
+    from libfs.common.checking import Log
 
 
 class Stray(NamedTuple):

@@ -123,6 +123,8 @@ class FileData:
         vol = self._vol
         vol.ensure(piece.owner)
         if piece.end <= READ_AHEAD_MIN:  # a small file: what comes next is another one
+            if vol.groups is not None and vol.groups.data(piece.owner, piece.block + first):
+                return
             vol.ahead.lone(piece.block + first)
         vol.readin(piece.owner, piece.slot, piece.block + first, end - first)
 

@@ -20,6 +20,7 @@ from libfs.ffs.directory import Directories
 from libfs.ffs.extents import ExtentMap
 from libfs.ffs.fill import Filler
 from libfs.ffs.fill import Filling as Fill
+from libfs.ffs.groups import Groups
 from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
 from libfs.ffs.names import LINK_MAX, Names
 from libfs.ffs.place import Placer
@@ -95,8 +96,10 @@ class Ffs:
     def __init__(self, vol: Volume, root: int, uuid: bytes, *, grouping: bool) -> None:
         self.root = Ino(root)
         self.volume = vol
-        place = Placer(vol, grouping=grouping)
+        place = Placer(vol)
         self._map = ExtentMap(vol, place)
+        if grouping:
+            vol.groups = Groups(vol, self._map)
         self._data = FileData(vol, self._map, place)
         self._dirs = Directories(vol, place)
         self._xattrs = Xattrs(vol, place)
@@ -128,21 +131,28 @@ class Ffs:
         make(xn, cap, name, uid=uid, gid=gid, mode=mode, flags=flags, uuid=uuid)
 
     @staticmethod
-    def mount(xn: Xn, cap: bytes, name: str, *, readonly: bool = False) -> Ffs:
-        """Mount the root `name`. Raises XnError: no such root, CorruptionError."""
+    def mount(
+        xn: Xn, cap: bytes, name: str, *, readonly: bool = False, grouping: bool | None = None
+    ) -> Ffs:
+        """Mount the root `name`. `grouping`: small files together (C-FFS) or not, whatever it was
+        made for. Raises XnError: no such root, CorruptionError."""
         info = xn.mount_root(Caller(cap), name)
         vol = Volume(xn, info.cap, info.block, readonly=readonly or xn.readonly)
         head = decode_super_untrusted(info.block, vol.block(info.block))
         vol.set_home(head.root, info.block, 0)
         vol.directory(head.root)
-        return Ffs(vol, head.root, head.uuid, grouping=bool(head.flags & f.F_GROUPING))
+        if grouping is None:
+            grouping = bool(head.flags & f.F_GROUPING)
+        return Ffs(vol, head.root, head.uuid, grouping=grouping)
 
     # -- errors
 
     def _answer(self, error: XnError) -> FsError:
         if isinstance(error, AclRefused):
             return FsError(error.errno)
-        if isinstance(error, CorruptionError):
+        # A block that the kernel takes for whole and FFS can't read was written so, by whoever may
+        # write it: that is the trouble of this object, and no reason to stop everybody.
+        if isinstance(error, CorruptionError) and self.volume.xn.damaged:
             self.volume.readonly = True
         if isinstance(error, DeviceError) and error.errno == errno.ENOSPC:
             return FsError(errno.ENOSPC, str(error))  # the host's disk is full: it may pass

@@ -232,10 +232,9 @@ class Filling:
         blocks: Blocks,
     ) -> dict[bytes, tuple[int, int, int]]:
         """The inodes, with what they start with: name -> inode, kind of pointer, d_type."""
-        inodes = {} if self._tools.place.grouping else {e.name: blocks.one() for e in entries}
+        inodes = [blocks.one() for _entry in entries]  # side by side, as `place` has them
         made = {}
-        for entry in entries:
-            ino = inodes.get(entry.name) or blocks.one()
+        for entry, ino in zip(entries, inodes, strict=True):
             w = self._tools.names.inode(ino, entry.new, self._v.ino)
             if entry.times is not None:
                 w.atime, w.mtime = entry.times

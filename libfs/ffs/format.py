@@ -50,7 +50,7 @@ def pointer(kind: int, block: int) -> int:
 SUPER_MAGIC: Final = 0x31534646  # "FFS1"
 SUPER_AT: Final = 16
 SUPER_ROOT: Final = 64
-F_GROUPING: Final = 1  # a small file's data lies beside its inode (C-FFS)
+F_GROUPING: Final = 1  # small files of a directory lie and are read together (C-FFS)
 
 SUPER_LAYOUT: Final = Layout(
     "stamp" / Bytes(16),  # 0

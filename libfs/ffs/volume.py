@@ -58,6 +58,16 @@ class Decoded(Protocol):
         """What changed since the last call."""
 
 
+class Reader(Protocol):
+    """What `groups` can do."""
+
+    def inode(self, block: int) -> bool:
+        """Have it read with its neighbours; whether it was."""
+
+    def data(self, owner: int, block: int) -> bool:
+        """The same for data of a small file."""
+
+
 class Volume:
     """One mounted root. `decoded` holds name blocks, tables and nodes, by block number."""
 
@@ -70,6 +80,8 @@ class Volume:
         xn.pin(self.who, root_block)  # every chain of parents ends in it
         self.cache = PageCache(xn, self.who, self._dropped)
         self.ahead = ReadAhead(xn, self.who)
+        #: reads what lies together as one; None: each by itself
+        self.groups: Reader | None = None
         self.decoded: dict[int, Any] = {}
         self.home: dict[int, int] = {}
         self.vnodes: OrderedDict[int, Vnode] = OrderedDict()
@@ -134,6 +146,8 @@ class Volume:
             chain.append((home, block))
             block = home >> PART_BITS
         for home, child in reversed(chain):
+            if self.groups is not None and self.groups.inode(child):
+                continue
             self.ahead.lone(child)
             self.readin(home >> PART_BITS, home & (1 << PART_BITS) - 1, child, 1)
 

@@ -41,6 +41,7 @@ class Region:
     depth: int
     tops: list[int]
     snapshots: list[int] = field(default_factory=list)
+    reserved: int = 0
 
     def encode(self, seed: int, block: int) -> bytes:
         """The block."""
@@ -60,6 +61,7 @@ class Region:
             self.depth,
             len(self.tops),
             len(self.snapshots),
+            self.reserved,
         )
         _put(raw, f.CHECKPOINT_TOPS, self.tops)
         _put(raw, f.CHECKPOINT_SNAPSHOTS, self.snapshots)
@@ -80,7 +82,7 @@ def decode_region_untrusted(seed: int, block: int, raw: bytes) -> Region:
         raise CorruptionError(block, "checksum of the checkpoint", crc, want)
     words = f.CHECKPOINT.unpack_from(raw, f.CHECKPOINT_AT)
     number, flush_number, serial, segment, slot, time, next_ino, epoch = words[:8]
-    depth, tops, snapshots = words[8:]
+    depth, tops, snapshots, reserved = words[8:]
     if depth > f.MAX_DEPTH or tops > f.TOPS or snapshots > f.MAX_SNAPSHOTS:
         raise CorruptionError(block, "inode map", (depth, tops, snapshots), "sane")
     return Region(
@@ -95,6 +97,7 @@ def decode_region_untrusted(seed: int, block: int, raw: bytes) -> Region:
         depth,
         array("Q", raw[f.CHECKPOINT_TOPS : f.CHECKPOINT_TOPS + 8 * tops]).tolist(),
         array("Q", raw[f.CHECKPOINT_SNAPSHOTS : f.CHECKPOINT_SNAPSHOTS + 8 * snapshots]).tolist(),
+        reserved,
     )
 
 
@@ -108,6 +111,7 @@ class Checkpoint:
         #: what each region has, durably
         self.durable = [-1, -1]
         self._written = [-1, -1]
+        self.bad: list[int] = []  # regions that could not be read
         self._lock = threading.Lock()  # `write` runs beside everything else
         self.time = 0
         self.flush = 0  # the newest flush that the newest checkpoint knows
@@ -117,6 +121,7 @@ class Checkpoint:
     def load(self) -> list[Region]:
         """What the regions say, newest first. Raises CorruptionError: neither is good."""
         vol, good, error = self._vol, [], None
+        self.bad = []
         for part, block in enumerate(self.regions):
             vol.readin(vol.super, part, block, 1)
             vol.xn.pin(vol.who, block)
@@ -125,6 +130,7 @@ class Checkpoint:
                 good.append(decode_region_untrusted(vol.seed, block, raw))
             except CorruptionError as found:
                 error = found
+                self.bad.append(block)
         if error is not None and not good:
             raise error
         return sorted(good, key=lambda region: -region.number)
@@ -149,6 +155,7 @@ class Checkpoint:
             vol.imap.depth,
             list(vol.imap.tops),
             list(self.snapshots),
+            vol.reserved,
         )
 
     def write(self, region: Region) -> int:
@@ -167,6 +174,7 @@ class Checkpoint:
         part = region.number % 2
         if region.number > self.durable[part]:
             self.durable[part] = region.number
+            self.bad = [block for block in self.bad if block != self.regions[part]]
             self.heads[part] = region.segment
 
 

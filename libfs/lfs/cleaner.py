@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 POLICIES: Final = ("cost-benefit", "greedy")
 #: Live blocks that are moved before they are flushed.
 MOVE: Final = 512
-#: What moving one block may make a flush write: the block, the map, the inode.
-AMPLIFIED: Final = 3
 #: Room that cleaning leaves, blocks: a checkpoint's.
 MARGIN: Final = 4
 #: Fuller segments are not worth it.
@@ -38,6 +36,8 @@ FULL: Final = 0.97
 #: Segments that are cleaned beyond what is wanted at once.
 AHEAD: Final = 4
 TURNS: Final = 32
+#: Turns in which nothing is won, before it is given up: one turn may only tidy up.
+PATIENCE: Final = 4
 
 
 class Cleaner:
@@ -52,6 +52,7 @@ class Cleaner:
         self.moved = 0  # blocks, for whoever wants to know the cost
         self.cleaned = 0  # segments
         self._busy = False
+        self._hopeless = 0  # until so many bytes have died: nothing can be won
 
     # -- which
 
@@ -78,12 +79,11 @@ class Cleaner:
         how many are. Nothing is free yet."""
         vol, size = self._vol, self._vol.segments.size
         won, moving, done = 0, 0, []
-        room = vol.room(MOVE * AMPLIFIED) - MARGIN
+        room = vol.room(2 * MOVE) - MARGIN
         for segment in self.candidates(policy or self.policy):
             if won >= blocks or moving >= MOVE:
                 break
-            live = -(-vol.segments.usage[segment].live // f.BLOCK)
-            if live and flush_size(vol, checkpoint=True) + live * AMPLIFIED > room:
+            if flush_size(vol, checkpoint=True) + self._cost(segment) > room:
                 continue
             if self._pinned(segment):
                 continue
@@ -97,6 +97,16 @@ class Cleaner:
         self.moved += moving
         self.cleaned += len(done)
         return won
+
+    def _cost(self, segment: int) -> int:
+        """Blocks that moving what is live may make a flush write: it, and maps of what has one."""
+        usage = self._vol.segments.usage[segment]
+        if not usage.live:
+            return 0
+        slots = self._vol.segments.slots_untrusted(segment)[1]
+        blocks = sum(slot[2] for slot in slots)
+        mapped = sum(slot[2] for slot in slots if slot[1] in (f.P_DATA, f.P_NAMES))
+        return -(-usage.live * (blocks + mapped) // (f.BLOCK * max(blocks, 1)))
 
     def _pinned(self, segment: int) -> bool:
         """Whether a snapshot has a block of the segment: then none of them is moved, for nothing
@@ -229,32 +239,40 @@ class Cleaner:
         )
         vol.log.anchors[table] = vol.log.flush
         vol.log.anchors.pop(summary, None)
+        segments.count(summary, -segments.usage[segment].live)
         del segments.usage[segment]
         segments.went()
         segments.forget(summary)
 
     def make_room(self, blocks: int) -> None:
-        """There is room for less than so many blocks: clean until there is, or nothing is won."""
+        """There is room for less than so many blocks: clean until there is, and some more; or until
+        that wins next to nothing. Then it is not tried again before more has died."""
         vol = self._vol
-        if self._busy:
+        if self._busy or vol.segments.died < self._hopeless:
             return
         self._busy = True
         try:
             flush(vol)
-            policy = self.policy
-            goal = blocks + AHEAD * vol.segments.size
-            for _turn in range(TURNS):
-                had = vol.room(goal)
-                if had >= blocks:
-                    return
-                self.clean_some(goal - had, policy)
-                self.settle()
-                if vol.room(goal) <= had:
-                    if policy == "greedy":
-                        return
-                    policy = "greedy"  # whatever is won soonest
+            if not self._won(blocks, blocks + AHEAD * vol.segments.size):
+                self._hopeless = vol.segments.died + vol.segments.size // 2 * f.BLOCK
         finally:
             self._busy = False
+
+    def _won(self, least: int, goal: int) -> bool:
+        """Clean until there is room for `least`; whether that took no great pains."""
+        vol, policy, patience = self._vol, self.policy, PATIENCE
+        for _turn in range(TURNS):
+            had = vol.room(goal)
+            if had >= least + vol.segments.size:
+                return True
+            self.clean_some(goal - had, policy)
+            self.settle()
+            if vol.room(goal) <= had:
+                policy = "greedy"  # whatever is won soonest
+                patience -= 1
+                if not patience:
+                    break
+        return False
 
     def settle(self) -> None:
         """Make checkpoints until neither region needs what was cleaned, and free that."""

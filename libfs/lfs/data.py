@@ -2,7 +2,8 @@
 
 A file of up to 2560 bytes lies in its record; a larger one in blocks. What is written waits in
 memory, by file block, until a flush puts it at the end of the log. Space cannot be reserved at a
-place, since nothing is overwritten: `allocate` asks whether there is room, and leaves holes.
+place, since nothing is overwritten: `allocate` sets blocks aside by their number, and the map says
+which blocks of the file they are for (`format.RESERVED`).
 
 Invariants: D1 no address lies wholly past the end of the file; D2 the last block is zero past the
 end. Both hold at every flush, so growing never shows old bytes.
@@ -20,8 +21,6 @@ from libfs.posix.interface import FsError
 
 BLOCK: Final = f.BLOCK
 MAX_SIZE: Final = f.MAX_FILE_BLOCKS * BLOCK
-#: Blocks of a map and an inode that a change of data may make a flush write.
-DATA_COST: Final = 6
 READ_AHEAD: Final = 64
 
 
@@ -51,7 +50,7 @@ class FileData:
         if data is not None:
             return data
         at = v.tree.get(i)
-        return self._vol.data(at) if at else bytes(BLOCK)
+        return self._vol.data(at) if at > f.RESERVED else bytes(BLOCK)
 
     def _fetch(self, v: Vnode, first: int, end: int) -> None:
         """Have blocks cached; more of them for a sequential reader."""
@@ -61,12 +60,14 @@ class FileData:
             ahead = min(end + READ_AHEAD, -(-v.size // BLOCK))
         v.read_next = end * BLOCK
         at = v.tree.get(first)
-        if first + 1 == end and (not at or first in v.data or vol.xn.cached(at & f.AT_MASK)):
+        if first + 1 == end and (
+            at <= f.RESERVED or first in v.data or vol.xn.cached(at & f.AT_MASK)
+        ):
             return
         start, count = 0, 0
         for i in range(first, ahead):
             block = v.tree.get(i) & f.AT_MASK
-            if block and i not in v.data and not vol.xn.cached(block):
+            if block > f.RESERVED and i not in v.data and not vol.xn.cached(block):
                 if block == start + count:
                     count += 1
                     continue
@@ -75,6 +76,22 @@ class FileData:
         vol.fetch(start, count)
 
     # -- writing
+
+    def _cost(self, v: Vnode, offset: int, size: int) -> tuple[float, float]:
+        """(blocks that a flush may write more if these bytes change, those of them that are new):
+        the inode's, nodes of the map, and data, but for what waits in memory or is promised."""
+        lo, hi = offset // BLOCK, -(-(offset + size) // BLOCK)
+        waiting = {i for i in v.data if lo <= i < hi}
+        written = 0
+        if v.tree.tops:
+            for i, at in v.tree.items(lo, hi):
+                if at == f.RESERVED:
+                    waiting.add(i)
+                elif i not in waiting:
+                    written += 1
+        nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
+        data = hi - lo - len(waiting)
+        return 1 + v.inline + nodes + data, 0.25 + v.inline + data - written
 
     def write(self, v: Vnode, offset: int, data: bytes | memoryview, mode: int) -> int:
         """Write all of it, or a prefix if space runs out; how much. `mode`: the inode's new mode.
@@ -88,7 +105,7 @@ class FileData:
             return 0
         end = offset + size
         if v.inline and end <= f.INLINE_MAX:
-            vol.want(DATA_COST)
+            vol.want(*self._cost(v, 0, 0))
             self._write_inline(v, offset, bytes(data))
         else:
             view = memoryview(data)
@@ -97,7 +114,7 @@ class FileData:
             while end < offset + size:
                 piece = view[end - offset :][: DIRTY // 2 * BLOCK]
                 try:
-                    vol.want(2 * (len(piece) // BLOCK + 2) + DATA_COST)
+                    vol.want(*self._cost(v, end, len(piece)))
                 except FsError:
                     if end == offset:
                         raise
@@ -144,7 +161,7 @@ class FileData:
             at = v.tree.get(i)
             if not at:
                 v.blocks += 1
-            old = bytes(BLOCK) if whole or not at else self._vol.data(at)
+            old = bytes(BLOCK) if whole or at <= f.RESERVED else self._vol.data(at)
             block = v.data[i] = bytearray(old)
             self._vol.dirty_blocks += 1
         return block
@@ -155,8 +172,8 @@ class FileData:
         """Give the file this size. Raises: EFBIG, ENOSPC."""
         if size > MAX_SIZE:
             raise FsError(errno.EFBIG)
-        self._vol.want(DATA_COST, delete=size <= v.size)
-        if size < v.size:
+        self._vol.want(self._cost(v, size, 1)[0], delete=size <= v.size)
+        if size <= v.size:
             self._cut(v, size)
         self._resize(v, size)
         v.mode = mode
@@ -183,7 +200,7 @@ class FileData:
     def _zero(self, v: Vnode, start: int, end: int) -> None:
         """Clear a part of one block, if there is something."""
         i, low = divmod(start, BLOCK)
-        if start < end and (i in v.data or v.tree.get(i)):
+        if start < end and (i in v.data or v.tree.get(i) > f.RESERVED):
             self._own(v, i)[low : low + end - start] = bytes(end - start)
 
     def _drop(self, v: Vnode, lo: int, hi: int) -> None:
@@ -196,11 +213,13 @@ class FileData:
             vol.dirty_blocks -= 1
         for _i, at in v.tree.clear(lo, hi):
             v.blocks -= 1
-            vol.died(at, f.BLOCK)
+            if v.nlink or at == f.RESERVED:
+                vol.died(at, f.BLOCK)
 
     def punch(self, v: Vnode, offset: int, length: int) -> None:
         """Make a hole; the size stays."""
-        self._vol.want(DATA_COST + 2)
+        cost = self._cost(v, offset, 1)[0] + self._cost(v, offset + length, 1)[0]
+        self._vol.want(cost, delete=True)
         end = min(offset + length, v.size)
         if offset < end and v.inline:
             self._write_inline(v, offset, bytes(end - offset))
@@ -222,16 +241,28 @@ class FileData:
     # -- reserving
 
     def allocate(self, v: Vnode, offset: int, length: int, *, keep_size: bool) -> None:
-        """Whether there is room for [offset, offset + length), and the size. Raises: ENOSPC,
-        EFBIG."""
+        """Set blocks aside for [offset, offset + length), and the size. Raises: ENOSPC, EFBIG."""
         vol, end = self._vol, offset + length
         if end > MAX_SIZE:
             raise FsError(errno.EFBIG)
-        vol.want(length // BLOCK + DATA_COST)
-        vol.pending -= length // BLOCK
+        vol.want(*self._cost(v, offset, length))
+        if end > f.INLINE_MAX:
+            self._leave_inline(v)
         if not keep_size and end > v.size:
             self._resize(v, end)
+        if not v.inline:
+            self._reserve(v, offset // BLOCK, -(-end // BLOCK))
         self._touch(v)
+
+    def _reserve(self, v: Vnode, lo: int, hi: int) -> None:
+        there = {i for i, _at in v.tree.items(lo, hi)}.union(v.data)
+        for i in range(lo, hi):
+            if i not in there:
+                v.tree.set(i, f.RESERVED)
+                v.blocks += 1
+                self._vol.reserved += 1
+                self._vol.pending -= 1
+                self._vol.growth -= 1
 
     def zero_range(self, v: Vnode, offset: int, length: int, *, keep_size: bool) -> None:
         """[offset, offset + length) reads as zeros. Raises: ENOSPC, EFBIG."""
@@ -250,7 +281,7 @@ class FileData:
             return v.size if hole else offset
         first, end = offset // BLOCK, -(-v.size // BLOCK)
         there = {i for i in v.data if first <= i < end}
-        there.update(i for i, _at in v.tree.items(first, end))
+        there.update(i for i, at in v.tree.items(first, end) if at > f.RESERVED)
         if not hole:
             if not there:
                 raise FsError(errno.ENXIO)

@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 def flush_size(vol: Volume, *, checkpoint: bool = False) -> int:
     """How many blocks a flush would write, at most."""
-    blocks, records = 0, 0
+    blocks, records, longest = 0, 0, 1
     for v in vol.dirty.values():
         blocks += len(v.data)
         if v.nlink:
             leaves = [number for number, leaf in v.leaves.items() if leaf.dirty and not v.inline]
             blocks += len(leaves) + v.xattrs_dirty + v.tree.would_write([*v.data, *leaves])
-            content = v.leaves[0].size if v.is_dir and v.inline else len(v.content)
-            records += f.RECORD.size + f.XATTR_INLINE + (content or f.TOPS * 8)
-    # Two blocks that follow each other have more than one block of records.
-    blocks += 2 * (records // (f.BLOCK - f.RECORDS_AT)) + 1 + len(vol.dirty) // f.MAX_RECORDS
+            record = v.record_bound()
+            records += record
+            longest = max(longest, record)
+    # A block has no room for the next record; and two in a row have more than one is long.
+    space = f.BLOCK - f.RECORDS_AT
+    blocks += min(records // max(space - longest, 1), 2 * records // space) + 1
+    blocks += len(vol.dirty) // f.MAX_RECORDS
     blocks += -(-len(vol.gone) // f.GONE_MAX)
     if checkpoint:
         blocks += vol.imap.would_write(vol.dirty)
@@ -74,7 +77,7 @@ def _flush(vol: Volume, checkpoint: bool, by_age: bool) -> None:
         vol.imap.flush(_writer(vol))
     log.push(done=True, more=vol.segments.usage_edits() if checkpoint else None)
     vol.dirty.clear()
-    vol.pending = vol.dirty_blocks = 0
+    vol.pending, vol.growth, vol.dirty_blocks = 0.0, 0.0, 0
 
 
 def _write(vol: Volume, kind: int, ino: int, at: int, body: bytes | bytearray) -> int:
@@ -92,10 +95,14 @@ def _writer(vol: Volume) -> Write:
 
 
 def _data(vol: Volume, v: Vnode) -> None:
+    """What has no name would not survive a power cut, so it does not count as live."""
     for i in sorted(v.data):
-        old = v.tree.set(i, _write(vol, f.P_DATA, v.ino, i, v.data[i]))
-        if old:
-            vol.died(old, f.BLOCK)
+        address = vol.log.append(f.P_DATA, v.ino, i, v.data[i])
+        old = v.tree.set(i, address)
+        if v.nlink:
+            vol.born(address, f.BLOCK)
+            if old:
+                vol.died(old, f.BLOCK)
     v.data.clear()
 
 

@@ -53,6 +53,9 @@ def address(block: int, epoch: int, index: int = 0) -> int:
     return epoch << EPOCH_SHIFT | index << INDEX_SHIFT | block
 
 
+#: In the map of a file: a block that is promised (fallocate), reads as zeros and lies nowhere.
+RESERVED: Final = 2
+
 # --- lfs.super --------------------------------------------------------------------------------
 
 SUPER_MAGIC: Final = 0x3153464C  # "LFS1"
@@ -199,7 +202,7 @@ CHECKPOINT: Final = struct.Struct(
     "I"  # 64 depth of the inode map
     "I"  # 68 number of its addresses
     "I"  # 72 number of snapshots
-    "4x"
+    "I"  # 76 blocks that are promised
 )
 CHECKPOINT_TOPS: Final = 80
 CHECKPOINT_SNAPSHOTS: Final = 352  # addresses of lfs.snapshot blocks
@@ -207,7 +210,7 @@ MAX_SNAPSHOTS: Final = 128
 CHECKPOINT_LAYOUT: Final = Layout(
     "crc" / Int32ul,  # 0
     "magic" / Int32ul,  # 4
-    "zero" / Int64ul,  # 8
+    "zero" / Padding(8),  # 8
     "number" / Int64ul,  # 16
     "flush" / Int64ul,  # 24
     "serial" / Int64ul,  # 32
@@ -219,7 +222,7 @@ CHECKPOINT_LAYOUT: Final = Layout(
     "depth" / Int32ul,  # 64
     "tops" / Int32ul,  # 68
     "snapshots" / Int32ul,  # 72
-    "zero" / Padding(4),  # 76
+    "reserved" / Int32ul,  # 76
     "map" / Array(TOPS, Int64ul),  # 80
     "names" / Array(MAX_SNAPSHOTS, Int64ul),  # 352
 )

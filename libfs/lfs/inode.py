@@ -117,6 +117,14 @@ class Vnode:
         """The records of the attributes, which must be known."""
         return b"".join(xa.record(name, value) for name, value in (self.xattrs or {}).items())
 
+    def record_bound(self) -> int:
+        """The length of its record, at most, whatever addresses it gets."""
+        inside = 0 if self.xattrs is None else min(len(self.packed_xattrs()), f.XATTR_INLINE)
+        if not self.inline:
+            return f.RECORD.size + inside + 8 * (f.TOPS if self.data else len(self.tree.tops) + 1)
+        content = self.leaves[0].size if self.is_dir else len(self.content)
+        return f.RECORD.size + inside + content
+
     def record(self) -> bytes:
         """The inode as it goes to the log; everything that it names has an address."""
         inside = b"" if self.xattr_at else self.packed_xattrs()

@@ -21,7 +21,7 @@ from libfs.lfs.cleaner import POLICIES
 from libfs.lfs.data import MAX_SIZE, FileData
 from libfs.lfs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
 from libfs.lfs.mounting import make, take_up
-from libfs.lfs.namespace import NAME_COST, Namespace
+from libfs.lfs.namespace import Namespace
 from libfs.lfs.volume import Volume
 from libfs.posix import acl
 from libfs.posix.interface import (
@@ -248,7 +248,7 @@ class Lfs:
     def make_anonymous(self, user: User, new: New) -> Ino:
         """An inode without a name."""
         _check_attributes(new)
-        self.volume.want(NAME_COST)
+        self.volume.want(2, 1)
         return Ino(self._names.new(new, 0).ino)
 
     @answers
@@ -376,7 +376,7 @@ class Lfs:
         xa.split_name(name)
         xa.check_flags(flags, name in found)
         _check_space({**found, name: value})
-        self.volume.want(NAME_COST)
+        self.volume.want(2, 1)
         found[name] = value
         self._attributes_changed(v)
 
@@ -393,7 +393,7 @@ class Lfs:
         xa.split_name(name)
         if name not in found:
             raise FsError(errno.ENODATA)
-        self.volume.want(NAME_COST, delete=True)
+        self.volume.want(2, delete=True)
         del found[name]
         self._attributes_changed(v)
 
@@ -429,14 +429,9 @@ class Lfs:
         """What is dead in the log counts as free."""
         vol = self.volume
         lo, hi = vol.xn.data_area
-        size = vol.segments.size
-        dead = sum(
-            size - -(-usage.live // f.BLOCK)
-            for segment, usage in vol.segments.usage.items()
-            if segment != vol.log.segment
-        )
-        free = max(vol.xn.free_blocks() + vol.log.rest + dead - vol.pending, 0)
-        available = max(free - vol.reserve, 0)
+        capacity = vol.segments.capacity()
+        free = int(max(capacity - vol.segments.live / f.BLOCK - vol.growth, 0))
+        available = int(min(max(vol.available(), 0), free))
         return StatFs(hi - lo, free, available, vol.next_ino + free, free)
 
     @answers
@@ -448,8 +443,7 @@ class Lfs:
         now = vol.now()
         if now - self._synced >= SYNC_EVERY:
             self._synced = now
-            news = vol.log.flush != vol.checkpoint.flush or bool(vol.dirty or vol.gone)
-            if news and now - vol.checkpoint.time >= CHECKPOINT_EVERY:
+            if vol.news and now - vol.checkpoint.time >= CHECKPOINT_EVERY:
                 return self._sync(checkpoint=True)
             if vol.dirty or vol.gone or vol.log.anchors:
                 return self._sync()
@@ -462,7 +456,7 @@ class Lfs:
         """A checkpoint; nothing usable afterwards."""
         vol = self.volume
         if not vol.readonly and not self._closed:
-            if vol.dirty or vol.gone or vol.log.flush != vol.checkpoint.flush:
+            if vol.news:
                 make_durable(vol, checkpoint=True)
             make_durable(vol)
         self._closed = True

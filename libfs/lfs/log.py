@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import errno
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from libfs.lfs import format as f
 from libfs.lfs.segments import Usage
 from libfs.posix.interface import FsError
-from xnfs import NoFrames
+from xnfs import DeviceError, NoFrames
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
@@ -201,6 +202,7 @@ class Log:
                     raise
                 vol.cache.make_room(2 * len(fresh))
         if free:
-            vol.cache.wrote(free[0][1], len(free))
+            with suppress(DeviceError):  # what could not be written behind stays dirty
+                vol.cache.wrote(free[0][1], len(free))
         for block in fresh:
             vol.cache.touch(block)

@@ -38,7 +38,7 @@ def make(
     assert number is not None  # just installed
     info = xn.install_root(who, name, number)
     _make_super(xn, info, size, uuid or uuids.uuid4().bytes)
-    vol = _volume(xn, info, readonly=False)
+    vol = bare_volume(xn, info, readonly=False)
     new = New(stat.S_IFDIR | mode, uid, gid)
     root = Namespace(vol).new(new, f.ROOT_INO)
     root.nlink = 2
@@ -61,7 +61,8 @@ def _make_super(xn: Xn, info: RootInfo, size: int, uuid: bytes) -> None:
     )
 
 
-def _volume(xn: Xn, info: RootInfo, *, readonly: bool) -> Volume:
+def bare_volume(xn: Xn, info: RootInfo, *, readonly: bool) -> Volume:
+    """A volume that has not looked at its log yet. Raises CorruptionError."""
     vol = Volume(xn, info.cap, info.block, readonly=readonly)
     raw = xn.read(vol.who, vol.super, 0, f.BLOCK)
     regions = []
@@ -83,13 +84,15 @@ def take_up(
     written. Raises XnError: no such root, CorruptionError; FsError: ENOENT, no such snapshot."""
     readonly = readonly or snapshot is not None
     info = xn.mount_root(Caller(cap), name)
-    vol = _volume(xn, info, readonly=readonly or xn.readonly)
+    vol = bare_volume(xn, info, readonly=readonly or xn.readonly)
     raw = xn.read(vol.who, vol.super, 0, f.BLOCK)
     vol.segments.load_untrusted(raw[f.SUPER_TABLE :])
     regions = vol.checkpoint.load()
-    _take_region(vol, regions)
-    vol.recovered = roll_forward(vol, regions[0])
+    take_region(vol, regions)
     vol.snapshots.load()
+    vol.recovered = roll_forward(vol, regions[0])
+    if vol.checkpoint.bad:
+        vol.snapshots.recount()  # the table's is that of the checkpoint that can't be read
     if snapshot is not None:
         vol.imap = vol.snapshots.tree(vol.snapshots.find(snapshot))
         vol.vnodes.clear()
@@ -98,10 +101,12 @@ def take_up(
     return vol
 
 
-def _take_region(vol: Volume, regions: list[Region]) -> None:
+def take_region(vol: Volume, regions: list[Region]) -> None:
+    """Begin with the newest of these checkpoints."""
     newest = regions[0]
     vol.imap = Tree(vol, 0, newest.depth, newest.tops)
     vol.next_ino, vol.epoch = newest.next_ino, newest.epoch
+    vol.reserved = newest.reserved
     checkpoint = vol.checkpoint
     checkpoint.number, checkpoint.time = newest.number, newest.time
     checkpoint.flush, checkpoint.snapshots = newest.flush, newest.snapshots

@@ -37,7 +37,7 @@ def roll_forward(vol: Volume, region: Region) -> int:
         index, kind, count, _ino, _at, flush = slot
         if region.flush < flush <= done:
             for i in range(count):
-                _enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
+                enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
     for ino, address in news.items():
         _replace(vol, ino, address)
     return len(news)
@@ -66,7 +66,8 @@ def _follow(vol: Volume, region: Region) -> tuple[int, list[tuple[int, Slot]]]:
     raise CorruptionError(vol.super, "chain of segments", "a loop", "an end")
 
 
-def _enter(vol: Volume, kind: int, address: int, news: dict[int, int]) -> None:
+def enter(vol: Volume, kind: int, address: int, news: dict[int, int]) -> None:
+    """Note where a block has inodes, or which ones it says went (0). Raises CorruptionError."""
     block = address & f.AT_MASK
     if kind == f.P_INODES:
         raw = vol.block_untrusted(kind, address)
@@ -89,10 +90,5 @@ def _replace(vol: Volume, ino: int, address: int) -> None:
         if at:
             v = vol.load_untrusted(ino, at)
             count(at, v.record_size)
-            for _i, value in v.tree.items():
-                count(value, f.BLOCK)
-            for _level, _index, value in v.tree.nodes():
-                count(value, f.BLOCK)
-            if v.xattr_at:
-                count(v.xattr_at, f.BLOCK)
+            vol.all_of(v, count)
     vol.imap.set(ino, address)

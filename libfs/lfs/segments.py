@@ -50,6 +50,8 @@ class Segments:
         #: blocks of the table, by number; and usage that differs from them
         self.tables: dict[int, int] = {}
         self.changed: set[int] = set()
+        self.died = 0  # bytes, since the mount
+        self.live = 0  # bytes, in all
         #: runs for segments to come; how many blocks they can take; where the search goes on
         self._free: list[tuple[int, int]] = []
         self._room = 0
@@ -82,7 +84,9 @@ class Segments:
             segment, summary = number * f.SLOTS + i, pointer & f.BLOCK_MASK
             if pointer >> f.KIND_SHIFT != f.P_SUMMARY or summary // self.size != segment:
                 raise CorruptionError(block, "pointer", hex(pointer), f"summary of {segment}")
-            self.usage[segment] = Usage(summary, min(live, self.size * f.BLOCK), youngest)
+            self.usage[segment] = Usage(summary, 0, youngest)
+            self.count(summary, min(live, self.size * f.BLOCK), youngest)
+        self.changed.clear()
 
     # -- usage
 
@@ -91,7 +95,10 @@ class Segments:
         segment = block // self.size
         usage = self.usage.get(segment)
         if usage is not None:
-            usage.live = max(usage.live + size, 0)
+            size = max(size, -usage.live)
+            usage.live += size
+            self.live += size
+            self.died -= min(size, 0)
             usage.youngest = max(usage.youngest, time)
             self.changed.add(segment)
 
@@ -188,6 +195,12 @@ class Segments:
         self._owners.pop(summary, None)
 
     # -- space
+
+    def capacity(self) -> float:
+        """Blocks that could be live if all the rest were free: those of our segments, and of as
+        many as could be ours."""
+        ours = len(self.usage) * (self.size - 1)
+        return ours + self._vol.xn.free_blocks() * (self.size - 1) / self.size
 
     def room(self, wanted: int) -> int:
         """How many blocks free segments can take, counted until there are `wanted`."""

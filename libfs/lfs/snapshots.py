@@ -5,7 +5,7 @@ the inode map is now. From then on the log counts a new epoch. Each address tell
 its block was written, so what the live file system gives up is known to be in a snapshot, or not,
 without looking: older than the newest snapshot, it stays, as does the segment around it.
 
-Deleting one counts anew what is live (`recount`), by walking what is left: addresses that two
+Deleting one counts anew what is live, by walking what is left: addresses that two
 trees share are walked once.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,9 +68,10 @@ class Snapshots:
         """Read what the checkpoint names. Raises CorruptionError."""
         vol = self._vol
         self.all = [load_untrusted(vol, address) for address in vol.checkpoint.snapshots]
-        self._changed()
+        self.changed()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """What is kept, and what the next checkpoint says, follow `all`."""
         self._vol.kept = sorted(snapshot.epoch + 1 for snapshot in self.all)
         self._vol.cleaner.pinned.clear()
         self._vol.checkpoint.snapshots = [snapshot.address for snapshot in self.all]
@@ -107,7 +108,7 @@ class Snapshots:
         vol.log.push(done=True)
         self.all.append(load_untrusted(vol, address))
         vol.epoch += 1
-        self._changed()
+        self.changed()
         self._settle()
         return self.all[-1]
 
@@ -117,9 +118,9 @@ class Snapshots:
         if vol.readonly:
             raise FsError(errno.EROFS)
         self.all.remove(self.find(name))
-        self._changed()
+        self.changed()
         flush(vol)
-        recount(vol)
+        self.recount()
         self._settle()
 
     def rollback(self, name: str) -> None:
@@ -134,12 +135,32 @@ class Snapshots:
         vol.next_ino = max(vol.next_ino, snapshot.next_ino)
         vol.vnodes.clear()
         vol.free_inos.clear()
-        recount(vol)
+        self.recount()
         self._settle()
 
     def tree(self, snapshot: Snapshot) -> Tree:
         """Its inode map."""
         return Tree(self._vol, 0, snapshot.depth, snapshot.tops)
+
+    def live(self) -> dict[int, int]:
+        """Live bytes of each segment, from what the live file system and the snapshots name. All
+        of it is in the log. Raises CorruptionError."""
+        vol = self._vol
+        live = dict.fromkeys(vol.segments.usage, 0)
+        found = [(snapshot.address, f.BLOCK) for snapshot in self.all]
+        trees = [vol.imap, *(self.tree(snapshot) for snapshot in self.all)]
+        for address, size in (*found, *live_bytes(vol, trees)):
+            segment = (address & f.AT_MASK) // vol.segments.size
+            if segment in live:
+                live[segment] += size
+        return live
+
+    def recount(self) -> None:
+        """The usage anew."""
+        segments = self._vol.segments
+        for segment, live in self.live().items():
+            if segments.usage[segment].live != live:
+                segments.count(segments.usage[segment].summary, live - segments.usage[segment].live)
 
     def _settle(self) -> None:
         """Both regions know of it."""
@@ -147,24 +168,8 @@ class Snapshots:
             make_durable(self._vol, checkpoint=True)
 
 
-def recount(vol: Volume) -> None:
-    """The usage, from what the live file system and the snapshots name. All of it is in the log.
-
-    Raises CorruptionError.
-    """
-    live = dict.fromkeys(vol.segments.usage, 0)
-    for address, size in _all_live(vol):
-        segment = (address & f.AT_MASK) // vol.segments.size
-        if segment in live:
-            live[segment] += size
-    for segment, usage in vol.segments.usage.items():
-        if usage.live != live[segment]:
-            usage.live = live[segment]
-            vol.segments.changed.add(segment)
-
-
-def _all_live(vol: Volume) -> Iterator[tuple[int, int]]:
-    """(address, bytes) of all that anything names, once."""
+def live_bytes(vol: Volume, trees: Iterable[Tree]) -> Iterator[tuple[int, int]]:
+    """(address, bytes) of all that these inode maps lead to, once. Raises CorruptionError."""
     seen: set[int] = set()
 
     def new(address: int) -> bool:
@@ -173,8 +178,6 @@ def _all_live(vol: Volume) -> Iterator[tuple[int, int]]:
         seen.add(address)
         return True
 
-    trees = [vol.imap, *(vol.snapshots.tree(s) for s in vol.snapshots.all)]
-    yield from ((snapshot.address, f.BLOCK) for snapshot in vol.snapshots.all)
     for tree in trees:
         yield from ((at, f.BLOCK) for _level, _i, at in tree.nodes() if new(at))
         for ino, at in tree.items():
@@ -183,7 +186,7 @@ def _all_live(vol: Volume) -> Iterator[tuple[int, int]]:
             v = vol.load_untrusted(ino, at)
             yield at, v.record_size
             yield from ((a, f.BLOCK) for _level, _i, a in v.tree.nodes() if new(a))
-            yield from ((a, f.BLOCK) for _i, a in v.tree.items() if new(a))
+            yield from ((a, f.BLOCK) for _i, a in v.tree.items() if a != f.RESERVED and new(a))
             if v.xattr_at and new(v.xattr_at):
                 yield v.xattr_at, f.BLOCK
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableSequence, Seque
 from typing import Final, Protocol
 
 from libfs.lfs import format as f
+from xnfs import CorruptionError
 
 #: Stands in a node for one that has no address yet: in memory only.
 UNWRITTEN: Final = 1
@@ -108,17 +109,29 @@ class Tree:
                 if node[i]:
                     yield from self._below(level - 1, base + i, lo, hi)
 
+    def at_level(self, level: int) -> Iterator[tuple[int, int]]:
+        """(index, address) of every node of a level; of level 0, every value."""
+        if level == self.depth:
+            yield from ((i, at) for i, at in enumerate(list(self.tops)) if at)
+            return
+        for index, _at in self.at_level(level + 1):
+            node = self._node(level + 1, index)
+            if node is not None:
+                yield from ((index * f.FAN + i, at) for i, at in enumerate(node) if at)
+
     def nodes(self) -> Iterator[tuple[int, int, int]]:
         """(level, index, address) of every node that has an address, those above first."""
         for level in range(self.depth, 0, -1):
-            span = f.FAN ** (level - 1)
-            seen = -1
-            for leaf in self._leaves(0, f.MAX_FILE_BLOCKS):
-                if (index := leaf // span) != seen:
-                    seen = index
-                    at = self.address(level, index)
-                    if at > UNWRITTEN:
-                        yield level, index, at
+            for index, at in self.at_level(level):
+                if at > UNWRITTEN:
+                    yield level, index, at
+
+    def readable(self, level: int, index: int) -> bool:
+        """Whether a node can be had."""
+        try:
+            return self._node(level, index) is not None
+        except CorruptionError:
+            return False
 
     # -- changing
 
@@ -197,6 +210,12 @@ class Tree:
         self._put(level, index, 0)
         if level < self.depth:
             self._prune(level + 1, index // f.FAN)
+
+    def cut(self, level: int, index: int) -> None:
+        """Forget a node, and with it all below."""
+        self._nodes.pop((level, index), None)
+        self.dirty.discard((level, index))
+        self._put(level, index, 0)
 
     def touch(self, level: int, index: int) -> None:
         """The node is to be written anew, though nothing in it changes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import zlib
 from array import array
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from libfs.common import attributes as xa
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Inodes kept in memory.
 VNODES: Final = 20_000
+#: Of all blocks, this part and one in each segment are never live.
+SLACK: Final = 0.07
 #: Blocks that wait in memory before they are written.
 DIRTY: Final = 1024
 
@@ -67,7 +70,9 @@ class Volume:
         self.dirty_blocks = 0  # of data, in memory
         self.time = 0  # of the file whose blocks are being written
         self.recovered = 0  # inodes that roll-forward found
-        self.pending = 0  # blocks that the next flush may write, at most
+        self.reserved = 0  # blocks that are promised to files
+        self.pending = 0.0  # blocks that the next flush may write, at most
+        self.growth = 0.0  # of these, what does not take the place of others
         self.checkpoint: Checkpoint
         self.cleaner: Cleaner
         self.snapshots: Snapshots
@@ -155,11 +160,16 @@ class Volume:
 
     def born(self, address: int, size: int) -> None:
         """So many bytes at an address are live from now on."""
-        self.segments.count(address & f.AT_MASK, size, self.time)
+        if address == f.RESERVED:
+            self.reserved += 1
+        else:
+            self.segments.count(address & f.AT_MASK, size, self.time)
 
     def died(self, address: int, size: int) -> None:
         """What was at this address is needed no more, unless a snapshot may have it."""
-        if not (self.kept and address >> f.EPOCH_SHIFT < self.kept[-1]):
+        if address == f.RESERVED:
+            self.reserved -= 1
+        elif not (self.kept and address >> f.EPOCH_SHIFT < self.kept[-1]):
             self.segments.count(address & f.AT_MASK, -size)
 
     # -- inodes
@@ -214,15 +224,18 @@ class Volume:
         self.next_ino += 1
         return self.next_ino - 1
 
-    def release(self, v: Vnode) -> None:
-        """The inode has neither name nor user: all of it dies."""
-        self.dirty_blocks -= len(v.data)
+    def all_of(self, v: Vnode, count: Callable[[int, int], None]) -> None:
+        """Count all blocks of an inode, but for its record, as born or died."""
         for _i, at in v.tree.items():
-            self.died(at, f.BLOCK)
+            count(at, f.BLOCK)
         for _level, _index, at in v.tree.nodes():
-            self.died(at, f.BLOCK)
+            count(at, f.BLOCK)
         if v.xattr_at:
-            self.died(v.xattr_at, f.BLOCK)
+            count(v.xattr_at, f.BLOCK)
+
+    def release(self, v: Vnode) -> None:
+        """The inode has neither name nor user."""
+        self.dirty_blocks -= len(v.data)
         self.vnodes.pop(v.ino, None)
         self.dirty.pop(v.ino, None)
         self.free_inos.append(v.ino)
@@ -260,29 +273,49 @@ class Volume:
 
     @property
     def reserve(self) -> int:
-        """Blocks that only the cleaner, checkpoints and deletions may take."""
-        return 2 * self.segments.size + max(self.segments.size // 2, 8)
+        """Blocks that only the cleaner, checkpoints and deletions may take: a few segments to move
+        live blocks to, and the inode map."""
+        return 3 * self.segments.size + self.next_ino // f.FAN + 8
 
     def room(self, wanted: int) -> int:
         """Blocks that can be written without cleaning; the count ends at `wanted`."""
         rest = self.log.rest
         return rest + self.segments.room(wanted - rest)
 
-    def want(self, blocks: int, *, delete: bool = False) -> None:
-        """The next flush will write up to so many blocks more. Raises: ENOSPC, EROFS."""
+    def want(self, blocks: float, grow: float = 0.0, *, delete: bool = False) -> None:
+        """The next flush will write up to so many blocks more, and there will be `grow` more that
+        are live. Raises: ENOSPC, EROFS."""
         if self.readonly:
             raise FsError(errno.EROFS)
-        keep = self.reserve // 2 if delete else self.reserve
-        if not self._fits(self.pending + blocks + keep):
+        if grow and self.available() < grow:
+            flush(self)  # what grew is known exactly then
+            if self.available() < grow:
+                raise FsError(errno.ENOSPC)
+        keep = (self.reserve // 3 if delete else self.reserve) + self.reserved
+        if not self._fits(blocks + keep):
             self.pending = flush_size(self)
-            if not self._fits(self.pending + blocks + keep):
-                self.cleaner.make_room(blocks + keep)
-                if not self._fits(self.pending + blocks + keep):
+            if not self._fits(blocks + keep):
+                self.cleaner.make_room(int(blocks) + 1 + keep)
+                if not self._fits(blocks + keep):
                     raise FsError(errno.ENOSPC)
         self.pending += blocks
+        self.growth += grow
 
-    def _fits(self, wanted: int) -> bool:
+    def available(self) -> float:
+        """Blocks that may become live beyond what is and will be. The fuller the log, the more must
+        be moved for each block that is won; so it may not be full."""
+        most = self.segments.capacity() * (1 - SLACK - 1 / self.segments.size)
+        return most - self.segments.live / f.BLOCK - self.growth - self.reserved
+
+    def _fits(self, blocks: float) -> bool:
+        wanted = int(self.pending + blocks) + 1
         return self.room(wanted) >= wanted
+
+    @property
+    def news(self) -> bool:
+        """Whether a checkpoint would say something new, or where the last one can't be read."""
+        known = self.log.flush == self.checkpoint.flush
+        return bool(self.dirty or self.gone or not known or self.checkpoint.bad)
 
     def waiting(self) -> None:
         """More data waits in memory: write it out if it is much."""

@@ -96,8 +96,9 @@ class ArpCache:
         asking = self._asking.get(neighbour)
         if asking is None:
             if len(self._asking) >= _MAX_ASKING:
+                # The oldest goes: who floods us from addresses that nobody has gets no further.
                 self._drops["arp: too many addresses asked for"] += 1
-                return
+                del self._asking[next(iter(self._asking))]
             asking = self._asking[neighbour] = _Asking(now)
             self._ask(neighbour, asking, now)
         if len(asking.waiting) >= _MAX_WAITING:

@@ -14,7 +14,7 @@ from libos.net.base import earliest
 from libos.net.host import Host
 
 #: Frames taken in one turn: more would let the application and the timers wait.
-_BURST: Final = 64
+_BURST: Final = 256
 _LONGEST_WAIT: Final = 100_000_000  # nanoseconds: so often `until` is asked
 
 Service = Callable[[int], None]

@@ -109,7 +109,7 @@ def test_predicates_combine_conditions() -> None:
     machine.boot(waiter)
     machine.boot(spin)
     machine.run(until=60 * Q)
-    assert machine.ended[0][1:] == ("", 0)
+    assert machine.ended[0][1:3] == ("", 0)
 
 
 def test_predicates_that_nothing_can_fulfil_leave_the_machine_idle() -> None:
@@ -172,7 +172,7 @@ def test_predicates_end_with_the_frames_that_they_see() -> None:
     machine = Machine()
     machine.boot(owner)
     assert machine.run()
-    assert [why for _, why, _ in machine.ended] == ["", ""]
+    assert [why for _, why, *_ in machine.ended] == ["", ""]
     assert told == ["frame 0 of the predicate was lost"]
 
 
@@ -199,7 +199,7 @@ def test_predicates_that_do_not_verify_are_refused(text: str) -> None:
     machine = Machine()
     machine.boot(program)
     assert machine.run()
-    assert machine.ended[0][1:] == ("", 1)
+    assert machine.ended[0][1:3] == ("", 1)
 
 
 def test_predicates_see_no_frame_without_a_capability() -> None:
@@ -218,7 +218,7 @@ def test_predicates_see_no_frame_without_a_capability() -> None:
     machine.run()
     machine.boot(program, 0)
     assert machine.run()
-    assert machine.ended[0][1:] == ("", 1)
+    assert machine.ended[0][1:3] == ("", 1)
 
 
 def test_predicates_cost_their_owner_time() -> None:

@@ -110,5 +110,5 @@ def test_reclaim_wants_the_right_and_a_possible_number() -> None:
     machine.run()
     machine.boot(program, other)
     machine.run()
-    assert machine.ended[0][1:] == ("", 1)
+    assert machine.ended[0][1:3] == ("", 1)
     assert positions(machine, other) == [0, 1]

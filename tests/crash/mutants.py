@@ -10,7 +10,7 @@ killed within a bounded number of states, and that without one nothing fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from xnfs.disk.collect import Collector
 from xnfs.disk.commit import Committer
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.log import Log
-from xnfs.disk.recovery import _Place
+from xnfs.disk.recovery import _Place, recover
 from xnfs.disk.registry import MetaPage, Registry
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -351,6 +351,32 @@ def older_transaction(p: pytest.MonkeyPatch) -> None:
 _missing: Any = _Place.missing
 
 
+# -- newest versions
+
+
+def versions_ahead(p: pytest.MonkeyPatch) -> None:
+    """Every dirty page counts as written by the transaction at hand, also what is not in it."""
+
+    def run(self: Committer, *args: Any, **kwargs: Any) -> None:
+        for block in self._registry.attached:
+            self._tables.versions.set(block, self.seq + 1)
+        _transact(self, *args, **kwargs)
+
+    p.setattr(Committer, "_transact", run)
+
+
+def versions_of_the_undone(p: pytest.MonkeyPatch) -> None:
+    """Recovery believes the list of a transaction that never happened."""
+
+    def run(device: Any, seed: Any, log: Log, *args: Any) -> Any:
+        found = log.newest_untrusted(args[-1])
+        after = recover(device, seed, log, *args)
+        own = {image.block: found[0].seq for image in found[0].images} if found else {}
+        return replace(after, versions={**after.versions, **own})
+
+    p.setattr("xnfs.disk.xn.recover", run)
+
+
 # -- the collector
 
 
@@ -395,6 +421,8 @@ RULES = (
     Mutant("only_newest_redone", "redo of the one before", mount=only_newest_redone, first=6),
     Mutant("redo_half", "redo of all images", mount=redo_half),
     Mutant("older_transaction", "newest transaction", mount=older_transaction),
+    Mutant("versions_ahead", "newest versions are lower bounds", run=versions_ahead),
+    Mutant("versions_of_the_undone", "versions of what happened", mount=versions_of_the_undone),
     Mutant(
         "collector_sees_no_change",
         "barrier",

@@ -185,7 +185,7 @@ def test_scheduler_clients_join_and_leave_by_calls() -> None:
     machine.run(until=8 * Q)
     client_id = machine.boot(client, scheduler, seen)
     machine.run(until=400 * Q)
-    assert [id for id, why, _ in machine.ended if not why] == [client_id]
+    assert [id for id, why, *_ in machine.ended if not why] == [client_id]
     with_both, alone = seen[0] - 8 * Q, seen[1] - seen[0]
     assert 44 * Q < with_both < 52 * Q  # one slice of four is its own, 5/6 of three are given
     assert 72 * Q < alone < 88 * Q
@@ -204,7 +204,7 @@ def test_scheduler_sleeps_while_nobody_can_run() -> None:
     machine.run(until=990 * Q)
     assert machine.cycles(scheduler) < Q
     assert machine.run()
-    assert [status for _, _, status in machine.ended] == [1, 1, 0]
+    assert [status for _, _, status, *_ in machine.ended] == [1, 1, 0]
 
 
 def test_scheduler_takes_as_many_clients_as_it_can_watch() -> None:
@@ -217,4 +217,4 @@ def test_scheduler_takes_as_many_clients_as_it_can_watch() -> None:
     machine = Machine()
     machine.boot(program)
     assert machine.run()
-    assert machine.ended[0][1:] == ("", MAX_CLIENTS)
+    assert machine.ended[0][1:3] == ("", MAX_CLIENTS)

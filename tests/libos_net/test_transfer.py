@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libos.net.tcp.connection import State
 from libos.net.tcp.tuning import Tuning
-from tests.libos_net.kit import BAD, GOOD, Lab, both_ways
+from tests.libos_net.kit import BAD, GOOD, B, Lab, both_ways
 from xnfs.net import Conditions
 
 PLAIN = Tuning(sack=False, window_scaling=False)
@@ -43,6 +43,25 @@ def test_transfer_is_the_same_in_each_run() -> None:
         both_ways(lab, 100_000)
         runs.append((lab.clock(), lab.turns, lab.seen))
     assert runs[0] == runs[1]
+
+
+def test_one_turn_sends_a_bounded_number_of_segments() -> None:
+    """And the next goes on where it stopped: no connection waits for ever."""
+    lab = Lab()
+    lab.connected(79)  # so that addresses are known
+    listener = lab.b.tcp.listen(80)
+    opened = [lab.a.tcp.connect(B.ip, 80, lab.clock()) for _ in range(60)]
+    lab.run(lambda: all(c.state is State.ESTABLISHED for c in opened))
+    lab.pass_time(1)
+    for connection in opened:
+        connection.write(bytes(14_600))
+    counts = []
+    while lab.a.deadline() == 0:
+        lab.a.advance(lab.clock())
+        counts.append(len(lab.a.take()))
+    assert sum(counts) == 600
+    assert counts[:2] == [260, 260]
+    assert len(listener) == 60
 
 
 @pytest.mark.slow

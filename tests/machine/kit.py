@@ -11,19 +11,19 @@ RW = READ | WRITE
 Body = Callable[[Boot, list[Any]], Program]
 
 
-def run(*bodies: Body, **options: Any) -> tuple[Machine, list[list[Any]]]:
-    """Run programs `body(me, notes)` on one machine until nothing is left to do."""
+def run(*bodies: Body, limit: int = 10**10, **options: Any) -> tuple[Machine, list[list[Any]]]:
+    """Run programs `body(me, notes)` on one machine until nothing is left to do, or to a time."""
     machine = Machine(**options)
     notes: list[list[Any]] = [[] for _ in bodies]
     for body, note in zip(bodies, notes, strict=True):
         machine.boot(lambda me, body=body, note=note: body(me, note))
-    machine.run(until=10**10)
+    machine.run(until=limit)
     return machine, notes
 
 
 def endings(machine: Machine) -> list[str]:
     """Why each environment that has ended did so, in that order."""
-    return [why for _, why, _ in machine.ended]
+    return [ending.why for ending in machine.ended]
 
 
 def frame_at(me: Boot, page: int, rights: int = RW) -> Program:

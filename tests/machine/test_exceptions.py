@@ -11,8 +11,8 @@ import pytest
 
 from libos.signals import Signals
 from tests.machine.kit import RW, child, endings, frame_at, handle, run, until
-from xnfs import READ, Boot, Costs, Program, calls
-from xnfs.cpu.exceptions import LEVELS
+from xnfs import READ, Boot, Costs, Machine, Program, calls
+from xnfs.cpu.exceptions import LEVELS, MAX_NESTED
 
 
 def test_exception_saves_what_the_hardware_knows() -> None:
@@ -242,13 +242,32 @@ def test_upcall_interrupts_a_sleep_that_goes_on() -> None:
         yield from until(me, id, calls.ENDED)
         notes.append(me.tables.status(id))
 
-    from xnfs import Machine
-
     machine = Machine()
     notes: list[Any] = []
     machine.boot(lambda me: body(me, notes))
     machine.run(until=10**9)
     assert notes == [3]
+
+
+def test_upcalls_wait_when_too_many_are_inside_of_each_other() -> None:
+    depths = [0]
+
+    def body(me: Boot) -> Program:
+        def called(depth: int) -> Program:
+            depths.append(depth)
+            machine.exceptions.post(machine.environment(me.id), calls.CALLED, depth + 1)
+            yield 100
+            yield 100
+
+        yield (calls.HANDLER, calls.CALLED, called)
+        machine.exceptions.post(machine.environment(me.id), calls.CALLED, 1)
+        yield 100
+
+    machine = Machine()
+    id = machine.boot(body)
+    machine.run(until=10**5)
+    assert depths[: MAX_NESTED + 1] == list(range(MAX_NESTED + 1))
+    assert len(machine.environment(id).stack or ()) == MAX_NESTED
 
 
 def test_exception_path_against_signals() -> None:

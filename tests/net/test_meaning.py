@@ -122,6 +122,15 @@ def test_overlap_is_exact(one: str, other: str) -> None:
                 assert not (first.run(packet) and second.run(packet))
 
 
+def test_lengths_alone_can_keep_filters_apart() -> None:
+    short, long, all_of_them = (
+        understood(f"def accept(pkt):\n    return {condition}\n")[1]
+        for condition in ("len(pkt) < 60", "60 <= len(pkt)", "1")
+    )
+    assert not any(a.overlaps(b) for a in short for b in long)
+    assert any(a.overlaps(b) for a in short for b in all_of_them)
+
+
 def test_meaning_of_the_filters_that_hosts_use() -> None:
     assert understood(nothing())[1] == []
     program, cubes = understood(to_port(HOST, 17, 53))

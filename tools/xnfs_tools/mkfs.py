@@ -7,9 +7,10 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from libfs.ffs import F_GROUPING
 from libfs.formats import FORMATS, Format
 from libfs.posix import Posix
 from xnfs import (
@@ -57,6 +58,12 @@ def arguments() -> Parser:
         choices=sorted(FORMATS),
         help="kind of file system: ffs (the default) or lfs",
     )
+    made.add_argument(
+        "-O",
+        metavar="FEATURE",
+        choices=["cffs"],
+        help="cffs: small files of a directory are read together",
+    )
     made.add_argument("-L", metavar="LABEL", default="", help="label, at most 64 bytes")
     made.add_argument("-U", metavar="UUID", help="UUID (default: a random one)")
     made.add_argument("-n", action="store_true", help="say what would be done, and do nothing")
@@ -91,7 +98,10 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"would make {plan}")
         return 0
     with _created(path, size, fresh=fresh):
-        _make(path, ident.bytes, args.L, args.d, FORMATS[args.t])
+        if args.O and args.t != "ffs":
+            raise Usage(f"{args.t} has no feature '{args.O}'")
+        features = {"flags": F_GROUPING} if args.O else {}
+        _make(path, ident.bytes, args.L, args.d, FORMATS[args.t], features)
     print(plan)
     return 0
 
@@ -167,14 +177,21 @@ def _created(path: str, size: int, *, fresh: bool) -> Iterator[None]:
         raise
 
 
-def _make(path: str, ident: bytes, label: str, source: str | None, kind: Format) -> None:
+def _make(
+    path: str,
+    ident: bytes,
+    label: str,
+    source: str | None,
+    kind: Format,
+    features: Mapping[str, int],
+) -> None:
     device = _open(path, readonly=False)
     try:
         format_image(device, uuid=ident, label=label, now=time.time_ns())
         xn = Xn(device, frames=FramePool(CACHE // BLOCK))
         try:
             # Who makes an image for themselves wants to write in it.
-            kind.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid())
+            kind.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid(), **features)
             if source is not None:
                 posix = Posix(kind.mount(xn, xn.admin, ROOT, readonly=False))
                 try:

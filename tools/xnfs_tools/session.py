@@ -78,6 +78,7 @@ def open_image(
     root: str | None = None,
     cache: int = CACHE,
     options: Options | None = None,
+    grouping: bool | None = None,
 ) -> Iterator[Session]:
     """An image with its file system; everything is durable when the block ends. Raises: Failed."""
     with open_kernel(path, readonly=readonly, cache=cache) as xn:
@@ -85,7 +86,8 @@ def open_image(
         kind = of_type(xn, entry.type)
         assert kind is not None  # choose_root asked the same
         try:
-            fs = kind.mount(xn, xn.admin, entry.name, readonly=readonly)
+            features = {} if grouping is None else {"grouping": grouping}
+            fs = kind.mount(xn, xn.admin, entry.name, readonly=readonly, **features)
         except (XnError, FsError) as error:
             raise about(path, error) from None
         posix = Posix(fs, options=options or Options(readonly=readonly))

@@ -22,6 +22,7 @@ be decided.
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Callable, Iterable
 from types import FunctionType
@@ -55,7 +56,6 @@ class Operation(typing.NamedTuple):
     handler: Handler
     kinds: tuple[type, ...]  # of the whole request: int (the number), then the operands
     cost: int
-    loose: bool  # an operand is Any
     name: str
     crosses: bool
 
@@ -88,13 +88,17 @@ def table(parts: Iterable[object], costs: Costs) -> list[Operation | None]:
 def _operation(
     part: object, name: str, method: FunctionType, cost: int, crosses: bool, costs: Costs
 ) -> Operation:
-    hints = typing.get_type_hints(method, localns={"Processor": Processor})
-    names = method.__code__.co_varnames[3 : method.__code__.co_argcount]  # self, cpu, env
-    wanted = [hints[operand] for operand in names]
-    loose = any(kind is Any for kind in wanted)
-    kinds = (int, *(object if kind is Any else kind for kind in wanted))
+    kinds = _kinds(method)
     price = cost + costs.crossing if crosses else cost
-    return Operation(getattr(part, name), kinds, price, loose, name, crosses)
+    return Operation(getattr(part, name), kinds, price, name, crosses)
+
+
+@functools.cache
+def _kinds(method: FunctionType) -> tuple[type, ...]:
+    """The types of a request: the number, then the operands after self, cpu and env."""
+    hints = typing.get_type_hints(method)
+    operands = method.__code__.co_varnames[3 : method.__code__.co_argcount]
+    return (int, *(object if hints[name] is Any else hints[name] for name in operands))
 
 
 def refusal(op: Operation, request: tuple[Any, ...]) -> Refused | None:
@@ -159,7 +163,7 @@ class Loop:
             value = None
             if type(request) is int:
                 if not 0 <= request <= MAX_CYCLES:
-                    error = self._refuse(cpu, Refused(f"{request} cycles"))
+                    error = self._refuse(cpu, Refused("nobody can compute for so long"))
                 elif not spend(cpu, env, request or 1):  # time must pass, or the slice never ends
                     break
                 continue
@@ -169,7 +173,7 @@ class Loop:
                 number = request[0]
                 op = operations[number] if 0 <= number < LIMIT else None
                 if op is None:
-                    raise Refused(f"there is no operation {number}")
+                    raise Refused("there is no such operation")
                 if tuple(map(type, request)) != op.kinds:
                     wrong = refusal(op, request)
                     if wrong is not None:
@@ -182,6 +186,12 @@ class Loop:
             except Fault as fault:
                 self._fault(cpu, env, request, fault)
                 return
+            except ValueError:
+                # A number so long that Python does not print it can be in no table, so the handler
+                # was about to refuse it. Looked for here, where it costs nothing to the others.
+                if not any(type(each) is int and abs(each) >> 64 for each in request):
+                    raise
+                error = self._refuse(cpu, Refused("an operand has more than 64 bits"))
         env.value, env.error, env.retry = value, error, retry
 
     def _refuse(self, cpu: Processor, error: XnError) -> XnError:

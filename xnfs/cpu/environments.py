@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 
 #: Live capabilities that one environment has made, by narrowing and granting.
 MAX_MADE: Final = 64
-#: Capabilities granted to one environment and not yet accepted.
-MAX_INBOX: Final = 64
+#: Capabilities from one environment that another has not yet accepted: nobody can fill the whole
+#: inbox, so nobody can keep others from giving.
+MAX_INBOX: Final = 8
+#: Names that a capability may be narrowed by at once.
+MAX_NAMES: Final = 32
 _WORD: Final = 1 << 64
 
 
@@ -169,8 +172,8 @@ class Environments:
 
         Raises CapabilityError, NoSpace, Refused: not a tuple of strings.
         """
-        if not all(type(name) is str for name in below):
-            raise Refused("a resource is a tuple of names")
+        if len(below) > MAX_NAMES or not all(type(name) is str for name in below):
+            raise Refused("a resource is a tuple of names, not too many")
         self._room(env)
         resource = self._capabilities.resource_of(token) + below
         return self._remember(env, self._capabilities.narrow(token, resource, rights))
@@ -183,12 +186,11 @@ class Environments:
         """
         other = self._machine.environment(to)
         self._room(env)
-        if other.inbox is not None and len(other.inbox) >= MAX_INBOX:
+        waiting = [token for token in other.inbox or () if self._capabilities.alive(token)]
+        if sum(self._maker.get(token) == env.id for token in waiting) >= MAX_INBOX:
             raise NoSpace("the other has not accepted what it was given")
         made = self._remember(env, self._capabilities.grant(token, str(to)))
-        if other.inbox is None:
-            other.inbox = []
-        other.inbox.append(made)
+        other.inbox = [*waiting, made]
         return made
 
     @operation(ACCEPT)

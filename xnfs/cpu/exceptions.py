@@ -50,6 +50,8 @@ _RECORD: Final = struct.Struct("<6Q")  # cause, bad address, place, r0, r1, r2
 AREA: Final = _LEVEL.size + LEVELS * _RECORD.size
 #: Upcalls waiting for one environment; more are lost, and counted.
 MAX_POSTED: Final = 64
+#: Upcalls inside of each other, of all kinds; others wait.
+MAX_NESTED: Final = 32
 
 
 class Exceptions:
@@ -139,6 +141,8 @@ class Exceptions:
     def deliver(self, cpu: Processor, env: Environment) -> None:
         """Enter the environment for the upcall that was posted first."""
         assert env.upcalls is not None
+        if env.stack is not None and len(env.stack) >= MAX_NESTED:
+            return
         kind, args = env.upcalls.pop(0)
         if not env.upcalls:
             env.upcalls = None

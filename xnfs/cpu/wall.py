@@ -20,17 +20,22 @@ NEVER = 1 << 63
 
 
 class Wall:
-    """The host's monotonic clock in cycles, and what was handed in."""
+    """The host's monotonic clock in cycles, and what was handed in. For one machine."""
 
-    def __init__(self, hz: int) -> None:
-        self._hz = hz
-        self._start = time.monotonic_ns()
+    def __init__(self) -> None:
+        self._hz = 1
+        self._start = 0
         self._posted: deque[tuple[Callable[[int, Any], None], Any]] = deque()
         self._wake = threading.Condition()
         self._stopped = False
 
+    def begin(self, hz: int) -> None:
+        """The machine's clock stands at 0 now."""
+        self._hz = hz
+        self._start = time.monotonic_ns()
+
     def now(self) -> int:
-        """Cycles of real time since the clock was made."""
+        """Cycles of real time since then."""
         return (time.monotonic_ns() - self._start) * self._hz // 1_000_000_000
 
     def post(self, action: Callable[[int, Any], None], what: Any = None) -> None:
@@ -46,9 +51,14 @@ class Wall:
             self._wake.notify()
 
     def take(self, machine: Machine) -> None:
-        """Carry out what was posted; the machine's clocks catch up with the host's."""
+        """Carry out what was posted. Clocks that are behind the host's catch up; one that is ahead,
+        because computing was charged more than the host took, is not held back.
+        """
         now = self.now()
         machine.now = max(machine.now, now)
+        for cpu in machine.processors:
+            if not cpu.idle:
+                cpu.now = max(cpu.now, now)
         while self._posted:
             action, what = self._posted.popleft()
             action(machine.now, what)

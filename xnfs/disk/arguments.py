@@ -41,6 +41,19 @@ def plain_extents(extents: Iterable[Extent]) -> list[Extent]:
         raise Refused("a claim is triples of type, start and count") from None
 
 
+def plain_children(
+    wanted: Iterable[tuple[int, int, int, int]],
+) -> list[tuple[int, int, int, int]]:
+    """(parent, partition, start, count), all of them integers. Raises Refused."""
+    try:
+        return [
+            (_integer(parent), _integer(part), _integer(start), _integer(count))
+            for parent, part, start, count in wanted
+        ]
+    except (TypeError, ValueError):
+        raise Refused("children are named by parent, partition, start and count") from None
+
+
 def plain_runs(copies: Iterable[tuple[int, int, int]]) -> dict[int, int]:
     """(target, source, count) triples as target -> source, block by block. Raises Refused."""
     out: dict[int, int] = {}

@@ -20,7 +20,7 @@ from xnfs.disk.arguments import plain_diff, plain_extents, plain_runs
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.flow import Edit
 from xnfs.disk.page_calls import PageCalls
-from xnfs.disk.records import OP_ACCESS, Caller, Diff, Extent
+from xnfs.disk.records import OP_ACCESS, OP_DEATH, Caller, Diff, Extent
 from xnfs.disk.registry import Page
 from xnfs.disk.syscalls import syscall
 from xnfs.errors import NotCached, Refused
@@ -191,11 +191,17 @@ class ChangeCalls(PageCalls):
     def drop(self, who: Caller, block: int, *, free: Sequence[Extent] = ()) -> None:
         """Let go of a held block. If nothing else owns it, it is freed, and with it the data that
         it owns, which must be exactly `free` (NotEmpty).
+
+        Whose it is, and who may have it open, the kernel doesn't know: the acl is asked (OP_DEATH,
+        with 1 as the mask). Raises AclRefused.
         """
         self._writable()
         page = self._meta(who, block, WRITE)
         if block not in self._ledger.held:
             raise Refused(f"block {block} is not held")
+        last = bytes(page.view)
+        edit = Edit(block, page.type, page, (), last, bytearray(last))
+        self._acls.ask(who, page.type, OP_DEATH, 1, edit, (0, ZERO))
         claims = plain_extents(free)
         if self._ledger.owners(block) == 0:
             self._reshaper.bury_held(page, claims)

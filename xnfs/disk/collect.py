@@ -128,7 +128,7 @@ class Collector:
             view = memoryview(bytearray(BLOCK))
             self._device.read(block, [view])
             seq = check_stamp_untrusted(self._seed, block, view, kind.stamp, t)
-            self._tables.check_version(block, seq)
+            self._tables.versions.check(block, seq)
         self._visited += 1
         for part in range(kind.nparts):
             owned = kind.owned(view, part)

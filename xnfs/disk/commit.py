@@ -41,8 +41,8 @@ from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import Tables
 from xnfs.errors import DeviceError, ReadOnly, XnError
 
-#: So many new versions wait in the log before they are written to the tables.
-MOST_PENDING: Final = 40
+#: Images written in place by one request, at most.
+RUN: Final = 256
 
 
 class Committer:
@@ -224,9 +224,13 @@ class Committer:
         """Is one half of the log enough for this, with a list of all that was written in place?"""
         images = len(self._guarded(plain))
         if attached := len(members & self._registry.attached):
-            tables, versions = self._tables_for(plain)
-            images += attached + len(tables)
-            if images + len(plain) + len(self._written) + versions > self._log.entries:
+            images += attached
+            listed = len(plain) + len(self._written)
+            if images + listed + self._tables.due_at_most(len(plain)) <= self._log.capacity:
+                return True
+            tables, versions = self._due(plain)
+            images += len(tables)
+            if images + listed + versions > self._log.entries:
                 return False
         return images <= self._log.capacity
 
@@ -244,19 +248,13 @@ class Committer:
         logged = [*dirty, *map(self._page, self._guarded(plain))]
         logged.sort(key=lambda page: page.block)
         # Without a new durable pointer the tables can wait.
-        tables = self._tables_for(plain)[0] if dirty else []
+        tables = self._due(plain)[0] if dirty else []
         self._transact(pages, logged, tables, plain, patient=True)
 
-    def _tables_for(self, plain: Iterable[int]) -> tuple[list[int], int]:
-        """The blocks of the tables that go with this, and how many versions may be left for the
-        log to list: many are better written to where they belong.
-        """
+    def _due(self, plain: Iterable[int]) -> tuple[list[int], int]:
+        """See `Tables.due`."""
         pages = self._registry.pages
-        fresh = [block for block in plain if pages[block].meta]
-        left = len(self._tables.pending) + len(fresh)
-        if left > MOST_PENDING:
-            return self._tables.dirty_blocks(fresh), 0
-        return self._tables.dirty_blocks(None), left
+        return self._tables.due([block for block in plain if pages[block].meta])
 
     def _page(self, block: int) -> Page:
         return self._registry.pages[block]
@@ -289,13 +287,14 @@ class Committer:
                 images = [self._image(page) for page in logged]
                 # The map last: blocks of numbers may have it say that they hold some.
                 images += [
-                    Image(block, 0, self._tables.encode(block, self.seq)) for block in tables[::-1]
+                    Image(block, 0, self._tables.encode(block, self.seq))
+                    for block in sorted(tables, reverse=True)
                 ]
                 listed = self._relied_on(reached, logged)
                 if images:
                     self._unflushed = True
                     self._reserve(tables)
-                    self._log.write(self.seq, images, listed, self._tables.pending)
+                    self._log.write(self.seq, images, listed, self._tables.versions.pending)
             except XnError:
                 self.seq = last
                 raise
@@ -307,9 +306,9 @@ class Committer:
             else:
                 self._flush(patient=patient)
             # Commit point: the transaction is durable, in the log.
-            for image in images:
+            for run in _neighbours(images):
                 self._unplaced = True
-                self._device.write(image.block, [image.data])
+                self._device.write(run[0].block, [image.data for image in run])
         self.in_flight = frozenset()
         self._tables.placed()
         self._ledger.settle(due)
@@ -381,10 +380,10 @@ class Committer:
         for block in tables:
             self._tables.mark_written(block)
             if self._tables.has_version(block):
-                self._tables.set_version(block, self.seq)
+                self._tables.versions.set(block, self.seq)
         for page in pages:
             if page.meta:
-                self._tables.set_version(page.block, self.seq)
+                self._tables.versions.set(page.block, self.seq)
 
     def _write_plain(self, plain: set[int]) -> None:
         registry, written = self._registry, self._written
@@ -396,7 +395,7 @@ class Committer:
                     stamp_block(
                         self._seed, block, page.view, page.type.stamp, page.type.number, self.seq
                     )
-                    self._tables.set_version(block, self.seq)
+                    self._tables.versions.set(block, self.seq)
                 if len(written) <= self._log.entries or block in written:
                     written[block] = self._seed.digest(block, page.view)
             self._unflushed = True
@@ -432,3 +431,14 @@ class Committer:
                 self._lock.acquire()
         self._listed = frozenset()
         self._order.flushed()
+
+
+def _neighbours(images: Iterable[Image]) -> list[list[Image]]:
+    """The images in runs of consecutive blocks, each of which is one request."""
+    out: list[list[Image]] = []
+    for image in sorted(images, key=lambda image: image.block):
+        if out and out[-1][-1].block + 1 == image.block and len(out[-1]) < RUN:
+            out[-1].append(image)
+        else:
+            out.append([image])
+    return out

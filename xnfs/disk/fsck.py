@@ -44,7 +44,7 @@ from xnfs.disk.scratch import Scratch
 from xnfs.disk.superblock import read_superblock_untrusted, write_superblock
 from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
-from xnfs.errors import BadImage, CorruptionError, VersionError
+from xnfs.errors import BadImage, DeviceError, VersionError
 
 Report = Callable[[Finding], None]
 Progress = Callable[[str, int, int], None]
@@ -148,7 +148,7 @@ class _Fsck:
         for block in (0, self._g.data_end):
             try:
                 copy: Superblock | None = decode_superblock_untrusted(self._read(block))
-            except (BadImage, CorruptionError):
+            except (BadImage, DeviceError):
                 copy = None
             if copy is None:
                 self._report(Finding("superblock", block, "this copy is damaged", True))
@@ -232,7 +232,7 @@ class _Fsck:
         """Make `total` what the walk has counted, and the newest versions those that it has seen.
         Returns how many blocks were marked for nobody."""
         for block, seq in walk.versions.items():
-            tables.set_version(block, seq)
+            tables.versions.set(block, seq)
         leaked = 0
         for group in range(self._g.groups):
             if group % 64 == 0:

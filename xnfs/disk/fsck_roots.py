@@ -91,7 +91,7 @@ class RootsCheck:
         for block in sorted(wrong):
             raw = self._blocks[block]
             broken = block in self._destroyed
-            seq = self._tables.version_lag(block, 0) if broken else STAMP.unpack_from(raw)[2]
+            seq = self._tables.versions.lag(block, 0) if broken else STAMP.unpack_from(raw)[2]
             stamp_block(self._seed, block, raw, 0, ROOTS_TYPE, seq)
             self._device.write(block, [bytes(raw)])
         self._device.flush()

@@ -180,8 +180,8 @@ class Walk:
             self._follow(block, kind, raw)
 
     def _is_stale(self, block: int, seq: int) -> bool:
-        lag = self._tables.version_lag(block, seq)
-        if self._tables.version_is_damaged(block):
+        lag = self._tables.versions.lag(block, seq)
+        if self._tables.versions.is_damaged(block):
             self.versions[block] = seq
             return False
         if lag:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from xnfs.disk.device import BlockDevice
+from xnfs.disk.geometry import COUNT_BLOCKS
 from xnfs.disk.layout import (
     COUNTS,
     GROUP,
@@ -44,7 +45,7 @@ class Column(NamedTuple):
 
 
 COUNT: Final = Column(0, COUNTS, U16, struct.Struct(f"<{COUNTS}H"))
-VERSION: Final = Column(2, VERSIONS, U32, struct.Struct(f"<{VERSIONS}I"))
+VERSION: Final = Column(COUNT_BLOCKS, VERSIONS, U32, struct.Struct(f"<{VERSIONS}I"))
 #: Where a block of counts has the low half of its own version.
 OWN_VERSION: Final = SECTOR - 8
 #: So many blocks of numbers are kept, and those that are dirty: 8 MiB.

@@ -13,11 +13,11 @@ Source: Kaashoek et al. 1997, section 4.3 (buffer cache registry).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from xnfs.capability import READ, WRITE
-from xnfs.disk.arguments import plain_bytes
+from xnfs.disk.arguments import plain_bytes, plain_children
 from xnfs.disk.records import BLOCK, Caller, Registered
 from xnfs.disk.registry import MetaPage
 from xnfs.disk.syscalls import Boundary, syscall
@@ -36,6 +36,18 @@ class PageCalls(Boundary):
         Raises Refused (not its children), CorruptionError, NoFrames, DeviceError.
         """
         self._pages.read_in(self._meta(who, parent, READ), part, start, count)
+
+    @syscall
+    def readin_all(self, who: Caller, wanted: Sequence[tuple[int, int, int, int]]) -> None:
+        """As `readin` of each (parent, part, start, count), with one request for each run of
+        neighbours among all that are not cached. All or none: raises as `readin`.
+        """
+        self._pages.read_all(
+            [
+                (self._meta(who, parent, READ), part, start, count)
+                for parent, part, start, count in plain_children(wanted)
+            ]
+        )
 
     @syscall
     def bind(self, who: Caller, parent: int, part: int, start: int, count: int) -> None:

@@ -46,7 +46,7 @@ class Roots:
             assert isinstance(page, MetaPage)  # the type has a stamp
             device.read(page.block, [page.view])
             seq = check_stamp_untrusted(seed, page.block, page.view, 0, ROOTS_TYPE)
-            tables.check_version(page.block, seq)
+            tables.versions.check(page.block, seq)
             page.pins = 1
             self._pages.append(page)
         list(self._slots_untrusted())

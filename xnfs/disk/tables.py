@@ -1,13 +1,11 @@
 """The kernel's tables in memory: `total(b)` of DESIGN.md section 4, and the newest version of b.
 
-`Tables` holds the free map, with the reference counts and versions beside it (`numbers.py`), over
-their areas of the disk. It reads the map when the image is opened. It never writes: `dirty_blocks`,
-`encode`, `mark_written` and `placed` let the transaction code write at a time of its choice. It
-doesn't know who owns a block, or what is durable; keeping `total` an upper bound (R1, R4, R5), and
-versions lower bounds, is up to the callers. The search for free runs is in
+`Tables` holds the free map, with the reference counts (`numbers.py`) and newest versions
+(`versions.py`) beside it, over their areas of the disk. It reads the map when the image is opened.
+It never writes: `dirty_blocks`, `encode`, `mark_written` and `placed` let the transaction code
+write at a time of its choice. It doesn't know who owns a block, or what is durable; keeping `total`
+an upper bound (R1, R4, R5) is up to the callers of raise and lower. The search for free runs is in
 `freespace.py`.
-
-New versions wait in memory, and in the log, until there are many; see `set_version`.
 
 Relies on: one caller at a time; a map block that begins to announce numbers is not durable before
 them. Guarantees: no count changes if a call raises; the kernel's own areas can neither be raised
@@ -22,7 +20,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from bitarray import bitarray
@@ -32,6 +30,7 @@ from xnfs.disk.freespace import first_fit
 from xnfs.disk.layout import COUNTS, GROUP, GROUP_BYTES, SECTORS, U32, Geometry, Seed
 from xnfs.disk.numbers import COUNT, VERSION, Numbers, Sector
 from xnfs.disk.records import BLOCK, SECTOR
+from xnfs.disk.versions import MAP_BITS, MOST_PENDING, Versions
 from xnfs.errors import CorruptionError, NotFree, Refused
 
 MAX_TOTAL: Final = 65535
@@ -42,8 +41,6 @@ _FULL_GROUP: Final = memoryview(b"\xff" * GROUP_BYTES)
 #: Of a map sector: which blocks of numbers of its group hold some. Two of counts, four of versions.
 _COUNT_FLAGS: Final = 3
 _ALL_FLAGS: Final = 63
-_VERSIONS: Final = 1 << 32
-_MAP_VERSIONS: Final = 1 << 24
 _MAP_TAIL: Final = struct.Struct("<II")  # flags (8 bits) and version (24), crc
 
 
@@ -65,11 +62,10 @@ class Tables:
         self._stale: set[Sector] = set()  # changed since last encoded
         self._unwritten: set[int] = set()  # encoded, but not yet written
         self._damaged: set[Sector] | None = None
-        #: block -> its newest version, which the blocks of versions don't have yet
-        self.pending: dict[int, int] = {}
         self._numbers = Numbers(
-            *(device, geometry, seed, self._flags, self._announce, self.version_lag, self._stale)
+            *(device, geometry, seed, self._flags, self._announce, self._lag, self._stale)
         )
+        self.versions = Versions(self._numbers)
         self.free_blocks = 0
 
     # --- loading ----------------------------------------------------------------------------
@@ -92,7 +88,7 @@ class Tables:
         """
         tables = cls(device, geometry, seed)
         tables._damaged = damaged
-        tables.pending.update(versions or {})
+        tables.versions.pending.update(versions or {})
         if damaged is not None:
             tables._numbers.damaged = damaged
             tables._numbers.guessed = lambda group: tables._map_sector(group) in damaged
@@ -132,7 +128,7 @@ class Tables:
 
     def _check_map_version_untrusted(self, bno: int, seq: int) -> None:
         """An older version of a map block calls blocks free that are not."""
-        if lag := self._lag(bno, seq, _MAP_VERSIONS):
+        if lag := self.versions.lag(bno, seq, MAP_BITS):
             first = (bno - self._g.map_start) * SECTORS
             for index in range(min(SECTORS, self._g.groups - first)):
                 self._damage(bno, index, "version", seq, f"{seq + lag} or later")
@@ -168,6 +164,9 @@ class Tables:
 
     def _announce(self, group: int) -> None:
         self._stale.add(self._map_sector(group))
+
+    def _lag(self, block: int, seq: int) -> int:
+        return self.versions.lag(block, seq)
 
     @classmethod
     def fresh(cls, device: BlockDevice, geometry: Geometry, seed: Seed) -> Tables:
@@ -316,48 +315,6 @@ class Tables:
         """For fsck: what the block counts, nobody knows."""
         return self._numbers.is_damaged(COUNT, block)
 
-    # --- versions ---------------------------------------------------------------------------
-
-    def set_version(self, block: int, seq: int) -> None:
-        """A version of the block with this number in its stamp is written, and no later one.
-
-        It is pending then, for every transaction to list in the log, until its block of versions is
-        written. Too old a version in the tables harms nothing but what they are good for.
-        """
-        self.pending[block] = seq
-
-    def check_version(self, block: int, seq: int) -> None:
-        """Raises CorruptionError if `seq` is older than the newest version that is known: a whole
-        block that is was left by a write that was lost, or read from a wrong place.
-        """
-        if (lag := self.version_lag(block, seq)) > 0:
-            raise CorruptionError(block, "version", f"transaction {seq}", f"{seq + lag} or later")
-
-    def version_lag(self, block: int, seq: int) -> int:
-        """How far a block with this stamp is behind the newest version that is known; 0 if it is
-        not. Raises CorruptionError, DeviceError.
-        """
-        return self._lag(block, seq, _VERSIONS)
-
-    def _lag(self, block: int, seq: int, modulus: int) -> int:
-        lag = (self._newest(block) - seq) % modulus
-        return lag if lag < modulus // 2 else 0
-
-    def _newest(self, block: int) -> int:
-        newest = self.pending.get(block)
-        return self._numbers.get(VERSION, block) if newest is None else newest
-
-    def version_is_damaged(self, block: int) -> bool:
-        """For fsck: the newest version of the block, nobody knows."""
-        return block not in self.pending and self._numbers.is_damaged(VERSION, block)
-
-    def _homes(self, blocks: Iterable[int]) -> dict[int, list[int]]:
-        """Device block -> those of the blocks that have their version there."""
-        homes: dict[int, list[int]] = {}
-        for block in blocks:
-            homes.setdefault(self._numbers.home(VERSION, block), []).append(block)
-        return homes
-
     # --- writing ----------------------------------------------------------------------------
 
     def dirty_blocks(self, stamped: Iterable[int] | None = ()) -> list[int]:
@@ -366,11 +323,25 @@ class Tables:
         """
         dirty = {bno for bno, _index in self._stale} | self._unwritten
         if stamped is not None:
-            for bno, blocks in self._homes((*self.pending, *stamped)).items():
+            for bno, blocks in self.versions.homes(stamped).items():
                 dirty.add(bno)
                 if self._numbers.unannounced(VERSION, blocks[0]):
                     dirty.add(self._map_sector(blocks[0] // GROUP)[0])
         return sorted(dirty)
+
+    def due(self, fresh: Sequence[int]) -> tuple[list[int], int]:
+        """The blocks of the tables for a transaction that writes these fresh blocks of metadata in
+        place, and how many new versions that leaves for the log to list.
+        """
+        left = len(self.versions.pending) + len(fresh)
+        if left > MOST_PENDING:
+            return self.dirty_blocks(fresh), 0
+        return self.dirty_blocks(None), left
+
+    def due_at_most(self, fresh: int) -> int:
+        """No less than what `due` says of so many blocks: of tables and versions together."""
+        left = len(self.versions.pending) + fresh
+        return len(self._stale) + len(self._unwritten) + 2 * left
 
     @property
     def first_written(self) -> set[int]:
@@ -389,15 +360,14 @@ class Tables:
         before. Raises CorruptionError, DeviceError.
         """
         if not self.has_version(block):
-            for each in self._homes(self.pending).get(block, ()):
-                self._numbers.put(VERSION, each, self.pending[each] % _VERSIONS)
+            self.versions.move(block)
         elif seq is None:
-            seq = self._newest(block)
+            seq = self.versions.newest(block)
         stale = [index for index in range(SECTORS) if (block, index) in self._stale]
         if block >= self._g.refs_start:
             out = self._numbers.encode(block, stale, seq)
         else:
-            out = self._encode_map(block, stale, (seq or 0) % _MAP_VERSIONS)
+            out = self._encode_map(block, stale, (seq or 0) % (1 << MAP_BITS))
         self._stale.difference_update([(block, index) for index in stale])
         if stale:
             self._unwritten.add(block)
@@ -423,8 +393,7 @@ class Tables:
         self._unwritten.discard(block)
         self._numbers.mark_written(block)
         if not self.has_version(block):
-            for each in self._homes(self.pending).get(block, ()):
-                del self.pending[each]
+            self.versions.mark_written(block)
 
     def placed(self) -> None:
         """All that was marked as written is where it belongs."""

@@ -39,7 +39,15 @@ class Translations:
         had under the key, or in the same place.
         """
         at = _index(key)
-        if self._keys[at] != -1:
+        there = self._keys[at]
+        if there == key and self._entries[at] >> 2 == entry >> 2:
+            self._entries[at] = entry
+            for other in self._processors:
+                if other is not cpu:
+                    other.tlb.drop(key)
+            cpu.tlb.put(key, entry)
+            return
+        if there != -1:
             self._clear(at)
         self._keys[at] = key
         self._entries[at] = entry

@@ -17,9 +17,11 @@ Source: King, *Symbolic execution and program testing* (CACM 1976); Engler and K
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from xnfs.net.bits import Bits, compare, known, moved
 from xnfs.net.cube import MAX_FRAME, WINDOW, Cube, bit_at
 from xnfs.sandbox import VerifyError
 from xnfs.sandbox import nodes as n
@@ -30,10 +32,6 @@ _MAX_WORK: Final = 20_000  # nodes looked at, in all parts together
 _FEW: Final = 6  # unknown bits that may be tried one by one
 _TOO_MANY: Final = "the filter falls into too many parts"
 _UNDECIDED: Final = "whether filters overlap could not be decided"
-_ZERO: Final = -2
-_ONE: Final = -1
-
-Bits = tuple[int, ...]  # lowest first: _ZERO, _ONE, or where the bit stands in `head_bits`
 _LENGTH: Final = "length"  # the one value that is not made of bits: len(pkt)
 Scalar = int | Bits | str
 Value = Scalar | list[Scalar]
@@ -189,12 +187,12 @@ class _Runner:
             case n.Const(value=value):
                 yield cube, value
             case n.Local(slot=slot):
-                known = env[slot]
-                assert not isinstance(known, list)
-                yield cube, known
+                held = env[slot]
+                assert not isinstance(held, list)
+                yield cube, held
             case n.Length(slot=slot):
-                known = env.get(slot, _LENGTH)
-                yield cube, len(known) if isinstance(known, list) else _LENGTH
+                held = env.get(slot, _LENGTH)
+                yield cube, len(held) if isinstance(held, list) else _LENGTH
             case n.LoadOne(offset=offset, width=width, big_endian=big):
                 for part, at in self.number(offset, cube, env):
                     yield part, self.load(node, at, width, big)
@@ -235,7 +233,7 @@ class _Runner:
     def settle(self, node: n.Expr, value: Scalar, cube: Cube) -> Iterator[tuple[Cube, int]]:
         if isinstance(value, str):
             raise self.refuse(node, "arithmetic on the length of a packet")
-        value = _known(value, cube)
+        value = known(value, cube)
         if isinstance(value, int):
             yield cube, value
             return
@@ -248,7 +246,7 @@ class _Runner:
             bits = sum(1 << bit for i, bit in enumerate(unknown) if case >> i & 1)
             part = cube.meet(mask, bits)
             assert part is not None  # these bits were unknown
-            number = _known(value, part)
+            number = known(value, part)
             assert isinstance(number, int)
             yield part, number
 
@@ -263,10 +261,10 @@ class _Runner:
     ) -> Iterator[tuple[Cube, Scalar]]:
         """Bits can be masked, moved and put together; all other arithmetic is done on numbers."""
         if not isinstance(left, str) and not isinstance(right, str):
-            a, b = _known(left, cube), _known(right, cube)
-            moved = _moved(node.op, a, b)
-            if moved is not None:
-                yield cube, moved
+            a, b = known(left, cube), known(right, cube)
+            row = moved(node.op, a, b)
+            if row is not None:
+                yield cube, row
                 return
             left, right = a, b
         for part, x in self.settle(node, left, cube):
@@ -312,7 +310,7 @@ class _Runner:
     ) -> Iterator[tuple[Cube, bool]]:
         for part, (a, b) in self.several(items[:2], cube, env):
             for smaller, order in self.compare(node, a, b, part):
-                if not _HOLDS[ops[0]](order):
+                if not _HOLDS[ops[0]](order, 0):
                     yield smaller, False
                 elif len(ops) == 1:
                     yield smaller, True
@@ -366,93 +364,31 @@ class _Runner:
                 if sized is not None:
                     yield sized, order
             return
-        value = _known(value, cube)
+        value = known(value, cube)
         if isinstance(value, int):
             yield cube, (value > number) - (value < number)
-            return
-        equal: Cube | None = cube
-        for position in range(max(len(value), number.bit_length()) - 1, -1, -1):
-            wanted = number >> position & 1
-            bit = value[position] if position < len(value) else _ZERO
-            self.work += 1
-            other = _with(equal, bit, 1 - wanted)
-            if other is not None:
-                yield other, 1 - 2 * wanted
-            equal = _with(equal, bit, wanted)
-            if equal is None:
-                return
-        assert equal is not None  # at least one bit was unknown
-        yield equal, 0
+        else:
+            self.work += len(value)
+            yield from compare(cube, value, number)
 
 
-def _with(cube: Cube | None, bit: int, wanted: int) -> Cube | None:
-    """The part of a cube where a bit is as wanted."""
-    if cube is None:
-        return None
-    if bit < 0:
-        return cube if (bit == _ONE) == bool(wanted) else None
-    return cube.meet(1 << bit, wanted << bit)
-
-
-def _known(value: int | Bits, cube: Cube) -> int | Bits:
-    """A value, with what the cube says about its bits put in; a number if all are known."""
-    if isinstance(value, int):
-        return value
-    bits = tuple(
-        (_ONE if cube.value >> b & 1 else _ZERO) if b >= 0 and cube.mask >> b & 1 else b
-        for b in value
-    )
-    if any(b >= 0 for b in bits):
-        return bits
-    return sum(1 << i for i, b in enumerate(bits) if b == _ONE)
-
-
-def _row(value: int | Bits, length: int) -> Bits:
-    """A value as a row of so many bits."""
-    if isinstance(value, int):
-        return tuple(_ONE if value >> i & 1 else _ZERO for i in range(length))
-    return value[:length] + (_ZERO,) * (length - len(value))
-
-
-def _moved(op: str, a: int | Bits, b: int | Bits) -> Scalar | None:
-    """The result of an operation that only selects and moves bits; None: it is another."""
-    if isinstance(a, int) and isinstance(b, int):
-        return None
-    if op in ("<<", ">>"):
-        if not isinstance(b, int):
-            return None
-        assert not isinstance(a, int)
-        return (_ZERO,) * b + a if op == "<<" else a[b:] or (_ZERO,)
-    length = max(v.bit_length() if isinstance(v, int) else len(v) for v in (a, b))
-    x, y = _row(a, length), _row(b, length)
-    if op == "&":
-        both = [
-            _ZERO if _ZERO in (p, q) else q if p == _ONE else p for p, q in zip(x, y, strict=True)
-        ]
-        clear = all(p < 0 or q < 0 or p == q for p, q in zip(x, y, strict=True))
-        return tuple(both) if clear else None
-    if op in ("|", "^", "+") and all(_ZERO in (p, q) for p, q in zip(x, y, strict=True)):
-        return tuple(q if p == _ZERO else p for p, q in zip(x, y, strict=True))
-    return None
-
-
-_COMPUTE: Final = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "//": lambda a, b: a // b,
-    "%": lambda a, b: a % b,
-    "&": lambda a, b: a & b,
-    "|": lambda a, b: a | b,
-    "^": lambda a, b: a ^ b,
-    "<<": lambda a, b: a << b,
-    ">>": lambda a, b: a >> b,
+_COMPUTE: Final[dict[str, Callable[[int, int], int]]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "&": operator.and_,
+    "|": operator.or_,
+    "^": operator.xor,
+    "<<": operator.lshift,
+    ">>": operator.rshift,
 }
-_HOLDS: Final = {
-    "<": lambda order: order < 0,
-    "<=": lambda order: order <= 0,
-    "==": lambda order: order == 0,
-    "!=": lambda order: order != 0,
-    ">=": lambda order: order >= 0,
-    ">": lambda order: order > 0,
+_HOLDS: Final[dict[str, Callable[[int, int], bool]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    ">": operator.gt,
 }

@@ -95,6 +95,7 @@ class Connection:
         self._unacked = 0  # bytes that arrived in order since the last acknowledgement
         self._orphan = False  # the application has let go of it
         self._wait_until: int | None = None  # end of TIME-WAIT, or of an orphan's FIN-WAIT-2
+        self._next_challenge = 0
         self._heard = 0  # when the peer was last heard of
         self._probes = 0  # keep-alive probes since
 
@@ -170,9 +171,9 @@ class Connection:
             self._unacceptable(segment, seq, now)
             return
         if segment.flags & RST:
-            self._reset_arrived(seq)
+            self._reset_arrived(seq, now)
         elif segment.flags & SYN:
-            self._challenge()
+            self._challenge(now)
         elif segment.flags & ACK and self._acknowledged(segment, seq, now):
             self._take_data(segment, seq, now)
 
@@ -229,13 +230,13 @@ class Connection:
         elif segment.length:
             self._reply(ACK, self.sender.nxt)
         else:
-            self._challenge()
+            self._challenge(now)
         if self.state is State.TIME_WAIT and segment.flags & FIN:
             self._wait_until = now + 2 * self._tuning.max_segment_lifetime
 
-    def _reset_arrived(self, seq: int) -> None:
+    def _reset_arrived(self, seq: int, now: int) -> None:
         if seq != self.receiver.nxt:
-            self._challenge()
+            self._challenge(now)
             return
         quiet = self.state in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT)
         quiet = quiet or (self.state is State.SYN_RECEIVED and self.passive)
@@ -252,7 +253,7 @@ class Connection:
             self.state = State.ESTABLISHED if sender.fin is None else State.FIN_WAIT_1
             sender.first_window(seq, ack, segment.window << sender.shift)
         if ack > sender.nxt or ack < sender.una - max(sender.widest, 1):
-            self._challenge()  # of what was never sent, or long ago (RFC 5961, section 5)
+            self._challenge(now)  # of what was never sent, or long ago (RFC 5961, section 5)
             return False
         empty = not segment.data and not segment.flags & FIN
         if ack >= sender.una:
@@ -406,9 +407,14 @@ class Connection:
     def _reply_ack(self) -> None:
         self._reply(ACK, self.sender.nxt)
 
-    def _challenge(self) -> None:
-        """One acknowledgement a turn, whatever comes: two ends that disagree don't shout."""
-        self._ack_now = True
+    def _challenge(self, now: int) -> None:
+        """Acknowledge what does not belong, but not as often as it comes (RFC 5961, section 7).
+
+        Otherwise two ends that disagree would tell each other so for ever.
+        """
+        if now >= self._next_challenge:
+            self._next_challenge = now + self._tuning.challenge_interval
+            self._ack_now = True
 
     def _end(self, error: int) -> None:
         self.error = error

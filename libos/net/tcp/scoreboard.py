@@ -57,6 +57,7 @@ class Scoreboard:
         self._latest: list[int] = []  # a heap: the highest orders that have arrived
         self._flying = 0
         self._lost = 0
+        self._reported = 0  # segments that arrived by SACK
         self._duplicates = 0  # bytes that duplicate acknowledgements stand for
 
     @property
@@ -124,7 +125,8 @@ class Scoreboard:
 
     def find_lost(self) -> bool:
         """Mark what has been overtaken three times. True if anything is newly lost."""
-        if len(self._latest) < DUP_THRESHOLD:
+        # What is acknowledged in order overtakes nothing.
+        if not self._reported or len(self._latest) < DUP_THRESHOLD:
             return False
         overtaken = self._latest[0]
         found = False
@@ -163,6 +165,8 @@ class Scoreboard:
             self._flying -= sent.end - sent.seq
         elif sent.fate is Fate.LOST:
             self._lost -= 1
+        else:
+            self._reported -= 1
         # Of one that was sent twice nobody knows which arrived, so it proves no order.
         if sent.tries == 1 and sent.fate is not Fate.ARRIVED:
             heapq.heappush(self._latest, sent.order)
@@ -186,5 +190,6 @@ class Scoreboard:
             if sent.seq >= lo and sent.end <= hi and sent.fate is not Fate.ARRIVED:
                 self._settle(sent)
                 sent.fate = Fate.ARRIVED
+                self._reported += 1
                 count += sent.end - sent.seq
         return count

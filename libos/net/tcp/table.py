@@ -35,6 +35,7 @@ from libos.net.tcp.tuning import Tuning
 from libos.net.udp import EPHEMERAL
 
 Send = Callable[[Ip, Sequence[Data]], None]
+_MOST_SENT: Final = 256  # segments in one turn; the last connection may send more
 _ISN_TICK: Final = 4000  # nanoseconds (RFC 6528: a step of the clock each 4 µs)
 
 
@@ -159,16 +160,22 @@ class TcpTable:
         return self._timers[0][0] if self._timers else None
 
     def advance(self, now: int) -> None:
-        """Timers, and all that connections have to send."""
+        """Timers, and what connections have to send.
+
+        Not all of it in one turn: while segments are made nobody looks at those that arrive.
+        """
         while self._timers and self._timers[0][0] <= now:
             due, _, connection = heapq.heappop(self._timers)
             if self._armed.get(connection) == due:
                 del self._armed[connection]
                 self._touch(connection)
-        touched, self._touched = self._touched, {}
-        for connection in touched:
+        sent = 0
+        while self._touched and sent < _MOST_SENT:
+            connection = next(iter(self._touched))
+            del self._touched[connection]
             for segment in connection.flush(now):
                 self._transmit(connection.ends.peer, segment)
+                sent += 1
             self._arm(connection)
             if connection.state is State.CLOSED and connection.notify is not None:
                 connection.notify(connection)

@@ -23,6 +23,7 @@ class Tuning:
     data_tries: int = 12  # several minutes; RFC 9293, section 3.8.3, asks for 100 s at least
     max_segment_lifetime: int = 30 * SECOND  # RFC 9293 says 2 minutes; 30 s as in Linux
     fin_wait: int = 60 * SECOND  # how long a peer may leave us in FIN-WAIT-2 after `close`
+    challenge_interval: int = 100 * MILLISECOND  # less than any timeout after which peers probe
     keepalive_idle: int = 7200 * SECOND  # RFC 9293, section 3.8.4: two hours at least
     keepalive_interval: int = 75 * SECOND
     keepalive_probes: int = 9
