@@ -136,6 +136,7 @@ def _serve(
                 root=options.root,
                 cache=options.cache,
                 options=options.posix(),
+                words=options.format,
                 grouping=options.grouping,
             ) as session:
                 kind = DirectMount if options.direct() else Mount

@@ -30,6 +30,8 @@ _ATIME: Final = {
 }
 
 
+#: Of file systems; the table of formats says which of them has which.
+_FORMAT: Final = frozenset({"cleaner", "snapshot"})
 _TRANSPORTS: Final = ("auto", "kernel", "fusepy")
 
 
@@ -49,6 +51,8 @@ class MountOptions:
     transport: str = "auto"
     spin: bool = True
     kernel: list[str] = field(default_factory=list)
+    #: for the file system alone
+    format: dict[str, str] = field(default_factory=dict)
 
     def posix(self) -> Options:
         """For the POSIX layer."""
@@ -101,6 +105,9 @@ def _one(options: MountOptions, word: str) -> None:
         options.cache = parse_size(value)
     elif name == "root" and value:
         options.root = value
+    elif name in _FORMAT and value:
+        options.format[name] = value
+        options.readonly |= name == "snapshot"
     elif word == "nospin":
         options.spin = False
     elif name == "transport" and value in _TRANSPORTS:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from libfs.formats import of_type
+from libfs.formats import Format, of_type
 from libfs.posix import Options, Posix
 from libfs.posix.interface import Attr, FsError, Ino, User
 from xnfs import BLOCK, FileDevice, FramePool, RootEntry, Xn, XnError
@@ -78,16 +78,21 @@ def open_image(
     root: str | None = None,
     cache: int = CACHE,
     options: Options | None = None,
+    words: Mapping[str, str] | None = None,
     grouping: bool | None = None,
 ) -> Iterator[Session]:
-    """An image with its file system; everything is durable when the block ends. Raises: Failed."""
+    """An image with its file system; everything is durable when the block ends. `words`: options of
+    the file system's own. Raises: Failed."""
     with open_kernel(path, readonly=readonly, cache=cache) as xn:
         entry = choose_root(xn, path, root)
         kind = of_type(xn, entry.type)
         assert kind is not None  # choose_root asked the same
+        given: dict[str, object] = dict(words or {})
+        if grouping is not None:
+            given["grouping"] = grouping
+        check_words(kind, given)
         try:
-            features = {} if grouping is None else {"grouping": grouping}
-            fs = kind.mount(xn, xn.admin, entry.name, readonly=readonly, **features)
+            fs = kind.mount(xn, xn.admin, entry.name, readonly=readonly, **given)
         except (XnError, FsError) as error:
             raise about(path, error) from None
         posix = Posix(fs, options=options or Options(readonly=readonly))
@@ -95,6 +100,15 @@ def open_image(
             yield Session(path, xn, posix)
         finally:
             posix.close()
+
+
+def check_words(kind: Format, words: Mapping[str, object]) -> None:
+    """Whether a file system has these options. Raises: Failed."""
+    for name, value in words.items():
+        known = kind.options.get(name, ())
+        if known is not None and value not in known:
+            there = f" ({', '.join(map(str, known))})" if known else ""
+            raise Failed(f"{kind.name} has no mount option '{name}={value}'{there}")
 
 
 def choose_root(xn: Xn, path: str, name: str | None) -> RootEntry:
