@@ -19,7 +19,8 @@ from libos.net.http.documents import Document, MemoryDocuments
 from libos.net.http.request import Path
 from libos.net.http.server import Limits, Server
 from libos.net.loop import Loop
-from libos.net.tcp.connection import Connection, State
+from libos.net.tcp.connection import Connection
+from libos.net.tcp.state import State
 from tests.libos_net.kit import B, Lab
 from tests.libos_net.namespace import HOST_IP, HOST_MAC, Namespace
 

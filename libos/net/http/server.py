@@ -18,7 +18,8 @@ from libos.net.base import SECOND
 from libos.net.http.documents import Documents
 from libos.net.http.reply import Reply, answer, refusal
 from libos.net.http.request import MAX_HEAD, BadRequest, parse_head_untrusted
-from libos.net.tcp.connection import Connection, State
+from libos.net.tcp.connection import Connection
+from libos.net.tcp.state import State
 from libos.net.tcp.table import TcpTable
 
 _END: Final = b"\r\n\r\n"
