@@ -27,7 +27,7 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
 _MODULES: Final = {
     "attack": ("xnfs_tools.attack", "what a hostile file system can do to the kernel and others"),
     "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
-    "serve": ("xnfs_tools.serve", "serve the files of an image over HTTP, on a TAP device"),
+    "serve": ("xnfs_tools.serve", "serve the files of an image over HTTP"),
 }
 
 

@@ -84,6 +84,11 @@ class Connection:
         return self.receiver.readable
 
     @property
+    def closed(self) -> bool:
+        """Whether it is over, for whatever reason."""
+        return self.state is State.CLOSED
+
+    @property
     def at_end(self) -> bool:
         """Whether the peer has closed its half and all its bytes were read."""
         return self.receiver.ended and not self.receiver.readable
@@ -92,6 +97,10 @@ class Connection:
     def writable(self) -> int:
         """Bytes that `write` would take now."""
         return 0 if self.state is State.CLOSED else self.sender.room
+
+    def no_delay(self) -> None:
+        """Don't hold back small segments (Nagle): who writes whole replies has nothing to add."""
+        self.sender.nodelay = True
 
     def read(self, most: int = 1 << 30) -> bytes:
         """Up to `most` bytes; empty if there are none now, or never again: see `at_end`."""
