@@ -78,14 +78,13 @@ class MetaPage(Page):
 class Registry:
     """Blocks in frames. Not locked: the system-call layer is."""
 
-    def __init__(self, frames: FramePool, owner: str) -> None:
+    def __init__(self, frames: FramePool) -> None:
         self.pages: dict[int, Page] = {}
         self.plain: set[int] = set()
         self.attached: set[int] = set()
         #: cached blocks whose content is zeros, though their frames are not cleared yet
         self.blank: set[int] = set()
         self._frames = frames
-        self._owner = owner
 
     def get(self, block: int) -> Page | None:
         """The page of a block, if cached."""
@@ -96,9 +95,10 @@ class Registry:
     ) -> list[Page]:
         """Give frames to `count` blocks from `start`, contents as the frames had them.
 
-        Raises NoFrames with no effect. The caller fills or zeroes them before anyone sees them.
+        They are the root's: one that has a quota can't take those of others. Raises NoFrames with
+        no effect. The caller fills or zeroes them before anyone sees them.
         """
-        frames = self._frames.alloc(self._owner, count)
+        frames = self._frames.alloc(root, count)
         make = Page if kind.stamp is None else MetaPage
         view = self._frames.view
         new = [
