@@ -29,7 +29,7 @@ COMPILED = {
         "ahead cache data directory extents ffs inode nameblock names place slots syncing table"
         " volume xattrs"
     ),
-    "libfs/posix": "attributes core data handles names opening perms posix rename",
+    "libfs/posix": "attributes core data handles names opening perms posix rename shared",
 }
 
 

@@ -116,6 +116,12 @@ class Dispatcher:
             elif reply is not None:
                 self._put_off(unique, reply)
 
+    def handle_in_turn(self, length: int) -> None:
+        """As `handle`, for a file system with several fronts: a notice that is sent after this has
+        begun comes after its answer (`Notices`)."""
+        with self.notices.turn:
+            self.handle(length)
+
     def _put_off(self, unique: int, reply: Durable | WrittenBack) -> None:
         if isinstance(reply, Durable):
             self.undurable.append((unique, reply))

@@ -13,6 +13,7 @@ with the options and open flags that say so. Times are ns, sizes and offsets byt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from threading import Condition
 from threading import Lock as Mutex
 
@@ -29,9 +30,10 @@ class Posix:
 
     def __init__(self, fs: FileSystem, *, options: Options | None = None) -> None:
         self._core = Core(fs, options or Options())
-        self._lock = Mutex()
+        mutex = Mutex()
+        self._lock: AbstractContextManager[object] = mutex
         self._syncs = 0  # under way
-        self._no_syncs = Condition(self._lock)
+        self._no_syncs = Condition(mutex)
         self.root = fs.root
 
     # -- names: `names`, `rename`
@@ -332,5 +334,8 @@ class Posix:
         with self._lock:
             while self._syncs:
                 self._no_syncs.wait()
-            self._core.handles.close()
-            self._core.fs.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._core.handles.close()
+        self._core.fs.close()

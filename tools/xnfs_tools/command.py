@@ -121,6 +121,14 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def split_image(text: str) -> tuple[str, str | None]:
+    """IMAGE or IMAGE:ROOT. A file that has the whole text as its name is meant before another."""
+    path, colon, root = text.rpartition(":")
+    if not colon or not path or "/" in root or os.path.exists(text):
+        return text, None
+    return path, root
+
+
 def human(size: int) -> str:
     """A size for people: "1.5 GiB"."""
     value = float(size)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from libfs.ffs import Finding as FfsFinding
-from libfs.ffs import check as ffs_check
 from xnfs import BLOCK, FileDevice, FramePool, InUse, Xn, XnError, read_superblock_untrusted
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
@@ -31,7 +30,8 @@ from xnfs_tools.command import (
     run,
     words,
 )
-from xnfs_tools.session import CACHE, FFS
+from xnfs_tools.formats import format_of
+from xnfs_tools.session import CACHE
 
 PROG: Final = "fsck.xnfs"
 # The bits of the exit status, as fsck(8) knows them.
@@ -142,8 +142,9 @@ class _Pass:
         xn = Xn(device, frames=FramePool(CACHE // BLOCK), readonly=not repair)
         try:
             for root in xn.roots():
-                if root.type == xn.type_number(FFS):
-                    found = ffs_check(xn, xn.admin, root.name, repair=repair, report=self._found)
+                known = format_of(xn, root)
+                if known is not None and known.check is not None:
+                    found = known.check(xn, xn.admin, root.name, repair=repair, report=self._found)
                     self.left += found.unrepaired
         finally:
             xn.close()
@@ -176,8 +177,8 @@ def _open(path: str, *, readonly: bool) -> FileDevice:
     try:
         return FileDevice(path, readonly=readonly)
     except InUse:
-        mounted = mountinfo.of(os.path.realpath(path))
-        where = f"mounted on {mounted.directory}" if mounted else "in use by another program"
+        mounted = " and ".join(each.directory for each in mountinfo.of(os.path.realpath(path)))
+        where = f"mounted on {mounted}" if mounted else "in use by another program"
         raise Failed(f"{path}: {where}; it can't be checked now") from None
     except XnError as error:
         raise about(path, error) from None

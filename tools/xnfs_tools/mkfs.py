@@ -1,4 +1,4 @@
-"""mkfs.xnfs: make an image, and a file system in it."""
+"""mkfs.xnfs: make an image, and a file system in it; or one more file system in an image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from libfs.ffs import Ffs
 from libfs.posix import Posix
 from xnfs import (
     BLOCK,
     BadImage,
+    Caller,
     DeviceError,
     FileDevice,
     FramePool,
@@ -38,20 +38,29 @@ from xnfs_tools.command import (
     run,
     words,
 )
+from xnfs_tools.formats import FORMATS
 from xnfs_tools.populate import populate
-from xnfs_tools.session import CACHE, ROOT
+from xnfs_tools.session import CACHE, ROOT, open_kernel
 
 PROG: Final = "mkfs.xnfs"
 CODES: Final = Codes(failed=1, usage=1)
 #: How much of the beginning is looked at for somebody's data.
 _LOOK: Final = 256
+_NAME_MAX: Final = 64
 
 
 def arguments() -> Parser:
     """The command line."""
     made = parser(PROG, "Make an xnfs image with a file system in it.")
     made.add_argument(
-        "-t", metavar="TYPE", default="ffs", choices=["ffs"], help="kind of file system (ffs)"
+        "-t",
+        metavar="TYPE",
+        default="ffs",
+        choices=[*FORMATS],
+        help=f"kind of file system ({', '.join(FORMATS)})",
+    )
+    made.add_argument(
+        "--add", metavar="NAME", help="add a file system of this name to the image that is there"
     )
     made.add_argument("-L", metavar="LABEL", default="", help="label, at most 64 bytes")
     made.add_argument("-U", metavar="UUID", help="UUID (default: a random one)")
@@ -75,6 +84,10 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.d is not None and not os.path.isdir(args.d):
         raise Failed(f"{args.d}: not a directory")
     path: str = args.image
+    if args.add is not None:
+        if size is not None or args.L or args.U or args.F:
+            raise Usage("--add takes what the image has: no SIZE, -L, -U or -F")
+        return _add(path, args.add, args.t, args.d, dry=args.n)
     fresh = not os.path.lexists(path)
     if fresh:
         if size is None:
@@ -87,7 +100,33 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"would make {plan}")
         return 0
     with _created(path, size, fresh=fresh):
-        _make(path, ident.bytes, args.L, args.d)
+        _make(path, ident.bytes, args.L, args.t, args.d)
+    print(plan)
+    return 0
+
+
+def _add(path: str, name: str, kind: str, source: str | None, *, dry: bool) -> int:
+    """One more root. If it can't be filled it is removed again. Raises: Failed."""
+    if not name or not name.isprintable() or set(name) & set(":/ "):
+        raise Usage(f"'{name}' can't be the name of a file system (no blanks, ':' or '/')")
+    if len(name.encode()) > _NAME_MAX:
+        raise Usage(f"'{name}' is too long: {_NAME_MAX} bytes at most")
+    with open_kernel(path, readonly=dry) as xn:
+        if any(root.name == name for root in xn.roots()):
+            raise Failed(f"{path}: there is a file system named '{name}' already")
+        plan = f"{path}:{name}: {kind}, shares {human(xn.free_blocks() * BLOCK)} that are free"
+        if dry:
+            print(f"would add {plan}")
+            return 0
+        try:
+            try:
+                _fill(xn, name, kind, source)
+            except BaseException:
+                if any(root.name == name for root in xn.roots()):
+                    xn.remove_root(Caller(xn.admin), name)
+                raise
+        except XnError as error:
+            raise about(path, error) from None
     print(plan)
     return 0
 
@@ -163,23 +202,29 @@ def _created(path: str, size: int, *, fresh: bool) -> Iterator[None]:
         raise
 
 
-def _make(path: str, ident: bytes, label: str, source: str | None) -> None:
+def _make(path: str, ident: bytes, label: str, kind: str, source: str | None) -> None:
     device = _open(path, readonly=False)
     try:
         format_image(device, uuid=ident, label=label, now=time.time_ns())
         xn = Xn(device, frames=FramePool(CACHE // BLOCK))
         try:
-            # Who makes an image for themselves wants to write in it.
-            Ffs.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid())
-            if source is not None:
-                posix = Posix(Ffs.mount(xn, xn.admin, ROOT, readonly=False))
-                try:
-                    populate(posix, source)
-                finally:
-                    posix.close()
+            _fill(xn, ROOT, kind, source)
         finally:
             xn.close()
     except XnError as error:
         raise about(path, error) from None
     finally:
         device.close()
+
+
+def _fill(xn: Xn, name: str, kind: str, source: str | None) -> None:
+    """A file system, with what is in the directory `source`. Raises: XnError, Failed, OSError."""
+    made = FORMATS[kind].kind
+    # Who makes an image for themselves wants to write in it.
+    made.mkfs(xn, xn.admin, name, uid=os.getuid(), gid=os.getgid())
+    if source is not None:
+        posix = Posix(made.mount(xn, xn.admin, name, readonly=False))
+        try:
+            populate(posix, source)
+        finally:
+            posix.close()

@@ -1,4 +1,7 @@
-"""mount.xnfs: mount an image. Also mount.fuse.xnfs, which mount(8) calls.
+"""mount.xnfs: mount file systems of an image. Also mount.fuse.xnfs, which mount(8) calls.
+
+An image is open in one process only, so file systems of one image that are to be mounted at the
+same time are mounted by one command and served by one process: one XN, one free map, one registry.
 
 The command returns when the mount is usable: the server runs in a child, which tells its parent
 through a pipe that it is ready, or in one line why not.
@@ -6,6 +9,7 @@ through a pipe that it is ready, or in one line why not.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import logging
@@ -16,16 +20,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from libfs.fuse import FuseMissing, Mount, MountFailed, load, unmount
+from libfs.kernel.group import Group
 from libfs.kernel.mounting import MountFailed as KernelRefused
 from libfs.kernel.session import Mount as DirectMount
+from libfs.posix import Posix, Shared
 from libfs.requests import CONTROL
-from xnfs import BadImage, CorruptionError, InUse
+from xnfs import BadImage, CorruptionError, InUse, Xn
 from xnfs_tools import mountinfo, mountopts
-from xnfs_tools.command import Codes, Failed, Parser, explain, parser, run, words
-from xnfs_tools.session import open_image
+from xnfs_tools.command import (
+    Codes,
+    Failed,
+    Parser,
+    Usage,
+    explain,
+    parser,
+    run,
+    split_image,
+    words,
+)
+from xnfs_tools.formats import Format, load_format
+from xnfs_tools.session import ROOT, choose_root, mount_root, open_kernel
 
 PROG: Final = "mount.xnfs"
 HELPER: Final = "mount.fuse.xnfs"
@@ -34,14 +51,18 @@ CODES: Final = Codes(failed=FAILED, usage=1, interrupted=FAILED)
 #: A server that was killed lets go of its image when the kernel has taken its memory back.
 _PATIENCE: Final = 5.0
 _MS_RDONLY, _MS_REMOUNT = 1, 32
+_AT_SECURE = 23
 _FLAGS: Final = {"nosuid": 2, "nodev": 4, "noexec": 8}
 
 
 def arguments(helper: bool = False) -> Parser:
     """The command line; mount(8) has its own ideas of what -f means."""
     made = parser(HELPER if helper else PROG, "Mount an xnfs image on a directory.")
-    made.add_argument("image", metavar="IMAGE", help="file or block device")
+    made.add_argument("image", metavar="IMAGE[:ROOT]", help="file or block device")
     made.add_argument("directory", metavar="DIR", help="where to mount it")
+    made.add_argument(
+        "more", metavar="IMAGE[:ROOT] DIR", nargs="*", help="others of the same image"
+    )
     made.add_argument(
         "-o",
         metavar="OPTIONS",
@@ -68,22 +89,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(HELPER if helper else PROG, CODES, lambda: _main(argv, helper))
 
 
+class Place(NamedTuple):
+    """One mount to be made. `root` None: the one that is meant when none is named."""
+
+    root: str | None
+    directory: str
+    source: str  # what the kernel's table is to say
+
+
 def _main(argv: Sequence[str] | None, helper: bool) -> int:
-    args = arguments(helper).parse_args(words(argv))
+    args = arguments(helper).parse_intermixed_args(words(argv))
     options = mountopts.parse(args.o)
-    # The server changes its directory, and the kernel's table has absolute names.
-    image, directory = os.path.realpath(args.image), os.path.realpath(args.directory)
+    image, places = _places([args.image, args.directory, *args.more], options.root)
     if options.remount:
-        return _remount(directory, options)
+        if len(places) > 1:
+            raise Usage("remount one at a time")
+        return _remount(places[0].directory, options)
+    kind = _foreign(options, helper=helper)
     if not options.direct():
+        if len(places) > 1:
+            raise Usage("several at once need transport=kernel")
         try:
             load()
         except FuseMissing as error:
             raise Failed(f"{error}; 'xnfs doctor' says more", SYSTEM) from None
-    stale = _clear_stale(directory)
+    stale = [_clear_stale(place.directory) for place in places]
     try:
-        if not stat.S_ISDIR(os.stat(directory).st_mode):
-            raise Failed(f"{args.directory}: not a directory")
+        for place in places:
+            if not stat.S_ISDIR(os.stat(place.directory).st_mode):
+                raise Failed(f"{place.directory}: not a directory")
         os.stat(image)
     except OSError as error:
         raise Failed(explain(error)) from None
@@ -91,13 +125,49 @@ def _main(argv: Sequence[str] | None, helper: bool) -> int:
         return 0
 
     def serve(ready: Callable[[], None]) -> None:
-        _serve(image, directory, options, ready, _PATIENCE if stale else 0.0)
+        _serve(image, places, options, kind, ready, _PATIENCE if any(stale) else 0.0)
 
     if not helper and args.foreground:
         logging.basicConfig(format=f"{PROG}: %(message)s", level=logging.INFO)
         serve(lambda: None)
         return 0
     return _in_background(serve)
+
+
+def _places(given: Sequence[str], root: str | None) -> tuple[str, list[Place]]:
+    """The image, and what of it goes where. Raises: Usage."""
+    if len(given) % 2:
+        raise Usage(f"where is {given[-1]} to be mounted?")
+    images, places = set(), []
+    for text, directory in zip(given[::2], given[1::2], strict=True):
+        image, name = split_image(text)
+        # The server changes its directory, and the kernel's table has absolute names.
+        image = os.path.realpath(image)
+        images.add(image)
+        if name is not None and root is not None:
+            raise Usage(f"{text} and root={root}: one or the other")
+        source = image if name is None else f"{image}:{name}"
+        places.append(Place(name or root, os.path.realpath(directory), source))
+    if len(images) > 1:
+        raise Usage("one command mounts file systems of one image")
+    if len({place.directory for place in places}) < len(places):
+        raise Usage("a directory is named twice")
+    return images.pop(), places
+
+
+def _foreign(options: mountopts.MountOptions, *, helper: bool) -> Format | None:
+    """Somebody's own file system: code that runs as whoever mounts. So only who has the rights of
+    that user, and no more, may choose it, and mount(8) takes no module from where it was called.
+    """
+    if options.fs is None:
+        return None
+    if (
+        options.anybody
+        or (os.getuid(), os.getgid()) != (os.geteuid(), os.getegid())
+        or ctypes.CDLL(None).getauxval(_AT_SECURE)
+    ):
+        raise Failed("fs= runs anybody's code: not for mounts that are made for somebody else")
+    return load_format(options.fs, here=not helper)
 
 
 def _clear_stale(directory: str) -> bool:
@@ -118,8 +188,9 @@ def _clear_stale(directory: str) -> bool:
 
 def _serve(
     image: str,
-    directory: str,
+    places: Sequence[Place],
     options: mountopts.MountOptions,
+    kind: Format | None,
     ready: Callable[[], None],
     patience: float,
 ) -> None:
@@ -128,18 +199,13 @@ def _serve(
     Raises: Failed, with the advice to run fsck where it helps.
     """
     deadline = time.monotonic() + patience
+    names = list(dict.fromkeys(place.root or ROOT for place in places))
     while True:
         try:
-            with open_image(
-                image,
-                readonly=options.readonly,
-                root=options.root,
-                cache=options.cache,
-                options=options.posix(),
-            ) as session:
-                kind = DirectMount if options.direct() else Mount
-                words = options.words() if options.direct() else options.libfuse()
-                kind(session.posix, directory, source=image, options=words, ready=ready).run()
+            with open_kernel(
+                image, readonly=options.readonly, cache=options.cache, roots=names
+            ) as xn:
+                _run(xn, image, places, options, kind, ready)
             return
         except Failed as error:
             cause = error.__context__
@@ -147,18 +213,58 @@ def _serve(
                 if time.monotonic() < deadline:
                     time.sleep(0.05)
                     continue
-                there = mountinfo.of(image)
-                if there is not None:
-                    raise Failed(f"{image}: already mounted on {there.directory}") from None
+                there = " and ".join(each.directory for each in mountinfo.of(image))
+                if there:
+                    raise Failed(f"{image}: already mounted on {there}") from None
             if isinstance(cause, BadImage | CorruptionError):
                 raise Failed(f"{error}; to check it: fsck.xnfs {image}") from None
             raise
         except CorruptionError as error:
             raise Failed(f"{image}: {error}; to check it: fsck.xnfs {image}") from None
         except KernelRefused as error:
-            raise Failed(f"{directory}: {error}") from None
+            where = "" if len(places) > 1 else f"{places[0].directory}: "
+            raise Failed(f"{where}{error}") from None
         except MountFailed:
-            raise Failed(f"{directory}: could not mount") from None
+            raise Failed(f"{places[0].directory}: could not mount") from None
+
+
+def _run(
+    xn: Xn,
+    image: str,
+    places: Sequence[Place],
+    options: mountopts.MountOptions,
+    kind: Format | None,
+    ready: Callable[[], None],
+) -> None:
+    """Serve all places. A root that has several gets a front for each, so that they agree."""
+    roots = [choose_root(xn, image, place.root) for place in places]
+    shared: dict[str, Shared] = {}
+    with contextlib.ExitStack() as closing:
+        fronts: list[Posix] = []
+        for root in roots:
+            if root.name not in shared:
+                fs = mount_root(xn, image, root, readonly=options.readonly, kind=kind)
+                if roots.count(root) == 1:
+                    fronts.append(Posix(fs, options=options.posix()))
+                    closing.callback(fronts[-1].close)
+                    continue
+                shared[root.name] = Shared(fs, options.posix())
+            fronts.append(shared[root.name].front())
+            closing.callback(fronts[-1].close)
+        if not options.direct():
+            words = options.libfuse()
+            (place,) = places
+            Mount(fronts[0], place.directory, source=place.source, options=words, ready=ready).run()
+            return
+        mounts = [
+            DirectMount(front, place.directory, source=place.source, options=options.words())
+            for front, place in zip(fronts, places, strict=True)
+        ]
+        if len(mounts) > 1:
+            Group(mounts, ready).run()
+        else:
+            mounts[0].ready = ready
+            mounts[0].run()
 
 
 def _remount(directory: str, options: mountopts.MountOptions) -> int:

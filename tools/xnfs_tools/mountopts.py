@@ -17,9 +17,11 @@ _KERNEL: Final = frozenset(
 )
 #: For mount(8) itself, or without a meaning here.
 _IGNORED: Final = frozenset(
-    "defaults auto noauto nofail fail _netdev user users owner group nouser noowner nogroup "
+    "defaults auto noauto nofail fail _netdev nouser noowner nogroup "
     "async nodiratime diratime nostrictatime norelatime silent loud iversion noiversion".split()
 )
+#: With one of these anybody may have mount(8) mount what root has written into fstab.
+_ANYBODY: Final = frozenset("user users owner group".split())
 #: What the kernel's table says of a mount; `mount -o remount` gives it all back.
 _REPORTED: Final = frozenset("user_id group_id max_read blksize rootmode fd fsname subtype".split())
 _ATIME: Final = {
@@ -44,6 +46,9 @@ class MountOptions:
     atime: Atime = Atime.RELATIME
     cache: int = CACHE
     root: str | None = None
+    fs: str | None = None
+    #: mount(8) was allowed to mount for somebody who is not root
+    anybody: bool = False
     transport: str = "auto"
     spin: bool = True
     kernel: list[str] = field(default_factory=list)
@@ -97,6 +102,10 @@ def _one(options: MountOptions, word: str) -> None:
         options.cache = parse_size(value)
     elif name == "root" and value:
         options.root = value
+    elif name == "fs" and value:
+        options.fs = value
+    elif name in _ANYBODY:
+        options.anybody = True
     elif word == "nospin":
         options.spin = False
     elif name == "transport" and value in _TRANSPORTS:
@@ -108,4 +117,4 @@ def _one(options: MountOptions, word: str) -> None:
 def _is_ignored(word: str, name: str) -> bool:
     if word in _IGNORED or name in _REPORTED:
         return True
-    return name.startswith("x-") or name in ("comment", "user")
+    return name.startswith("x-") or name == "comment"

@@ -1,23 +1,25 @@
-"""An image opened by a command: device, kernel, file system, POSIX layer, closed in order."""
+"""An image opened by a command: device, kernel, file systems, POSIX layer, closed in order.
+
+A command that works in a file system takes IMAGE:ROOT where an image may have several.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from libfs.ffs import Ffs
 from libfs.posix import Options, Posix
-from libfs.posix.interface import Attr, FsError, Ino, User
+from libfs.posix.interface import Attr, FileSystem, FsError, Ino, User
 from xnfs import BLOCK, FileDevice, FramePool, RootEntry, Xn, XnError
-from xnfs_tools.command import Failed, about
+from xnfs_tools.command import Failed, about, split_image
+from xnfs_tools.formats import Format, format_of
 
 CACHE: Final = 64 << 20
 ROOT: Final = "main"
 SUPERUSER: Final = User(0, 0)
-FFS: Final = "ffs.super"
 
 
 @dataclass
@@ -51,14 +53,20 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_kernel(path: str, *, readonly: bool, cache: int = CACHE) -> Iterator[Xn]:
-    """An image without its file systems. Raises: Failed."""
+def open_kernel(
+    path: str, *, readonly: bool, cache: int = CACHE, roots: Sequence[str] = ()
+) -> Iterator[Xn]:
+    """An image without its file systems. Several `roots` get an equal part of the cache each, so
+    that none can take all the frames. Raises: Failed."""
     try:
         device = FileDevice(path, readonly=readonly)
     except XnError as error:
         raise about(path, error) from None
     try:
-        frames = FramePool(max(256, cache // BLOCK))
+        frames = FramePool(max(256 * max(1, len(roots)), cache // BLOCK))
+        if len(roots) > 1:
+            for name in roots:
+                frames.set_quota(name, frames.count // len(roots))
         try:
             xn = Xn(device, frames=frames, readonly=readonly)
         except XnError as error:
@@ -72,26 +80,35 @@ def open_kernel(path: str, *, readonly: bool, cache: int = CACHE) -> Iterator[Xn
 
 
 @contextlib.contextmanager
-def open_image(
-    path: str,
-    *,
-    readonly: bool,
-    root: str | None = None,
-    cache: int = CACHE,
-    options: Options | None = None,
-) -> Iterator[Session]:
-    """An image with its file system; everything is durable when the block ends. Raises: Failed."""
-    with open_kernel(path, readonly=readonly, cache=cache) as xn:
-        name = choose_root(xn, path, root).name
-        try:
-            fs = Ffs.mount(xn, xn.admin, name, readonly=readonly)
-        except (XnError, FsError) as error:
-            raise about(path, error) from None
-        posix = Posix(fs, options=options or Options(readonly=readonly))
+def open_image(text: str, *, readonly: bool) -> Iterator[Session]:
+    """IMAGE or IMAGE:ROOT with its file system; everything is durable when the block ends.
+
+    Raises: Failed.
+    """
+    path, root = split_image(text)
+    with open_kernel(path, readonly=readonly) as xn:
+        fs = mount_root(xn, path, choose_root(xn, path, root), readonly=readonly)
+        posix = Posix(fs, options=Options(readonly=readonly))
         try:
             yield Session(path, xn, posix)
         finally:
             posix.close()
+
+
+def mount_root(
+    xn: Xn, path: str, root: RootEntry, *, readonly: bool, kind: Format | None = None
+) -> FileSystem:
+    """The file system of a root, of the format that it looks like or of another. Raises: Failed."""
+    known = kind or format_of(xn, root)
+    if known is None:
+        names = {number: spec.name for number, spec in xn.types()}
+        there = names.get(root.type, str(root.type))
+        raise Failed(f"{path}: root '{root.name}' is of type {there}, which is not known here")
+    try:
+        fs: FileSystem = known.kind.mount(xn, xn.admin, root.name, readonly=readonly)
+    except (XnError, FsError) as error:
+        raise about(path, error) from None
+    return fs
 
 
 def choose_root(xn: Xn, path: str, name: str | None) -> RootEntry:
@@ -102,9 +119,4 @@ def choose_root(xn: Xn, path: str, name: str | None) -> RootEntry:
     if name not in roots:
         known = ", ".join(sorted(roots)) or "none"
         raise Failed(f"{path}: no file system named '{name}' in this image (there: {known})")
-    entry = roots[name]
-    if entry.type != xn.type_number(FFS):
-        kinds = {number: spec.name for number, spec in xn.types()}
-        kind = kinds.get(entry.type, str(entry.type))
-        raise Failed(f"{path}: root '{name}' is of type {kind}, which is not known here")
-    return entry
+    return roots[name]
