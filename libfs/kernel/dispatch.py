@@ -245,6 +245,8 @@ class Dispatcher:
                 (Op.OPENDIR, abi.IN_OPEN, 0, files.open),
                 (Op.RELEASEDIR, abi.IN_RELEASE, 0, files.release),
             ]
+        if self._negotiation.shared:
+            listed.append((Op.CREATE, abi.IN_CREATE, 1, files.create))
         self._silent = (self._forget, self._batch_forget)
         table = {}
         for opcode, fixed, tail, call in listed:

@@ -83,10 +83,10 @@ class Mount:
         self._stopping = False
         self._negotiation = Negotiation(
             MAX_IO,
-            # A cache that is written back later would hide from the others what is in it.
-            writeback="sync" not in self._wanted.flags and self._front is None,
+            writeback="sync" not in self._wanted.flags,
             opens=self._wanted.strictatime,
             checks=self._wanted.default_permissions,
+            shared=self._front is not None,
         )
         self._dispatcher = Dispatcher(posix, self._send, self._negotiation)
         #: For changes that do not come through this mount, made in the same process.
