@@ -26,12 +26,12 @@ class Several(Disk):
             place.mkdir()
             self.places.append(place)
 
-    def mkfs(self, *options: str | Path, size: str = "64m") -> None:
-        """With each root."""
+    def mkfs(self, *options: str | Path, size: str = "64m", kind: str = "ffs") -> None:
+        """With each root; all but `main` are of this kind."""
         super().mkfs(*options, size=size)
         for root in dict.fromkeys(self.roots):
             if root != "main":
-                good("mkfs.xnfs", "--add", root, self.image)
+                good("mkfs.xnfs", "-t", kind, "--add", root, self.image)
 
     def mount(self, *options: str) -> None:
         """All of them."""

@@ -22,9 +22,9 @@ from tests.support import as_user
 pytestmark = pytest.mark.fuse
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Several]:
-    disk = Several(tmp_path, "main", "main")
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
+    disk = Several(tmp_path_factory.mktemp("pair"), "main", "main")
     try:
         disk.mkfs()
         disk.mount()
@@ -33,8 +33,18 @@ def pair(tmp_path: Path) -> Iterator[Several]:
         disk.clean_up()
 
 
-def test_names_come_and_go(pair: Several) -> None:
+@pytest.fixture
+def places(pair: Several, request: pytest.FixtureRequest) -> list[Path]:
+    """An empty directory, through both mounts."""
     a, b = pair.places
+    name = request.node.name
+    (a / name).mkdir()
+    soon((b / name).exists)
+    return [a / name, b / name]
+
+
+def test_names_come_and_go(places: list[Path]) -> None:
+    a, b = places
     for _ in range(20):
         assert not (b / "name").exists()  # a negative entry
         assert "name" not in os.listdir(b)
@@ -49,11 +59,11 @@ def test_names_come_and_go(pair: Several) -> None:
         soon(lambda: os.listdir(b) == [])
 
 
-def test_directories_and_what_is_below(pair: Several) -> None:
-    a, b = pair.places
+def test_directories_and_what_is_below(places: list[Path]) -> None:
+    a, b = places
     (a / "d/e").mkdir(parents=True)
     (a / "d/e/f").write_text("deep")
-    soon(lambda: (b / "d/e/f").exists())
+    soon((b / "d/e/f").exists)
     assert (b / "d").stat().st_nlink == 3
     (a / "d").rename(a / "D")
     soon(lambda: not (b / "d/e/f").exists())
@@ -64,8 +74,8 @@ def test_directories_and_what_is_below(pair: Several) -> None:
     soon(lambda: (b / "D").stat().st_nlink == 2)
 
 
-def test_bytes_sizes_and_maps(pair: Several) -> None:
-    a, b = pair.places
+def test_bytes_sizes_and_maps(places: list[Path]) -> None:
+    a, b = places
     (a / "f").write_bytes(b"1" * 8192)
     soon((b / "f").exists)
     with (
@@ -90,8 +100,8 @@ def test_bytes_sizes_and_maps(pair: Several) -> None:
         soon(lambda: (a / "f").read_bytes()[:4] == b"back")
 
 
-def test_a_mapped_writer_is_seen_when_it_says_so(pair: Several) -> None:
-    a, b = pair.places
+def test_a_mapped_writer_is_seen_when_it_says_so(places: list[Path]) -> None:
+    a, b = places
     (a / "f").write_bytes(bytes(4096))
     soon(lambda: (b / "f").read_bytes() == bytes(4096))
     with open(a / "f", "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
@@ -100,8 +110,8 @@ def test_a_mapped_writer_is_seen_when_it_says_so(pair: Several) -> None:
         soon(lambda: (b / "f").read_bytes()[:5] == b"hello")
 
 
-def test_attributes_links_and_lists(pair: Several) -> None:
-    a, b = pair.places
+def test_attributes_links_and_lists(places: list[Path]) -> None:
+    a, b = places
     (a / "f").write_text("secret")
     os.link(a / "f", a / "g")
     soon(lambda: (b / "f").stat().st_nlink == 2)
@@ -119,8 +129,8 @@ def test_attributes_links_and_lists(pair: Several) -> None:
     soon(lambda: (b / "f").stat().st_nlink == 1)
 
 
-def test_removed_while_open_elsewhere(pair: Several) -> None:
-    a, b = pair.places
+def test_removed_while_open_elsewhere(places: list[Path]) -> None:
+    a, b = places
     (a / "f").write_bytes(b"x" * (1 << 20))
     os.sync()
     free = os.statvfs(a).f_bfree
@@ -145,7 +155,7 @@ def test_removed_while_open_elsewhere(pair: Several) -> None:
         os.close(fd)
 
 
-def test_two_mounts_at_once_do_not_wait_for_each_other(pair: Several) -> None:
+def test_two_mounts_at_once_do_not_wait_for_each_other(places: list[Path]) -> None:
     """Names of one directory and bytes of one file, changed through both at the same time."""
     failures: list[BaseException] = []
 
@@ -170,10 +180,11 @@ def test_two_mounts_at_once_do_not_wait_for_each_other(pair: Several) -> None:
         except BaseException as error:
             failures.append(error)
 
-    (pair.places[0] / "common").write_bytes(bytes(12))
-    soon((pair.places[1] / "common").exists)
+    a, b = places
+    (a / "common").write_bytes(bytes(12))
+    soon((b / "common").exists)
     threads = [
-        threading.Thread(target=work, args=(pair.places[n % 2], n), daemon=True) for n in range(4)
+        threading.Thread(target=work, args=(places[n % 2], n), daemon=True) for n in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -181,13 +192,38 @@ def test_two_mounts_at_once_do_not_wait_for_each_other(pair: Several) -> None:
         thread.join(60)
         assert not thread.is_alive()
     assert not failures
-    a, b = pair.places
     soon(lambda: sorted(os.listdir(a)) == sorted(os.listdir(b)))
     soon(lambda: (a / "common").read_bytes() == (b / "common").read_bytes() == b"149" * 4)
     for name in os.listdir(a):
         soon(lambda name=name: (a / name).read_bytes() == (b / name).read_bytes())  # type: ignore[misc]
+
+
+def test_an_answer_on_its_way_does_not_outlive_a_notice(pair: Several) -> None:
+    """The second kernel is just being told of an inode when its mode changes."""
+    a, b = pair.places
+    names = [f"f{number}" for number in range(500)]
+    for name in names:
+        (a / name).write_text("x")
     pair.umount()
-    pair.fsck()
+    pair.mount()
+    turn = [-1]
+
+    def look() -> None:
+        for number, name in enumerate(names):
+            while turn[0] < number:
+                pass
+            (b / name).stat()
+
+    for name in names:
+        (a / name).stat()
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    for number, name in enumerate(names):
+        turn[0] = number
+        (a / name).chmod(0o601)
+    looking.join(60)
+    for name in names:
+        soon(lambda name=name: (b / name).stat().st_mode & 0o777 == 0o601)  # type: ignore[misc]
 
 
 def test_one_mount_ends_the_other_stays(pair: Several) -> None:

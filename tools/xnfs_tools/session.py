@@ -19,6 +19,8 @@ from xnfs_tools.formats import Format, format_of
 
 CACHE: Final = 64 << 20
 ROOT: Final = "main"
+#: Frames for each of several roots: four of the largest requests.
+_LEAST: Final = 1024
 SUPERUSER: Final = User(0, 0)
 
 
@@ -56,15 +58,16 @@ class Session:
 def open_kernel(
     path: str, *, readonly: bool, cache: int = CACHE, roots: Sequence[str] = ()
 ) -> Iterator[Xn]:
-    """An image without its file systems. Several `roots` get an equal part of the cache each, so
-    that none can take all the frames. Raises: Failed."""
+    """An image without its file systems. Several `roots` get an equal part of the cache each, and
+    enough to work with, so that none can take all the frames. Raises: Failed."""
     try:
         device = FileDevice(path, readonly=readonly)
     except XnError as error:
         raise about(path, error) from None
     try:
-        frames = FramePool(max(256 * max(1, len(roots)), cache // BLOCK))
-        if len(roots) > 1:
+        several = len(roots) > 1
+        frames = FramePool(max(_LEAST * len(roots) if several else 256, cache // BLOCK))
+        if several:
             for name in roots:
                 frames.set_quota(name, frames.count // len(roots))
         try:

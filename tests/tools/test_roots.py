@@ -1,0 +1,150 @@
+"""Several file systems in one image: made, listed, removed, named; without a mount."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from xnfs_tools import cli, formats, fsck, mkfs
+from xnfs_tools.command import Failed, split_image
+from xnfs_tools.session import SUPERUSER, choose_root, mount_root, open_kernel
+
+from libfs.posix import Posix
+from tests.support import command, good
+
+
+@pytest.mark.parametrize("kind", list(formats.FORMATS))
+def test_roots_made_filled_listed_and_removed(image: Path, tmp_path: Path, kind: str) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "f").write_bytes(os.urandom(500_000))
+    before = good("xnfs", "roots", image).splitlines()
+    told = good("mkfs.xnfs", "-t", kind, "--add", "home", "-d", tree, image)
+    assert "home" in told
+    header, home, main, free = good("xnfs", "roots", image).splitlines()
+    assert header.split() == ["NAME", "TYPE", "BLOCKS", "SIZE", "OWNER", "UUID"]
+    assert home.split()[:2] == ["home", kind]
+    assert int(home.split()[2]) >= 500_000 // 4096 + 3
+    assert f"{os.getuid()}:{os.getgid()}" in home
+    assert main == before[1]
+    assert int(before[2].split()[5]) - int(free.split()[5]) >= int(home.split()[2])
+    assert good("xnfs", "cat", f"{image}:main", "/hello") == "hello\n"
+    assert good("fsck.xnfs", "-f", "-n", image)
+    good("xnfs", "rmroot", "-F", f"{image}:home")
+    assert good("xnfs", "roots", image).splitlines() == before
+    assert good("fsck.xnfs", "-f", "-n", image)
+
+
+def test_roots_that_can_not_be_made(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, says in (
+        (("--add", "main", image), "there is a file system named 'main' already"),
+        (("--add", "a:b", image), "can't be the name"),
+        (("--add", "a/b", image), "can't be the name"),
+        (("--add", "", image), "can't be the name"),
+        (("--add", "a\nb", image), "can't be the name"),
+        (("--add", "n" * 65, image), "too long"),
+        (("--add", "home", "-L", "label", image), "--add takes what the image has"),
+        (("--add", "home", image, "1g"), "--add takes what the image has"),
+        (("--add", "home", tmp_path / "none"), "No such file"),
+        (("--add", "home", "-d", tmp_path / "none", image), "not a directory"),
+        (("--add", "home", "-t", "nosuch", image), "invalid choice"),
+    ):
+        assert mkfs.main([*map(str, words)]) == 1
+        assert says in capsys.readouterr().err
+    assert good("xnfs", "roots", image).count("\n") == 3
+    assert "would add" in good("mkfs.xnfs", "-n", "--add", "home", image)
+    assert "home" not in good("xnfs", "roots", image)
+
+
+def test_roots_one_that_can_not_be_filled_is_removed(tmp_path: Path) -> None:
+    image, tree = tmp_path / "small.xnfs", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "big").write_bytes(os.urandom(4 << 20))
+    good("mkfs.xnfs", image, "2m")
+    before = good("xnfs", "roots", image)
+    done = command("mkfs.xnfs", "--add", "home", "-d", tree, image)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    after = good("xnfs", "roots", image)
+    assert after.splitlines()[:2] == before.splitlines()[:2]
+    assert "home" not in after
+
+
+def test_roots_are_removed_only_if_it_is_meant(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mkfs.main(["--add", "home", str(image)]) == 0
+    done = command("xnfs", "rmroot", f"{image}:home")
+    assert (done.returncode, "will be lost" in done.stderr) == (1, True)
+    assert cli.main(["rmroot", "-F", str(image)]) == 2
+    assert "which one?" in capsys.readouterr().err
+    assert cli.main(["rmroot", "-F", f"{image}:away"]) == 1
+    assert "there: home, main" in capsys.readouterr().err
+    assert good("xnfs", "roots", image).count("\n") == 4
+
+
+def test_roots_the_catalogue_is_full(tmp_path: Path) -> None:
+    image = tmp_path / "small.xnfs"
+    good("mkfs.xnfs", image, "4m")
+    with open_kernel(str(image), readonly=False) as xn:
+        for number in range(30):
+            formats.FORMATS["ffs"].kind.mkfs(xn, xn.admin, f"r{number}")
+    done = command("mkfs.xnfs", "--add", "more", image)
+    assert (done.returncode, "catalogue is full" in done.stderr) == (1, True)
+
+
+def test_roots_an_image_in_use(image: Path) -> None:
+    with open_kernel(str(image), readonly=False):
+        for name, *words in (
+            ("mkfs.xnfs", "--add", "home"),
+            ("xnfs", "roots"),
+        ):
+            done = command(name, *words, image)
+            assert done.returncode == 1
+            assert len(done.stderr.splitlines()) == 1
+
+
+def test_roots_how_they_are_named(image: Path, tmp_path: Path) -> None:
+    assert split_image("a.img") == ("a.img", None)
+    assert split_image("a.img:home") == ("a.img", "home")
+    assert split_image("/x:y/a.img") == ("/x:y/a.img", None)
+    odd = tmp_path / "odd:name"
+    odd.write_bytes(b"")
+    assert split_image(str(odd)) == (str(odd), None)
+    assert split_image(f"{odd}:home") == (str(odd), "home")
+
+
+def test_roots_of_a_type_that_nobody_knows(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_kernel(str(image), readonly=False) as xn:
+        formats.load_format("examples.notefs:NoteFs", here=True).kind.mkfs(xn, xn.admin, "notes")
+    assert cli.main(["ls", f"{image}:notes"]) == 1
+    assert "of type notefs.node" in capsys.readouterr().err
+    assert cli.main(["roots", str(image)]) == 0
+    assert "notefs.node" in capsys.readouterr().out
+    assert fsck.main(["-f", "-n", str(image)]) == 0
+    assert cli.main(["rmroot", "-F", f"{image}:notes"]) == 0
+
+
+def test_roots_share_the_frames_fairly(image: Path) -> None:
+    """One that reads and writes more than the cache holds leaves the others their part."""
+    assert mkfs.main(["--add", "home", str(image)]) == 0
+    with open_kernel(str(image), readonly=False, cache=1 << 20, roots=("main", "home")) as xn:
+        fs = mount_root(xn, str(image), choose_root(xn, str(image), "main"), readonly=False)
+        posix = Posix(fs)
+        attr, fh = posix.create(SUPERUSER, posix.root, b"big", 0o600, os.O_RDWR)
+        for at in range(0, 11 << 20, 1 << 20):
+            posix.write(fh, at, bytes(1 << 20))
+        pool = xn._registry._frames
+        assert pool.used("main") <= pool.count // 2
+        assert pool.available("home") >= pool.count // 2 - 16
+        assert attr.size == 0
+        posix.close()
+
+
+def test_formats_that_are_none() -> None:
+    for spec in ("nosuch:Class", "json:nosuch", "json:JSONDecoder", "json", ""):
+        with pytest.raises(Failed, match="no file system"):
+            formats.load_format(spec, here=False)
