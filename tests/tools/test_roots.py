@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,38 @@ from xnfs_tools.command import Failed, split_image
 from xnfs_tools.session import SUPERUSER, choose_root, mount_root, open_kernel
 
 from libfs.posix import Posix
-from tests.support import command, good
+
+_MAINS = {"mkfs.xnfs": mkfs.main, "fsck.xnfs": fsck.main, "xnfs": cli.main}
+
+
+@pytest.fixture
+def good(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command in this process, which must succeed quietly; its output."""
+
+    def run(name: str, *words: str | Path) -> str:
+        assert _MAINS[name]([*map(str, words)]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out
+
+    return run
+
+
+@pytest.fixture
+def bad(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run a command in this process; its status, and what it complained of."""
+
+    def run(name: str, *words: str | Path) -> tuple[int, str]:
+        status = _MAINS[name]([*map(str, words)])
+        return status, capsys.readouterr().err
+
+    return run
 
 
 @pytest.mark.parametrize("kind", list(formats.FORMATS))
-def test_roots_made_filled_listed_and_removed(image: Path, tmp_path: Path, kind: str) -> None:
+def test_roots_made_filled_listed_and_removed(
+    image: Path, tmp_path: Path, kind: str, good: Callable[..., str]
+) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "f").write_bytes(os.urandom(500_000))
@@ -37,7 +65,7 @@ def test_roots_made_filled_listed_and_removed(image: Path, tmp_path: Path, kind:
 
 
 def test_roots_that_can_not_be_made(
-    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image: Path, tmp_path: Path, good: Callable[..., str], bad: Callable[..., tuple[int, str]]
 ) -> None:
     for words, says in (
         (("--add", "main", image), "there is a file system named 'main' already"),
@@ -52,59 +80,66 @@ def test_roots_that_can_not_be_made(
         (("--add", "home", "-d", tmp_path / "none", image), "not a directory"),
         (("--add", "home", "-t", "nosuch", image), "invalid choice"),
     ):
-        assert mkfs.main([*map(str, words)]) == 1
-        assert says in capsys.readouterr().err
+        status, said = bad("mkfs.xnfs", *words)
+        assert status == 1
+        assert says in said
     assert good("xnfs", "roots", image).count("\n") == 3
     assert "would add" in good("mkfs.xnfs", "-n", "--add", "home", image)
     assert "home" not in good("xnfs", "roots", image)
 
 
-def test_roots_one_that_can_not_be_filled_is_removed(tmp_path: Path) -> None:
+def test_roots_one_that_can_not_be_filled_is_removed(
+    tmp_path: Path, good: Callable[..., str], bad: Callable[..., tuple[int, str]]
+) -> None:
     image, tree = tmp_path / "small.xnfs", tmp_path / "tree"
     tree.mkdir()
     (tree / "big").write_bytes(os.urandom(4 << 20))
     good("mkfs.xnfs", image, "2m")
     before = good("xnfs", "roots", image)
-    done = command("mkfs.xnfs", "--add", "home", "-d", tree, image)
-    assert done.returncode == 1
-    assert "No space left" in done.stderr
+    status, said = bad("mkfs.xnfs", "--add", "home", "-d", tree, image)
+    assert status == 1
+    assert "No space left" in said
     after = good("xnfs", "roots", image)
     assert after.splitlines()[:2] == before.splitlines()[:2]
     assert "home" not in after
 
 
 def test_roots_are_removed_only_if_it_is_meant(
-    image: Path, capsys: pytest.CaptureFixture[str]
+    image: Path, good: Callable[..., str], bad: Callable[..., tuple[int, str]]
 ) -> None:
-    assert mkfs.main(["--add", "home", str(image)]) == 0
-    done = command("xnfs", "rmroot", f"{image}:home")
-    assert (done.returncode, "will be lost" in done.stderr) == (1, True)
-    assert cli.main(["rmroot", "-F", str(image)]) == 2
-    assert "which one?" in capsys.readouterr().err
-    assert cli.main(["rmroot", "-F", f"{image}:away"]) == 1
-    assert "there: home, main" in capsys.readouterr().err
+    good("mkfs.xnfs", "--add", "home", image)
+    for status, says, *words in (
+        (1, "will be lost", f"{image}:home"),
+        (2, "which one?", "-F", image),
+        (1, "there: home, main", "-F", f"{image}:away"),
+    ):
+        failed, said = bad("xnfs", "rmroot", *words)
+        assert failed == status
+        assert says in said
     assert good("xnfs", "roots", image).count("\n") == 4
 
 
-def test_roots_the_catalogue_is_full(tmp_path: Path) -> None:
+def test_roots_the_catalogue_is_full(
+    tmp_path: Path, good: Callable[..., str], bad: Callable[..., tuple[int, str]]
+) -> None:
     image = tmp_path / "small.xnfs"
     good("mkfs.xnfs", image, "4m")
     with open_kernel(str(image), readonly=False) as xn:
         for number in range(30):
             formats.FORMATS["ffs"].kind.mkfs(xn, xn.admin, f"r{number}")
-    done = command("mkfs.xnfs", "--add", "more", image)
-    assert (done.returncode, "catalogue is full" in done.stderr) == (1, True)
+    status, said = bad("mkfs.xnfs", "--add", "more", image)
+    assert (status, "catalogue is full" in said) == (1, True)
 
 
-def test_roots_an_image_in_use(image: Path) -> None:
+def test_roots_an_image_in_use(image: Path, bad: Callable[..., tuple[int, str]]) -> None:
     with open_kernel(str(image), readonly=False):
         for name, *words in (
             ("mkfs.xnfs", "--add", "home"),
             ("xnfs", "roots"),
         ):
-            done = command(name, *words, image)
-            assert done.returncode == 1
-            assert len(done.stderr.splitlines()) == 1
+            status, said = bad(name, *words, image)
+            assert status == 1
+            assert len(said.splitlines()) == 1
 
 
 def test_roots_how_they_are_named(image: Path, tmp_path: Path) -> None:
@@ -117,15 +152,16 @@ def test_roots_how_they_are_named(image: Path, tmp_path: Path) -> None:
     assert split_image(f"{odd}:home") == (str(odd), "home")
 
 
-def test_roots_of_a_type_that_nobody_knows(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_roots_of_a_type_that_nobody_knows(
+    image: Path, good: Callable[..., str], bad: Callable[..., tuple[int, str]]
+) -> None:
     with open_kernel(str(image), readonly=False) as xn:
         formats.load_format("examples.notefs:NoteFs", here=True).kind.mkfs(xn, xn.admin, "notes")
-    assert cli.main(["ls", f"{image}:notes"]) == 1
-    assert "of type notefs.node" in capsys.readouterr().err
-    assert cli.main(["roots", str(image)]) == 0
-    assert "notefs.node" in capsys.readouterr().out
-    assert fsck.main(["-f", "-n", str(image)]) == 0
-    assert cli.main(["rmroot", "-F", f"{image}:notes"]) == 0
+    status, said = bad("xnfs", "ls", f"{image}:notes")
+    assert (status, "of type notefs.node" in said) == (1, True)
+    assert "notefs.node" in good("xnfs", "roots", image)
+    good("fsck.xnfs", "-f", "-n", image)
+    good("xnfs", "rmroot", "-F", f"{image}:notes")
 
 
 def test_roots_share_the_frames_fairly(image: Path) -> None:
