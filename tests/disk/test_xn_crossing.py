@@ -44,8 +44,11 @@ def two() -> Two:
 
 
 def test_crossing_changes_who_may_name_it(two: Two) -> None:
+    frames = two.a.pool.used("alice")
     two.cross()
     xn = two.xn
+    assert two.a.pool.used("bob") == 4
+    assert two.a.pool.used("alice") == frames - 4
     for block in (two.top, two.inner, two.data, two.data + 1):
         with pytest.raises(CapabilityError):
             xn.read(two.alice, block, 0, 1)

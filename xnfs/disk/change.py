@@ -102,7 +102,7 @@ class Changer:
         load_counts(self._tables, [e for x in plan for e in (*x.added, *x.removed)])
         self._apply(plan, flow, dying)
         for block, root in crossing.items():
-            self._registry.pages[block].root = root
+            self._registry.cross(block, root)
         for block, diff in data.items():
             self._fill(block, diff)
 

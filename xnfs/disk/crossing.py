@@ -6,8 +6,7 @@ owns a part of it. Whether that is so can be seen only where all metadata of the
 which also bounds the walk: what is not cached is refused, and the caller reads it in and comes
 again.
 
-Not here: who may ask for it (`change_calls.py`), the pointers themselves (`flow.py`). The frames of
-the pages stay counted for the root that took them until they are dropped.
+Not here: who may ask for it (`change_calls.py`), the pointers themselves (`flow.py`).
 
 Guarantees: no effect.
 """

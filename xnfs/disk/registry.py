@@ -141,6 +141,12 @@ class Registry:
         if frames:
             self._frames.free(frames)
 
+    def cross(self, block: int, root: str) -> None:
+        """The block belongs to another root now, and so does its frame."""
+        page = self.pages[block]
+        page.root = root
+        self._frames.hand_over([page.frame], root)
+
     def mark_dirty(self, page: Page) -> None:
         """The frame is newer than the disk."""
         if page.meta and not page.fresh:  # type: ignore[attr-defined]

@@ -141,6 +141,15 @@ class FramePool:
             self._owners[frame] = None
         self.free_frames += len(frames)
 
+    def hand_over(self, frames: Sequence[int], owner: Hashable) -> None:
+        """Frames in use get another owner, whatever its quota: what they hold is his already."""
+        if any(self.owner(frame) is None for frame in frames) or owner is None:
+            raise Refused("a frame has no owner")
+        for frame in frames:
+            self._forget(self._owners[frame])
+            self._owners[frame] = owner
+            self._used[owner] = self.used(owner) + 1
+
     def _forget(self, owner: Hashable) -> None:
         left = self._used[owner] - 1
         if left:
