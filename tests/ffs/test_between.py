@@ -163,9 +163,10 @@ def test_between_the_new_owner_may_do_all(both: Two) -> None:
 def test_between_what_is_not_durable_yet_goes_along(both: Two) -> None:
     """Bytes, size and times that wait in memory on this side are there on the other."""
     one, two = both.one, both.two
-    ino = put(one, b"f", b"first")
+    ino = put(one, b"f", b"first" * 8000)
     one.sync(None)
-    one.write(ROOT, ino, 0, b"x" * 50_000, kill_suid=False)
+    one.write(ROOT, ino, 0, b"x" * 30_000, kill_suid=False)  # over bytes that are durable
+    one.write(ROOT, ino, 40_000, b"y" * 10_000, kill_suid=False)
     mtime = one.getattr(ino).mtime
     both.send(b"f")
     two.sync([ino])
@@ -173,6 +174,7 @@ def test_between_what_is_not_durable_yet_goes_along(both: Two) -> None:
     assert isinstance(image, MemoryDevice)
     after = Two(image.fork())
     assert after.two.read(after.two.lookup(after.two.root, b"f") or Ino(0), 0, 9) == b"x" * 9
+    assert after.two.read(ino, 49_990, 99) == b"y" * 10
     assert after.two.getattr(ino).size == 50_000
     assert after.two.getattr(ino).mtime == mtime
 
