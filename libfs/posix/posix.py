@@ -36,6 +36,17 @@ class Posix:
         self._no_syncs = Condition(mutex)
         self.root = fs.root
 
+    # -- for what concerns two file systems at once (`between`)
+
+    def locked(self) -> AbstractContextManager[object]:
+        """The one lock."""
+        return self._lock
+
+    @property
+    def core(self) -> Core:
+        """To be used with the lock held."""
+        return self._core
+
     # -- names: `names`, `rename`
 
     def lookup(self, user: User, parent: Ino, name: bytes) -> Attr:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from xnfs_tools import debugfs, dumpfs, files, fsck, mkfs, mount, roots, umount
+from xnfs_tools import debugfs, dumpfs, files, fsck, mkfs, mount, mv, roots, umount
 from xnfs_tools.command import Codes, Parser, Usage, parser, run, words
 from xnfs_tools.doctor import doctor
 
@@ -55,6 +55,9 @@ def arguments() -> Parser:
     each.add_argument("image", metavar="IMAGE")
     each.add_argument("file", metavar="FILE")
     each.add_argument("path", metavar="PATH")
+    each = kinds.add_parser("mv", help="move files between the file systems of an image")
+    each.add_argument("source", metavar="IMAGE:ROOT/PATH")
+    each.add_argument("target", metavar="IMAGE:ROOT/PATH")
     each = kinds.add_parser("roots", help="list the file systems of an image")
     each.add_argument("image", metavar="IMAGE")
     each = kinds.add_parser("rmroot", help="remove a file system, and free its blocks")
@@ -86,6 +89,8 @@ def _main(argv: Sequence[str]) -> int:
         return files.get(args.image, args.path, args.file)
     if args.command == "put":
         return files.put(args.image, args.file, args.path)
+    if args.command == "mv":
+        return mv.move(args.source, args.target)
     if args.command == "roots":
         return roots.show(args.image)
     if args.command == "rmroot":

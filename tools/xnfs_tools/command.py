@@ -129,6 +129,20 @@ def split_image(text: str) -> tuple[str, str | None]:
     return path, root
 
 
+def split_place(text: str) -> tuple[str, str, str]:
+    """IMAGE:ROOT/PATH: image, root, path. Raises: Usage."""
+    at = -1
+    while (at := text.find(":", at + 1)) > 0:
+        if os.path.exists(text[:at]) and not os.path.isdir(text[:at]):
+            break
+    else:
+        at = text.find(":")
+    root, slash, path = text[at + 1 :].partition("/")
+    if at <= 0 or not root or not slash:
+        raise Usage(f"{text}: IMAGE:ROOT/PATH is needed")
+    return text[:at], root, "/" + path
+
+
 def human(size: int) -> str:
     """A size for people: "1.5 GiB"."""
     value = float(size)

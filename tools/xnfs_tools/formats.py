@@ -48,6 +48,8 @@ class Format(NamedTuple):
     kind: Any  # a Kind
     check: Callable[..., Findings] | None = None
     uuid: Callable[[int, bytes], bytes] | None = None  # from that block
+    #: Moves a file to another root of the same format, as `Ffs.send`. None: files are copied.
+    send: Callable[..., None] | None = None
 
 
 def _uuid_of_ffs(block: int, raw: bytes) -> bytes:
@@ -57,7 +59,7 @@ def _uuid_of_ffs(block: int, raw: bytes) -> bytes:
 FORMATS: Final = {
     each.name: each
     for each in (
-        Format("ffs", "ffs.super", Ffs, check_ffs, _uuid_of_ffs),
+        Format("ffs", "ffs.super", Ffs, check_ffs, _uuid_of_ffs, Ffs.send),
     )
 }  # fmt: skip
 
