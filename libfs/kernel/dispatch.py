@@ -74,10 +74,10 @@ class Dispatcher:
         self._negotiation = negotiation
         self._users = Users()
         self._unknown: set[int] = set()
-        self._attributes = Attributes(posix, self.nodes)
+        self.attributes = Attributes(posix, self.nodes)
         self._names = Names(posix, self.nodes)
         self._directories = Directories(posix, self.nodes)
-        self._files = Files(posix, self.nodes, self._attributes, self.notices)
+        self._files = Files(posix, self.nodes, self.attributes, self.notices)
         self._table = self._make_table()
 
     def handle(self, length: int) -> None:
@@ -199,7 +199,7 @@ class Dispatcher:
 
     def _make_table(self) -> dict[int, _Entry]:
         names, files = self._names, self._files
-        attributes, directories = self._attributes, self._directories
+        attributes, directories = self.attributes, self._directories
         listed: list[tuple[Op, str, int, Callable[..., Reply]]] = [
             (Op.LOOKUP, "", 1, names.lookup),
             (Op.FORGET, abi.IN_FORGET, 0, self._forget),

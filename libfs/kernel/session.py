@@ -135,6 +135,13 @@ class Mount:
             os.close(fd)  # whoever still waits for an answer gets an error now
             notifier.join(timeout=5)  # it may wait for an answer that will not come
 
+    def controlled_by(self, do: Callable[[bytes], None]) -> None:
+        """`do` is given what is asked of this server through `CONTROL` and means nothing here.
+
+        It is called by the thread that serves, and may raise FsError.
+        """
+        self._dispatcher.attributes.foreign_control = do
+
     def idle(self) -> None:
         """See `Posix.idle`."""
         self._posix.idle()

@@ -2,12 +2,13 @@
 
 What moves the name is the caller's to bring; here is what only the POSIX layer knows: both file
 systems stand still meanwhile, both may be changed, and nobody has the inode open or remembers its
-number, which would mean nothing any more.
+number, which would mean nothing any more. Nor could a name that stays behind.
 """
 
 from __future__ import annotations
 
 import errno
+import stat
 from collections.abc import Callable
 
 from libfs.posix import names
@@ -23,7 +24,8 @@ def send(
 ) -> None:
     """Move a name by `move`. The caller has asked for permissions.
 
-    Raises: EBUSY if the inode is held, EEXIST, ENOENT, EROFS, and what `move` raises.
+    Raises: EISDIR, EMLINK (it has other names), EBUSY (it is held), EEXIST, ENOENT, EROFS, and what
+    `move` raises.
     """
     # By a fixed order: another thread may want to go the other way.
     first, second = sorted((src, dst), key=id)
@@ -38,6 +40,11 @@ def send(
             raise FsError(errno.ENOENT)
         if there.fs.lookup(target, new_name) is not None:
             raise FsError(errno.EEXIST)
+        attr = here.fs.getattr(ino)
+        if stat.S_ISDIR(attr.mode):
+            raise FsError(errno.EISDIR)
+        if attr.nlink > 1:
+            raise FsError(errno.EMLINK)
         if here.handles.held(ino):
             raise FsError(errno.EBUSY)
         here.changing_name(parent, name)

@@ -9,7 +9,6 @@ through a pipe that it is ready, or in one line why not.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import logging
@@ -18,17 +17,11 @@ import os
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from typing import IO, Final, NamedTuple
+from typing import IO, Final
 
-from libfs.fuse import FuseMissing, Mount, MountFailed, load, unmount
-from libfs.kernel.group import Group
-from libfs.kernel.mounting import MountFailed as KernelRefused
-from libfs.kernel.session import Mount as DirectMount
-from libfs.posix import Posix, Shared
+from libfs.fuse import FuseMissing, MountFailed, load, unmount
 from libfs.requests import CONTROL
-from xnfs import BadImage, CorruptionError, InUse, Xn
 from xnfs_tools import mountinfo, mountopts
 from xnfs_tools.command import (
     Codes,
@@ -42,7 +35,7 @@ from xnfs_tools.command import (
     words,
 )
 from xnfs_tools.formats import Format, load_format
-from xnfs_tools.session import ROOT, choose_root, mount_root, open_kernel
+from xnfs_tools.serving import Place, serve_places
 
 PROG: Final = "mount.xnfs"
 HELPER: Final = "mount.fuse.xnfs"
@@ -89,14 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(HELPER if helper else PROG, CODES, lambda: _main(argv, helper))
 
 
-class Place(NamedTuple):
-    """One mount to be made. `root` None: the one that is meant when none is named."""
-
-    root: str | None
-    directory: str
-    source: str  # what the kernel's table is to say
-
-
 def _main(argv: Sequence[str] | None, helper: bool) -> int:
     args = arguments(helper).parse_intermixed_args(words(argv))
     options = mountopts.parse(args.o)
@@ -125,7 +110,7 @@ def _main(argv: Sequence[str] | None, helper: bool) -> int:
         return 0
 
     def serve(ready: Callable[[], None]) -> None:
-        _serve(image, places, options, kind, ready, _PATIENCE if any(stale) else 0.0)
+        serve_places(image, places, options, kind, ready, _PATIENCE if any(stale) else 0.0)
 
     if not helper and args.foreground:
         logging.basicConfig(format=f"{PROG}: %(message)s", level=logging.INFO)
@@ -184,87 +169,6 @@ def _clear_stale(directory: str) -> bool:
             raise Failed(f"{directory}: a dead mount is in the way and can't be removed")
         found = True
     return found
-
-
-def _serve(
-    image: str,
-    places: Sequence[Place],
-    options: mountopts.MountOptions,
-    kind: Format | None,
-    ready: Callable[[], None],
-    patience: float,
-) -> None:
-    """Mount and serve until unmounted.
-
-    Raises: Failed, with the advice to run fsck where it helps.
-    """
-    deadline = time.monotonic() + patience
-    names = list(dict.fromkeys(place.root or ROOT for place in places))
-    while True:
-        try:
-            with open_kernel(
-                image, readonly=options.readonly, cache=options.cache, roots=names
-            ) as xn:
-                _run(xn, image, places, options, kind, ready)
-            return
-        except Failed as error:
-            cause = error.__context__
-            if isinstance(cause, InUse):
-                if time.monotonic() < deadline:
-                    time.sleep(0.05)
-                    continue
-                there = " and ".join(each.directory for each in mountinfo.of(image))
-                if there:
-                    raise Failed(f"{image}: already mounted on {there}") from None
-            if isinstance(cause, BadImage | CorruptionError):
-                raise Failed(f"{error}; to check it: fsck.xnfs {image}") from None
-            raise
-        except CorruptionError as error:
-            raise Failed(f"{image}: {error}; to check it: fsck.xnfs {image}") from None
-        except KernelRefused as error:
-            where = "" if len(places) > 1 else f"{places[0].directory}: "
-            raise Failed(f"{where}{error}") from None
-        except MountFailed:
-            raise Failed(f"{places[0].directory}: could not mount") from None
-
-
-def _run(
-    xn: Xn,
-    image: str,
-    places: Sequence[Place],
-    options: mountopts.MountOptions,
-    kind: Format | None,
-    ready: Callable[[], None],
-) -> None:
-    """Serve all places. A root that has several gets a front for each, so that they agree."""
-    roots = [choose_root(xn, image, place.root) for place in places]
-    shared: dict[str, Shared] = {}
-    with contextlib.ExitStack() as closing:
-        fronts: list[Posix] = []
-        for root in roots:
-            if root.name not in shared:
-                fs = mount_root(xn, image, root, readonly=options.readonly, kind=kind)
-                if roots.count(root) == 1:
-                    fronts.append(Posix(fs, options=options.posix()))
-                    closing.callback(fronts[-1].close)
-                    continue
-                shared[root.name] = Shared(fs, options.posix())
-            fronts.append(shared[root.name].front())
-            closing.callback(fronts[-1].close)
-        if not options.direct():
-            words = options.libfuse()
-            (place,) = places
-            Mount(fronts[0], place.directory, source=place.source, options=words, ready=ready).run()
-            return
-        mounts = [
-            DirectMount(front, place.directory, source=place.source, options=options.words())
-            for front, place in zip(fronts, places, strict=True)
-        ]
-        if len(mounts) > 1:
-            Group(mounts, ready).run()
-        else:
-            mounts[0].ready = ready
-            mounts[0].run()
 
 
 def _remount(directory: str, options: mountopts.MountOptions) -> int:

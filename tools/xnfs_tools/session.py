@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -52,6 +53,17 @@ class Session:
         if not name:
             raise Failed(f"{path}: not a name")
         return self.resolve(head).ino, os.fsencode(name)
+
+    def target(self, path: str, name: bytes) -> tuple[Ino, bytes]:
+        """Where mv(1) would put something called `name`: into the directory `path`, or as `path`.
+
+        Raises: Failed.
+        """
+        try:
+            attr = self.resolve(path)
+        except Failed:
+            return self.parent(path)
+        return (attr.ino, name) if stat.S_ISDIR(attr.mode) else self.parent(path)
 
 
 @contextlib.contextmanager

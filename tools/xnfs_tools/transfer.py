@@ -25,9 +25,10 @@ from xnfs_tools.session import SUPERUSER
 
 _CHUNK: Final = 1 << 20
 #: Why a file was not moved but must be copied, for people. Other errors are errors.
-_REASONS: Final = {
+REASONS: Final = {
     errno.EMLINK: "it has other names",
     errno.EBUSY: "it is in use",
+    errno.EISDIR: "it is a directory",
     errno.EXDEV: "the two file systems are of different kinds",
 }
 
@@ -45,7 +46,13 @@ class Side:
 class Transfer:
     """Moves from one side to another. `who` holds both. `told` hears what was copied, and why."""
 
-    def __init__(self, who: Caller, src: Side, dst: Side, told: Callable[[bytes, str], None]):
+    def __init__(
+        self,
+        who: Caller,
+        src: Side,
+        dst: Side,
+        told: Callable[[bytes, str], None] = lambda _name, _reason: None,
+    ) -> None:
         self._who = who
         self._src = src
         self._dst = dst
@@ -95,7 +102,7 @@ class Transfer:
         try:
             self.quick(parent, name, target, new)
         except FsError as error:
-            reason = _REASONS.get(error.errno or 0)
+            reason = REASONS.get(error.errno or 0)
             if reason is None:
                 raise
             self._told(name, reason)
