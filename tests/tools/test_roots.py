@@ -12,6 +12,7 @@ from xnfs_tools.command import Failed, split_image
 from xnfs_tools.session import SUPERUSER, choose_root, mount_root, open_kernel
 
 from libfs.posix import Posix
+from xnfs import Caller, CapabilityError
 
 _MAINS = {"mkfs.xnfs": mkfs.main, "fsck.xnfs": fsck.main, "xnfs": cli.main}
 
@@ -78,7 +79,8 @@ def test_roots_that_can_not_be_made(
         (("--add", "home", image, "1g"), "--add takes what the image has"),
         (("--add", "home", tmp_path / "none"), "No such file"),
         (("--add", "home", "-d", tmp_path / "none", image), "not a directory"),
-        (("--add", "home", "-t", "nosuch", image), "invalid choice"),
+        (("--add", "home", "-t", "nosuch", image), "there is no kind 'nosuch'"),
+        (("--add", "home", "-t", "nosuch:Class", image), "no file system 'nosuch:Class'"),
     ):
         status, said = bad("mkfs.xnfs", *words)
         assert status == 1
@@ -155,13 +157,46 @@ def test_roots_how_they_are_named(image: Path, tmp_path: Path) -> None:
 def test_roots_of_a_type_that_nobody_knows(
     image: Path, good: Callable[..., str], bad: Callable[..., tuple[int, str]]
 ) -> None:
-    with open_kernel(str(image), readonly=False) as xn:
-        formats.load_format("examples.notefs:NoteFs", here=True).kind.mkfs(xn, xn.admin, "notes")
+    good("mkfs.xnfs", "-t", "examples.notefs:NoteFs", "--add", "notes", image)
     status, said = bad("xnfs", "ls", f"{image}:notes")
     assert (status, "of type notefs.node" in said) == (1, True)
     assert "notefs.node" in good("xnfs", "roots", image)
     good("fsck.xnfs", "-f", "-n", image)
     good("xnfs", "rmroot", "-F", f"{image}:notes")
+
+
+@pytest.mark.parametrize("kind", list(formats.FORMATS))
+def test_roots_who_holds_one_reaches_nothing_of_another(
+    image: Path, kind: str, good: Callable[..., str]
+) -> None:
+    tree = image.parent / "tree"
+    tree.mkdir()
+    (tree / "secret").write_bytes(b"x" * 50_000)
+    good("mkfs.xnfs", "-t", kind, "--add", "home", "-d", tree, image)
+    with open_kernel(str(image), readonly=False) as xn:
+        main = xn.mount_root(Caller(xn.admin), "main")
+        who = Caller(main.cap)
+        home = Posix(mount_root(xn, str(image), choose_root(xn, "", "home"), readonly=False))
+        attr = home.lookup(SUPERUSER, home.root, b"secret")
+        fh = home.open(SUPERUSER, attr.ino, os.O_RDWR)
+        assert home.read(fh, 0, 50_000) == b"x" * 50_000
+        theirs = [b for b, page in xn._registry.pages.items() if page.root == "home"]
+        assert len(theirs) > 12
+        for block in theirs:
+            calls: list[Callable[[], object]] = [
+                lambda block=block: xn.read(who, block, 0, 1),  # type: ignore[misc]
+                lambda block=block: xn.write_raw(who, block, 0, b"y"),  # type: ignore[misc]
+                lambda block=block: xn.update(who, block, [(2048, b"y")]),  # type: ignore[misc]
+                lambda block=block: xn.readin(who, block, 0, block, 1),  # type: ignore[misc]
+            ]
+            for call in calls:
+                with pytest.raises(CapabilityError):
+                    call()
+        assert xn.evict(who, theirs) == 0
+        with pytest.raises(CapabilityError):
+            xn.mount_root(who, "home")
+        home.release(fh)
+        home.close()
 
 
 def test_roots_share_the_frames_fairly(image: Path) -> None:

@@ -38,7 +38,7 @@ from xnfs_tools.command import (
     run,
     words,
 )
-from xnfs_tools.formats import FORMATS
+from xnfs_tools.formats import FORMATS, Format, load_format
 from xnfs_tools.populate import populate
 from xnfs_tools.session import CACHE, ROOT, open_kernel
 
@@ -56,8 +56,7 @@ def arguments() -> Parser:
         "-t",
         metavar="TYPE",
         default="ffs",
-        choices=[*FORMATS],
-        help=f"kind of file system ({', '.join(FORMATS)})",
+        help=f"kind of file system: {', '.join(FORMATS)}, or module:Class",
     )
     made.add_argument(
         "--add", metavar="NAME", help="add a file system of this name to the image that is there"
@@ -84,10 +83,11 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.d is not None and not os.path.isdir(args.d):
         raise Failed(f"{args.d}: not a directory")
     path: str = args.image
+    kind = _kind(args.t)
     if args.add is not None:
         if size is not None or args.L or args.U or args.F:
             raise Usage("--add takes what the image has: no SIZE, -L, -U or -F")
-        return _add(path, args.add, args.t, args.d, dry=args.n)
+        return _add(path, args.add, kind, args.d, dry=args.n)
     fresh = not os.path.lexists(path)
     if fresh:
         if size is None:
@@ -100,12 +100,12 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"would make {plan}")
         return 0
     with _created(path, size, fresh=fresh):
-        _make(path, ident.bytes, args.L, args.t, args.d)
+        _make(path, ident.bytes, args.L, kind, args.d)
     print(plan)
     return 0
 
 
-def _add(path: str, name: str, kind: str, source: str | None, *, dry: bool) -> int:
+def _add(path: str, name: str, kind: Format, source: str | None, *, dry: bool) -> int:
     """One more root. If it can't be filled it is removed again. Raises: Failed."""
     if not name or not name.isprintable() or set(name) & set(":/ "):
         raise Usage(f"'{name}' can't be the name of a file system (no blanks, ':' or '/')")
@@ -114,7 +114,7 @@ def _add(path: str, name: str, kind: str, source: str | None, *, dry: bool) -> i
     with open_kernel(path, readonly=dry) as xn:
         if any(root.name == name for root in xn.roots()):
             raise Failed(f"{path}: there is a file system named '{name}' already")
-        plan = f"{path}:{name}: {kind}, shares {human(xn.free_blocks() * BLOCK)} that are free"
+        plan = f"{path}:{name}: {kind.name}, shares {human(xn.free_blocks() * BLOCK)} that are free"
         if dry:
             print(f"would add {plan}")
             return 0
@@ -129,6 +129,16 @@ def _add(path: str, name: str, kind: str, source: str | None, *, dry: bool) -> i
             raise about(path, error) from None
     print(plan)
     return 0
+
+
+def _kind(text: str) -> Format:
+    """A format by name, or somebody's own: ordinary code, which runs as whoever calls mkfs."""
+    if ":" in text:
+        return load_format(text, here=True)
+    try:
+        return FORMATS[text]
+    except KeyError:
+        raise Usage(f"there is no kind '{text}' ({', '.join(FORMATS)}, or module:Class)") from None
 
 
 def _uuid(text: str | None) -> uuid.UUID:
@@ -202,7 +212,7 @@ def _created(path: str, size: int, *, fresh: bool) -> Iterator[None]:
         raise
 
 
-def _make(path: str, ident: bytes, label: str, kind: str, source: str | None) -> None:
+def _make(path: str, ident: bytes, label: str, kind: Format, source: str | None) -> None:
     device = _open(path, readonly=False)
     try:
         format_image(device, uuid=ident, label=label, now=time.time_ns())
@@ -217,13 +227,13 @@ def _make(path: str, ident: bytes, label: str, kind: str, source: str | None) ->
         device.close()
 
 
-def _fill(xn: Xn, name: str, kind: str, source: str | None) -> None:
+def _fill(xn: Xn, name: str, kind: Format, source: str | None) -> None:
     """A file system, with what is in the directory `source`. Raises: XnError, Failed, OSError."""
-    made = FORMATS[kind].kind
     # Who makes an image for themselves wants to write in it.
-    made.mkfs(xn, xn.admin, name, uid=os.getuid(), gid=os.getgid())
+    owner = {"uid": os.getuid(), "gid": os.getgid()} if kind.root else {}
+    kind.kind.mkfs(xn, xn.admin, name, **owner)
     if source is not None:
-        posix = Posix(made.mount(xn, xn.admin, name, readonly=False))
+        posix = Posix(kind.kind.mount(xn, xn.admin, name, readonly=False))
         try:
             populate(posix, source)
         finally:
