@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,8 @@ from xnfs_tools import cli, formats, fsck, mkfs
 from xnfs_tools.command import Failed, split_image
 from xnfs_tools.session import SUPERUSER, choose_root, mount_root, open_kernel
 
-from libfs.posix import Posix
-from xnfs import Caller, CapabilityError
+from libfs.posix import FsError, Posix
+from xnfs import Caller, CapabilityError, Xn
 
 _MAINS = {"mkfs.xnfs": mkfs.main, "fsck.xnfs": fsck.main, "xnfs": cli.main}
 
@@ -165,6 +166,18 @@ def test_roots_of_a_type_that_nobody_knows(
     good("xnfs", "rmroot", "-F", f"{image}:notes")
 
 
+class Spy:
+    """A kind of file system that wants to know what it is given."""
+
+    def __init__(self, given: list[bytes]) -> None:
+        self._given = given
+
+    def mount(self, xn: Xn, cap: bytes, name: str, *, readonly: bool) -> None:
+        assert xn.mount_root(Caller(cap), name).name == name
+        self._given.append(cap)
+        raise FsError(errno.EIO)
+
+
 @pytest.mark.parametrize("kind", list(formats.FORMATS))
 def test_roots_who_holds_one_reaches_nothing_of_another(
     image: Path, kind: str, good: Callable[..., str]
@@ -195,6 +208,12 @@ def test_roots_who_holds_one_reaches_nothing_of_another(
         assert xn.evict(who, theirs) == 0
         with pytest.raises(CapabilityError):
             xn.mount_root(who, "home")
+        given: list[bytes] = []
+        spy = formats.Format("spy", "", Spy(given))
+        with pytest.raises(Failed):
+            mount_root(xn, "", choose_root(xn, "", "main"), readonly=False, kind=spy)
+        with pytest.raises(CapabilityError):  # nor is any file system given more
+            xn.mount_root(Caller(given[0]), "home")
         home.release(fh)
         home.close()
 

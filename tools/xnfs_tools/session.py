@@ -14,7 +14,18 @@ from typing import Final
 
 from libfs.posix import Options, Posix
 from libfs.posix.interface import Attr, FileSystem, FsError, Ino, User
-from xnfs import BLOCK, FileDevice, FramePool, RootEntry, Xn, XnError
+from xnfs import (
+    ALLOC,
+    BLOCK,
+    READ,
+    WRITE,
+    Caller,
+    FileDevice,
+    FramePool,
+    RootEntry,
+    Xn,
+    XnError,
+)
 from xnfs_tools.command import Failed, about, split_image
 from xnfs_tools.formats import Format, format_of
 
@@ -113,14 +124,16 @@ def open_image(text: str, *, readonly: bool) -> Iterator[Session]:
 def mount_root(
     xn: Xn, path: str, root: RootEntry, *, readonly: bool, kind: Format | None = None
 ) -> FileSystem:
-    """The file system of a root, of the format that it looks like or of another. Raises: Failed."""
+    """The file system of a root, of the format that it looks like or of another. It is given a
+    capability for that root alone. Raises: Failed."""
     known = kind or format_of(xn, root)
     if known is None:
         names = {number: spec.name for number, spec in xn.types()}
         there = names.get(root.type, str(root.type))
         raise Failed(f"{path}: root '{root.name}' is of type {there}, which is not known here")
     try:
-        fs: FileSystem = known.kind.mount(xn, xn.admin, root.name, readonly=readonly)
+        cap = xn.narrow(Caller(xn.admin), root.name, READ | WRITE | ALLOC)
+        fs: FileSystem = known.kind.mount(xn, cap, root.name, readonly=readonly)
     except (XnError, FsError) as error:
         raise about(path, error) from None
     return fs
