@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from xnfs_tools.formats import FORMATS
 
+from libfs.formats import FORMATS
 from tests.kernel.several import Several
 from tests.support import command, good
 

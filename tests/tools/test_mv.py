@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from xnfs_tools import cli, formats, fsck, mkfs, mv
+from xnfs_tools import cli, fsck, mkfs, mv
 from xnfs_tools.command import split_place
 from xnfs_tools.session import SUPERUSER, Session, open_image
 
+from libfs.formats import FORMATS
 from libfs.posix import FsError
 
 
@@ -103,8 +105,8 @@ def test_mv_copies_with_a_word(
     assert _read(two, "/hello") is None
     before = _inode(two, "/d/big")
     # What LFS, or a stranger's file system, is to FFS: without `send` everything is copied.
-    ffs = formats.FORMATS["ffs"]
-    monkeypatch.setitem(formats.FORMATS, "ffs", replace_send(ffs))
+    ffs = FORMATS["ffs"]
+    monkeypatch.setitem(FORMATS, "ffs", replace(ffs, send=None))
     content = _read(two, "/d/big")
     assert mv.move(f"{two}:main/d/big", f"{two}:home/big") == 0
     assert "of different kinds" in capsys.readouterr().err
@@ -113,11 +115,6 @@ def test_mv_copies_with_a_word(
     assert after[1:] == before[1:]
     assert _read(f"{two}:home", "/big") == content
     assert _read(two, "/d/big") is None
-
-
-def replace_send(known: formats.Format) -> formats.Format:
-    """A format whose files can only be copied."""
-    return known._replace(send=None)
 
 
 def test_mv_refuses(two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

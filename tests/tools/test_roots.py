@@ -6,12 +6,15 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from xnfs_tools import cli, formats, fsck, mkfs
+from xnfs_tools import cli, fsck, mkfs
 from xnfs_tools.command import Failed, split_image
+from xnfs_tools.foreign import load_format
 from xnfs_tools.session import SUPERUSER, choose_root, mount_root, open_kernel
 
+from libfs.formats import FORMATS, Format
 from libfs.posix import FsError, Posix
 from xnfs import Caller, CapabilityError, Xn
 
@@ -42,7 +45,7 @@ def bad(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     return run
 
 
-@pytest.mark.parametrize("kind", list(formats.FORMATS))
+@pytest.mark.parametrize("kind", list(FORMATS))
 def test_roots_made_filled_listed_and_removed(
     image: Path, tmp_path: Path, kind: str, good: Callable[..., str]
 ) -> None:
@@ -129,7 +132,7 @@ def test_roots_the_catalogue_is_full(
     good("mkfs.xnfs", image, "4m")
     with open_kernel(str(image), readonly=False) as xn:
         for number in range(30):
-            formats.FORMATS["ffs"].kind.mkfs(xn, xn.admin, f"r{number}")
+            FORMATS["ffs"].mkfs(xn, xn.admin, f"r{number}")
     status, said = bad("mkfs.xnfs", "--add", "more", image)
     assert (status, "catalogue is full" in said) == (1, True)
 
@@ -172,13 +175,13 @@ class Spy:
     def __init__(self, given: list[bytes]) -> None:
         self._given = given
 
-    def mount(self, xn: Xn, cap: bytes, name: str, *, readonly: bool) -> None:
+    def mount(self, xn: Xn, cap: bytes, name: str, *, readonly: bool) -> NoReturn:
         assert xn.mount_root(Caller(cap), name).name == name
         self._given.append(cap)
         raise FsError(errno.EIO)
 
 
-@pytest.mark.parametrize("kind", list(formats.FORMATS))
+@pytest.mark.parametrize("kind", list(FORMATS))
 def test_roots_who_holds_one_reaches_nothing_of_another(
     image: Path, kind: str, good: Callable[..., str]
 ) -> None:
@@ -209,7 +212,7 @@ def test_roots_who_holds_one_reaches_nothing_of_another(
         with pytest.raises(CapabilityError):
             xn.mount_root(who, "home")
         given: list[bytes] = []
-        spy = formats.Format("spy", "", Spy(given))
+        spy = Format("spy", "", lambda *_: None, Spy(given).mount)
         with pytest.raises(Failed):
             mount_root(xn, "", choose_root(xn, "", "main"), readonly=False, kind=spy)
         with pytest.raises(CapabilityError):  # nor is any file system given more
@@ -237,4 +240,4 @@ def test_roots_share_the_frames_fairly(image: Path) -> None:
 def test_formats_that_are_none() -> None:
     for spec in ("nosuch:Class", "json:nosuch", "json:JSONDecoder", "json", ""):
         with pytest.raises(Failed, match="no file system"):
-            formats.load_format(spec, here=False)
+            load_format(spec, here=False)

@@ -8,9 +8,9 @@ import os
 import random
 
 import pytest
-from xnfs_tools.formats import FORMATS
 from xnfs_tools.session import SUPERUSER, choose_root, mount_root
 
+from libfs.formats import FORMATS
 from libfs.posix import FsError, Posix
 from xnfs import FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.device import BlockDevice
@@ -74,7 +74,7 @@ def test_two_roots_at_every_cut(kind: str) -> None:
     format_image(base, uuid=bytes(range(16)), label="two")
     xn = Xn(base, frames=FramePool(1024))
     for name, each in (("main", "ffs"), ("home", kind)):
-        FORMATS[each].kind.mkfs(xn, xn.admin, name)
+        FORMATS[each].mkfs(xn, xn.admin, name)
     xn.close()
     device = RecordingDevice(base)
     both, rng = Opened(device), random.Random(5)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from libfs.ffs import Finding as FfsFinding
+from libfs.formats import of_type
 from xnfs import BLOCK, FileDevice, FramePool, InUse, Xn, XnError, read_superblock_untrusted
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
@@ -30,7 +31,6 @@ from xnfs_tools.command import (
     run,
     words,
 )
-from xnfs_tools.formats import format_of
 from xnfs_tools.session import CACHE
 
 PROG: Final = "fsck.xnfs"
@@ -142,9 +142,9 @@ class _Pass:
         xn = Xn(device, frames=FramePool(CACHE // BLOCK), readonly=not repair)
         try:
             for root in xn.roots():
-                known = format_of(xn, root)
-                if known is not None and known.check is not None:
-                    found = known.check(xn, xn.admin, root.name, repair=repair, report=self._found)
+                kind = of_type(xn, root.type)
+                if kind is not None and kind.check is not None:
+                    found = kind.check(xn, xn.admin, root.name, repair=repair, report=self._found)
                     self.left += found.unrepaired
         finally:
             xn.close()

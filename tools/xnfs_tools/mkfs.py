@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from libfs.formats import FORMATS, Format
 from libfs.posix import Posix
 from xnfs import (
     BLOCK,
@@ -38,7 +39,7 @@ from xnfs_tools.command import (
     run,
     words,
 )
-from xnfs_tools.formats import FORMATS, Format, load_format
+from xnfs_tools.foreign import load_format
 from xnfs_tools.populate import populate
 from xnfs_tools.session import CACHE, ROOT, open_kernel
 
@@ -230,10 +231,10 @@ def _make(path: str, ident: bytes, label: str, kind: Format, source: str | None)
 def _fill(xn: Xn, name: str, kind: Format, source: str | None) -> None:
     """A file system, with what is in the directory `source`. Raises: XnError, Failed, OSError."""
     # Who makes an image for themselves wants to write in it.
-    owner = {"uid": os.getuid(), "gid": os.getgid()} if kind.root else {}
-    kind.kind.mkfs(xn, xn.admin, name, **owner)
+    owner = {"uid": os.getuid(), "gid": os.getgid()} if kind.super else {}
+    kind.mkfs(xn, xn.admin, name, **owner)
     if source is not None:
-        posix = Posix(kind.kind.mount(xn, xn.admin, name, readonly=False))
+        posix = Posix(kind.mount(xn, xn.admin, name, readonly=False))
         try:
             populate(posix, source)
         finally:

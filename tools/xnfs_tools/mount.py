@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import IO, Final
 
+from libfs.formats import Format
 from libfs.fuse import FuseMissing, MountFailed, load, unmount
 from libfs.requests import CONTROL
 from xnfs_tools import mountinfo, mountopts
@@ -34,7 +35,7 @@ from xnfs_tools.command import (
     split_image,
     words,
 )
-from xnfs_tools.formats import Format, load_format
+from xnfs_tools.foreign import load_format
 from xnfs_tools.serving import Place, serve_places
 
 PROG: Final = "mount.xnfs"

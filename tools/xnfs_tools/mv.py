@@ -12,13 +12,13 @@ import sys
 import time
 from typing import Final
 
+from libfs.formats import of_type
 from libfs.posix import FsError, Posix
 from libfs.posix.interface import Ino
 from libfs.requests import CONTROL
 from xnfs import Caller, InUse, Xn
 from xnfs_tools import mountinfo
 from xnfs_tools.command import Failed, split_place
-from xnfs_tools.formats import format_of
 from xnfs_tools.session import ROOT, SUPERUSER, Session, choose_root, mount_root, open_kernel
 from xnfs_tools.transfer import REASONS, Side, Transfer
 
@@ -55,7 +55,7 @@ def _move_closed(xn: Xn, image: str, source: tuple[str, str], target: tuple[str,
             fs = mount_root(xn, image, entry, readonly=False)
             posix = Posix(fs)
             closing.callback(posix.close)
-            sides.append(Side(each, fs, posix, format_of(xn, entry)))
+            sides.append(Side(each, fs, posix, of_type(xn, entry.type)))
         src, dst = sides[0], sides[-1]
         parent, name = Session(image, xn, src.posix).parent(path)
         sink, new_name = Session(image, xn, dst.posix).target(to_path, name)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
+from libfs.formats import of_type
 from libfs.posix.interface import FsError
 from xnfs import BLOCK, Caller, CorruptionError, RootEntry, Xn, XnError
 from xnfs_tools.command import Failed, Progress, Usage, about, ask, human, split_image
-from xnfs_tools.formats import format_of
 from xnfs_tools.inspect import open_inspector
 from xnfs_tools.session import choose_root, mount_root, open_kernel
 
@@ -27,7 +27,7 @@ def show(image: str) -> int:
         told = [(entry, *_look(xn, image, entry)) for entry in entries]
         free = xn.free_blocks()
         types = {number: spec.name for number, spec in xn.types()}
-        kinds = {entry.name: format_of(xn, entry) for entry in entries}
+        kinds = {entry.name: of_type(xn, entry.type) for entry in entries}
     print(f"{'NAME':<16} {'TYPE':<12} {'BLOCKS':>10} {'SIZE':>12} {'OWNER':>13}  UUID")
     with open_inspector(image) as inspector:
         for entry, owner, ident in told:
@@ -42,7 +42,7 @@ def show(image: str) -> int:
 
 def _look(xn: Xn, image: str, entry: RootEntry) -> tuple[str, str]:
     """Owner of the root directory and UUID; what can't be told is a dash."""
-    known = format_of(xn, entry)
+    known = of_type(xn, entry.type)
     if known is None:
         return "-", "-"
     ident = "-"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from libfs.formats import Format, of_type
 from libfs.fuse import Mount, MountFailed
 from libfs.kernel.group import Group
 from libfs.kernel.mounting import MountFailed as KernelRefused
@@ -22,7 +23,6 @@ from libfs.posix import FsError, Posix, Shared
 from xnfs import BadImage, Caller, CorruptionError, InUse, Xn
 from xnfs_tools import mountinfo
 from xnfs_tools.command import Failed
-from xnfs_tools.formats import Format, format_of
 from xnfs_tools.mountopts import MountOptions
 from xnfs_tools.session import ROOT, Session, choose_root, mount_root, open_kernel
 from xnfs_tools.transfer import Side, Transfer
@@ -123,7 +123,7 @@ def _sides(
     shared: dict[str, Shared] = {}
     sides = []
     for root in roots:
-        known = kind or format_of(xn, root)
+        known = kind or of_type(xn, root.type)
         if root.name not in shared:
             fs = mount_root(xn, image, root, readonly=options.readonly, kind=kind)
             if roots.count(root) > 1:

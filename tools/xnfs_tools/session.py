@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from libfs.formats import Format, of_type
 from libfs.posix import Options, Posix
 from libfs.posix.interface import Attr, FileSystem, FsError, Ino, User
 from xnfs import (
@@ -27,7 +28,6 @@ from xnfs import (
     XnError,
 )
 from xnfs_tools.command import Failed, about, split_image
-from xnfs_tools.formats import Format, format_of
 
 CACHE: Final = 64 << 20
 ROOT: Final = "main"
@@ -126,17 +126,16 @@ def mount_root(
 ) -> FileSystem:
     """The file system of a root, of the format that it looks like or of another. It is given a
     capability for that root alone. Raises: Failed."""
-    known = kind or format_of(xn, root)
+    known = kind or of_type(xn, root.type)
     if known is None:
         names = {number: spec.name for number, spec in xn.types()}
         there = names.get(root.type, str(root.type))
         raise Failed(f"{path}: root '{root.name}' is of type {there}, which is not known here")
     try:
         cap = xn.narrow(Caller(xn.admin), root.name, READ | WRITE | ALLOC)
-        fs: FileSystem = known.kind.mount(xn, cap, root.name, readonly=readonly)
+        return known.mount(xn, cap, root.name, readonly=readonly)
     except (XnError, FsError) as error:
         raise about(path, error) from None
-    return fs
 
 
 def choose_root(xn: Xn, path: str, name: str | None) -> RootEntry:

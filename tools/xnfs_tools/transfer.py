@@ -1,9 +1,9 @@
 """Files from one mounted file system to another of the same image, in one process.
 
-A file is moved without being copied where its format can do that (`formats`), atomically; else it
-is copied, made durable, and then removed, and somebody is told why. A directory is made anew and
-its entries follow one by one, so a power cut may leave a part of them on each side, and never a
-file on none.
+A file is moved without being copied where its format can do that (`libfs.formats`), atomically;
+else it is copied, made durable, and then removed, and somebody is told why. A directory is made
+anew and its entries follow one by one, so a power cut may leave a part of them on each side, and
+never a file on none.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from libfs.formats import Format
 from libfs.posix import FsError, Ino, Posix
 from libfs.posix.between import send
 from libfs.posix.interface import Attr, FileSystem
 from xnfs import Caller
-from xnfs_tools.formats import Format
 from xnfs_tools.session import SUPERUSER
 
 _CHUNK: Final = 1 << 20

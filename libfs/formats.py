@@ -1,0 +1,56 @@
+"""The formats that a root can have, in one table: for whoever makes, mounts or checks any of them.
+
+Nothing above this line asks which file system it has: a root's type says which, and all keep the
+contract of `libfs.posix.interface`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from libfs.ffs import Ffs
+from libfs.ffs import check as check_ffs
+from libfs.ffs import types as ffs_types
+from libfs.ffs.superblock import decode_super_untrusted
+from libfs.posix.interface import FileSystem
+from xnfs import Xn
+
+#: An empty file system as the root of a name, durable: (xn, cap, name). Those of the table are also
+#: told `uid` and `gid`. Raises XnError.
+Mkfs = Callable[..., None]
+#: The root of a name: (xn, cap, name, readonly=). Raises XnError, FsError.
+Mount = Callable[..., FileSystem]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One kind of file system. `super`: the type of its roots. `check`: its own checker. `uuid`:
+    what a root's block says. `send`: moves a file to another root of the same format without
+    copying it, as `Ffs.send`."""
+
+    name: str
+    super: str
+    mkfs: Mkfs
+    mount: Mount
+    check: Callable[..., Any] | None = None
+    uuid: Callable[[int, bytes], bytes] | None = None
+    send: Callable[..., None] | None = None
+
+
+def _uuid_of_ffs(block: int, raw: bytes) -> bytes:
+    return decode_super_untrusted(block, raw).uuid
+
+
+FORMATS: Final[dict[str, Format]] = {
+    "ffs": Format("ffs", ffs_types.SUPER, Ffs.mkfs, Ffs.mount, check_ffs, _uuid_of_ffs, Ffs.send),
+}
+
+
+def of_type(xn: Xn, number: int) -> Format | None:
+    """The format of roots of this type; None if it is not known here."""
+    for known in FORMATS.values():
+        if xn.type_number(known.super) == number:
+            return known
+    return None
