@@ -63,7 +63,7 @@ class Several(Disk):
         super().clean_up()
 
 
-def soon(what: Callable[[], object], seconds: float = 5.0) -> None:
+def soon(what: Callable[[], object], seconds: float = 20.0) -> None:
     """It becomes true. A mount hears of what another one changed a moment later, not before."""
     end = time.monotonic() + seconds
     while not what():

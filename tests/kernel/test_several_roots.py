@@ -6,14 +6,13 @@ import errno
 import os
 import random
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from libfs.formats import FORMATS
-from tests.kernel.several import Several
+from tests.kernel.several import Several, soon
 from tests.support import command, good
 
 pytestmark = pytest.mark.fuse
@@ -111,7 +110,8 @@ def test_a_kill_in_the_middle_of_one_leaves_the_other(both: Several, turns: int)
         both.mount()
         worker = threading.Thread(target=_busy, args=(home, rng, synced), daemon=True)
         worker.start()
-        time.sleep(rng.uniform(0.1, 0.4))
+        count = rng.randrange(5, 40)
+        soon(lambda count=count: len(synced) > count, 60)  # type: ignore[misc]
         both.kill()
         worker.join(20)
         both.mount()
@@ -124,7 +124,6 @@ def test_a_kill_in_the_middle_of_one_leaves_the_other(both: Several, turns: int)
         synced[:] = [log]
         both.umount()
         both.fsck()
-    assert len(b"".join(synced)) > 100
 
 
 def _busy(home: Path, rng: random.Random, synced: list[bytes]) -> None:
