@@ -26,8 +26,8 @@ COMPILED = {
         " freespace ledger order page_calls pages registry reshape syscalls tables typetable xn"
     ),
     "libfs/ffs": (
-        "ahead between cache data directory extents ffs inode nameblock names place slots syncing table"
-        " volume xattrs"
+        "ahead between cache data directory extents ffs inode nameblock names place slots syncing"
+        " table volume xattrs"
     ),
     "libfs/posix": "attributes core data handles names opening perms posix rename shared",
 }
