@@ -14,13 +14,17 @@ from libfs.ffs import Ffs
 from libfs.ffs import check as check_ffs
 from libfs.ffs import types as ffs_types
 from libfs.ffs.superblock import decode_super_untrusted
+from libfs.lfs import Lfs
+from libfs.lfs import check as check_lfs
+from libfs.lfs import types as lfs_types
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 
-#: An empty file system as the root of a name, durable: (xn, cap, name). Those of the table are also
-#: told `uid` and `gid`. Raises XnError.
+#: An empty file system as the root of a name, durable: (xn, cap, name), for those of the table also
+#: `uid` and `gid`, and what the format has of its own. Raises XnError.
 Mkfs = Callable[..., None]
-#: The root of a name: (xn, cap, name, readonly=). Raises XnError, FsError.
+#: The root of a name: (xn, cap, name, readonly=), and what the format has of its own. Raises
+#: XnError, FsError.
 Mount = Callable[..., FileSystem]
 
 
@@ -45,6 +49,7 @@ def _uuid_of_ffs(block: int, raw: bytes) -> bytes:
 
 FORMATS: Final[dict[str, Format]] = {
     "ffs": Format("ffs", ffs_types.SUPER, Ffs.mkfs, Ffs.mount, check_ffs, _uuid_of_ffs, Ffs.send),
+    "lfs": Format("lfs", lfs_types.SUPER, Lfs.mkfs, Lfs.mount, check_lfs),
 }
 
 

@@ -15,10 +15,10 @@ import errno
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs.directory import Directories
 from libfs.ffs.extents import ExtentMap
-from libfs.ffs.nameblock import name_hash
 from libfs.ffs.names import Names
 from libfs.ffs.syncing import Sync
 from libfs.ffs.volume import Batch, Volume
@@ -104,8 +104,8 @@ def _commit(who: Caller, out: Batch, into: Batch, metadata: Iterable[int]) -> No
                 out.ensure()
                 into.ensure()
     except BaseException:
-        out.undo()
-        into.undo()
+        out.abandon()
+        into.abandon()
         raise
     out.done()
     into.done()

@@ -120,19 +120,22 @@ class Mount:
 
     def serve(self) -> None:
         """Answer requests until it is unmounted."""
-        syncer = self._dispatcher.syncer
+        syncer, controls = self._dispatcher.syncer, self._dispatcher.controls
         notifier = threading.Thread(target=self.notices.run, name="notices", daemon=True)
         waiter = threading.Thread(target=syncer.run, name="syncer", daemon=True)
-        for thread in (notifier, waiter):
+        copier = threading.Thread(target=controls.run, name="controls", daemon=True)
+        for thread in (notifier, waiter, copier):
             thread.start()
         try:
             self._serve()
         finally:
+            controls.end()
             self.notices.end()
             syncer.end()
             waiter.join()  # it still has answers to give
             fd, self._fd = self._fd, -1
             os.close(fd)  # whoever still waits for an answer gets an error now
+            copier.join()  # it takes away what it has not finished
             notifier.join(timeout=5)  # it may wait for an answer that will not come
 
     def controlled_by(self, do: Callable[[bytes], None]) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from libfs.ffs import Finding as FfsFinding
+from libfs.common.checking import Finding as FileSystemFinding
 from libfs.formats import of_type
 from xnfs import BLOCK, FileDevice, FramePool, InUse, Xn, XnError, read_superblock_untrusted
 from xnfs.disk.fsck import Result, check_image
@@ -113,7 +113,7 @@ class _Pass:
     """One look at everything, with or without mending it."""
 
     def __init__(self, path: str, *, writable: bool, quiet: bool = False) -> None:
-        self.findings: list[Finding | FfsFinding] = []
+        self.findings: list[Finding | FileSystemFinding] = []
         self.left = 0
         self._path = path
         self._writable = writable
@@ -149,7 +149,7 @@ class _Pass:
         finally:
             xn.close()
 
-    def _found(self, finding: Finding | FfsFinding) -> None:
+    def _found(self, finding: Finding | FileSystemFinding) -> None:
         self.findings.append(finding)
         if not self._quiet:
             print(f"{finding.code}: block {finding.block}: {finding.message}")

@@ -7,9 +7,10 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from libfs.ffs import F_GROUPING
 from libfs.formats import FORMATS, Format
 from libfs.posix import Posix
 from xnfs import (
@@ -62,6 +63,12 @@ def arguments() -> Parser:
     made.add_argument(
         "--add", metavar="NAME", help="add a file system of this name to the image that is there"
     )
+    made.add_argument(
+        "-O",
+        metavar="FEATURE",
+        choices=["cffs"],
+        help="cffs: small files of a directory are read together",
+    )
     made.add_argument("-L", metavar="LABEL", default="", help="label, at most 64 bytes")
     made.add_argument("-U", metavar="UUID", help="UUID (default: a random one)")
     made.add_argument("-n", action="store_true", help="say what would be done, and do nothing")
@@ -85,10 +92,13 @@ def _main(argv: Sequence[str] | None) -> int:
         raise Failed(f"{args.d}: not a directory")
     path: str = args.image
     kind = _kind(args.t)
+    if args.O and kind.name != "ffs":
+        raise Usage(f"{kind.name} has no feature '{args.O}'")
+    features = {"flags": F_GROUPING} if args.O else {}
     if args.add is not None:
         if size is not None or args.L or args.U or args.F:
             raise Usage("--add takes what the image has: no SIZE, -L, -U or -F")
-        return _add(path, args.add, kind, args.d, dry=args.n)
+        return _add(path, args.add, kind, args.d, features, dry=args.n)
     fresh = not os.path.lexists(path)
     if fresh:
         if size is None:
@@ -101,12 +111,20 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"would make {plan}")
         return 0
     with _created(path, size, fresh=fresh):
-        _make(path, ident.bytes, args.L, kind, args.d)
+        _make(path, ident.bytes, args.L, kind, args.d, features)
     print(plan)
     return 0
 
 
-def _add(path: str, name: str, kind: Format, source: str | None, *, dry: bool) -> int:
+def _add(
+    path: str,
+    name: str,
+    kind: Format,
+    source: str | None,
+    features: Mapping[str, int],
+    *,
+    dry: bool,
+) -> int:
     """One more root. If it can't be filled it is removed again. Raises: Failed."""
     if not name or not name.isprintable() or set(name) & set(":/ "):
         raise Usage(f"'{name}' can't be the name of a file system (no blanks, ':' or '/')")
@@ -121,7 +139,7 @@ def _add(path: str, name: str, kind: Format, source: str | None, *, dry: bool) -
             return 0
         try:
             try:
-                _fill(xn, name, kind, source)
+                _fill(xn, name, kind, source, features)
             except BaseException:
                 if any(root.name == name for root in xn.roots()):
                     xn.remove_root(Caller(xn.admin), name)
@@ -213,13 +231,20 @@ def _created(path: str, size: int, *, fresh: bool) -> Iterator[None]:
         raise
 
 
-def _make(path: str, ident: bytes, label: str, kind: Format, source: str | None) -> None:
+def _make(
+    path: str,
+    ident: bytes,
+    label: str,
+    kind: Format,
+    source: str | None,
+    features: Mapping[str, int],
+) -> None:
     device = _open(path, readonly=False)
     try:
         format_image(device, uuid=ident, label=label, now=time.time_ns())
         xn = Xn(device, frames=FramePool(CACHE // BLOCK))
         try:
-            _fill(xn, ROOT, kind, source)
+            _fill(xn, ROOT, kind, source, features)
         finally:
             xn.close()
     except XnError as error:
@@ -228,11 +253,11 @@ def _make(path: str, ident: bytes, label: str, kind: Format, source: str | None)
         device.close()
 
 
-def _fill(xn: Xn, name: str, kind: Format, source: str | None) -> None:
+def _fill(xn: Xn, name: str, kind: Format, source: str | None, features: Mapping[str, int]) -> None:
     """A file system, with what is in the directory `source`. Raises: XnError, Failed, OSError."""
     # Who makes an image for themselves wants to write in it.
     owner = {"uid": os.getuid(), "gid": os.getgid()} if kind.super else {}
-    kind.mkfs(xn, xn.admin, name, **owner)
+    kind.mkfs(xn, xn.admin, name, **owner, **features)
     if source is not None:
         posix = Posix(kind.mount(xn, xn.admin, name, readonly=False))
         try:

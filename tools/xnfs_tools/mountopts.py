@@ -49,6 +49,8 @@ class MountOptions:
     fs: str | None = None
     #: mount(8) was allowed to mount for somebody who is not root
     anybody: bool = False
+    #: small files of a directory are read together (C-FFS); None: as the file system was made
+    grouping: bool | None = None
     transport: str = "auto"
     spin: bool = True
     kernel: list[str] = field(default_factory=list)
@@ -94,6 +96,8 @@ def _one(options: MountOptions, word: str) -> None:
         options.readonly = word == "ro"
     elif word in ("remount", "sync", "dirsync"):
         setattr(options, word, True)
+    elif word in ("cffs", "nocffs"):
+        options.grouping = word == "cffs"
     elif word in _ATIME:
         options.atime = _ATIME[word]
     elif word in _KERNEL:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -55,7 +56,8 @@ def serve_places(
             with open_kernel(
                 image, readonly=options.readonly, cache=options.cache, roots=names
             ) as xn:
-                _run(xn, image, places, options, kind, ready)
+                started = partial(_started, xn, image, ready)
+                _run(xn, image, places, options, kind, started)
             return
         except Failed as error:
             cause = error.__context__
@@ -76,6 +78,14 @@ def serve_places(
             raise Failed(f"{where}{error}") from None
         except MountFailed:
             raise Failed(f"{places[0].directory}: could not mount") from None
+
+
+def _started(xn: Xn, image: str, ready: Callable[[], None]) -> None:
+    """It is usable; say what else is to be said."""
+    ready()
+    for block in xn.bad_superblocks:
+        text = "%s: the superblock in block %d is damaged; its other copy was used"
+        logging.getLogger("xnfs").warning(text, image, block)
 
 
 def _run(
@@ -125,7 +135,14 @@ def _sides(
     for root in roots:
         known = kind or of_type(xn, root.type)
         if root.name not in shared:
-            fs = mount_root(xn, image, root, readonly=options.readonly, kind=kind)
+            fs = mount_root(
+                xn,
+                image,
+                root,
+                readonly=options.readonly,
+                kind=kind,
+                grouping=options.grouping,
+            )
             if roots.count(root) > 1:
                 shared[root.name] = Shared(fs, options.posix())
         if root.name in shared:

@@ -106,14 +106,15 @@ def open_kernel(
 
 
 @contextlib.contextmanager
-def open_image(text: str, *, readonly: bool) -> Iterator[Session]:
+def open_image(text: str, *, readonly: bool, grouping: bool | None = None) -> Iterator[Session]:
     """IMAGE or IMAGE:ROOT with its file system; everything is durable when the block ends.
 
     Raises: Failed.
     """
     path, root = split_image(text)
     with open_kernel(path, readonly=readonly) as xn:
-        fs = mount_root(xn, path, choose_root(xn, path, root), readonly=readonly)
+        entry = choose_root(xn, path, root)
+        fs = mount_root(xn, path, entry, readonly=readonly, grouping=grouping)
         posix = Posix(fs, options=Options(readonly=readonly))
         try:
             yield Session(path, xn, posix)
@@ -122,7 +123,13 @@ def open_image(text: str, *, readonly: bool) -> Iterator[Session]:
 
 
 def mount_root(
-    xn: Xn, path: str, root: RootEntry, *, readonly: bool, kind: Format | None = None
+    xn: Xn,
+    path: str,
+    root: RootEntry,
+    *,
+    readonly: bool,
+    kind: Format | None = None,
+    grouping: bool | None = None,
 ) -> FileSystem:
     """The file system of a root, of the format that it looks like or of another. It is given a
     capability for that root alone. Raises: Failed."""
@@ -133,7 +140,8 @@ def mount_root(
         raise Failed(f"{path}: root '{root.name}' is of type {there}, which is not known here")
     try:
         cap = xn.narrow(Caller(xn.admin), root.name, READ | WRITE | ALLOC)
-        return known.mount(xn, cap, root.name, readonly=readonly)
+        features = {} if grouping is None else {"grouping": grouping}
+        return known.mount(xn, cap, root.name, readonly=readonly, **features)
     except (XnError, FsError) as error:
         raise about(path, error) from None
 
