@@ -70,7 +70,7 @@ def read(posix: Posix, number: int) -> bytes:
 
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_two_roots_at_every_cut(kind: str) -> None:
-    base = MemoryDevice(2048)
+    base = MemoryDevice(4096)
     format_image(base, uuid=bytes(range(16)), label="two")
     xn = Xn(base, frames=FramePool(1024))
     for name, each in (("main", "ffs"), ("home", kind)):
