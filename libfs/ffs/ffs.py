@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
+from libfs.ffs import between
 from libfs.ffs import format as f
 from libfs.ffs.data import MAX_SIZE, FileData
 from libfs.ffs.directory import Directories
@@ -322,6 +323,23 @@ class Ffs:
         """Raises: ENOENT, EACCES, EPERM."""
         first, second = self.volume.directory(a), self.volume.directory(b)
         self._names.exchange(user, first, a_name, second, b_name)
+
+    @answers
+    def send(
+        self, who: Caller, parent: Ino, name: bytes, to: Ffs, target: Ino, new_name: bytes
+    ) -> None:
+        """Move a file, not a directory, to another FFS of the same image, without copying it.
+
+        See `between.send`. `who` holds both roots. Raises: EXDEV, EISDIR, EMLINK (it has other
+        names), EBUSY (somebody holds it), EEXIST, ENOENT, ENOSPC.
+        """
+        self._may_change()
+        to._may_change()
+        source, sink = self._side(), to._side()
+        between.send(who, source, parent, name, sink, target, new_name)
+
+    def _side(self) -> between.Side:
+        return between.Side(self.volume, self._dirs, self._names, self._map, self._xattrs)
 
     @answers
     def forget(self, ino: Ino) -> None:

@@ -156,15 +156,28 @@ class FramePool:
         if not self.free_frames and frames:
             # The pool was full, so the only gaps are here.
             self._next = frames[0]
+        self._forget(frames)
+        for frame in frames:
+            taken[frame] = 0
+            self._owners[frame] = None
+        self.free_frames += len(frames)
+
+    def hand_over(self, frames: Sequence[int], owner: Hashable) -> None:
+        """Frames in use get another owner, whatever its quota: what they hold is his already."""
+        if any(self.owner(frame) is None for frame in frames) or owner is None:
+            raise Refused("a frame has no owner")
+        self._forget(frames)
+        for frame in frames:
+            self._owners[frame] = owner
+        self._used[owner] = self.used(owner) + len(frames)
+
+    def _forget(self, frames: Sequence[int]) -> None:
+        """They count no longer for their owners."""
         owners = self._owners
         for who, n in Counter([owners[frame] for frame in frames]).items():
             self._used[who] -= n
             if not self._used[who]:
                 del self._used[who]
-        for frame in frames:
-            taken[frame] = 0
-            owners[frame] = None
-        self.free_frames += len(frames)
 
     # --- memory -----------------------------------------------------------------------------
 
