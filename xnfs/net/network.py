@@ -31,6 +31,7 @@ from xnfs.net.fragments import Follower, fragment_of
 from xnfs.net.handler import Allowance, Handler
 from xnfs.net.interface import Clock, Interface
 from xnfs.net.meaning import meaning
+from xnfs.net.records import Bound, EndpointStatistics, NetworkStatistics
 from xnfs.net.ring import MAX_PAGES, Ring
 from xnfs.sandbox import Buffer, Program, Signature, VerifyError, verify
 
@@ -38,35 +39,6 @@ FILTER: Final = Signature("accept", (Buffer("pkt", MAX_FRAME, MIN_FRAME),), retu
 FILTER_BUDGET: Final = 4000  # steps
 MAX_ENDPOINTS: Final = 4096
 _FRAGMENTED_SENDS: Final = 16  # datagrams of one endpoint that are being sent in fragments
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What `bind` gives: the endpoint's number, and all rights over it."""
-
-    endpoint: int
-    capability: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointStatistics:
-    """Packets of one endpoint."""
-
-    received: int  # put into the ring
-    dropped: int  # the ring was full
-    sent: int
-    refused: int  # did not match the template
-    handled: int  # runs of the handler
-    deferred: int  # the handler had no allowance left
-    impossible: int  # the handler asked for what can't be done
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkStatistics:
-    """Packets of one interface that went to no endpoint."""
-
-    unclaimed: int
-    fragments_dropped: int
 
 
 @dataclass(slots=True)
