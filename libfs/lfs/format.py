@@ -123,7 +123,8 @@ SUMMARY_HEAD: Final = struct.Struct(
     "Q"  # 16 serial number of the segment in the log
     "I"  # 24 segment
     "I"  # 28 the segment after it in the log, + 1; 0: none yet
-    "Q"  # 32 done: the newest flush that is here whole
+    "Q"  # 32 done: flushes from `first` to this one are whole
+    "Q"  # 40 first flush of the mount that began the segment
 )
 SUMMARY_NEXT_AT: Final = 28
 SUMMARY_NEXT: Final = struct.Struct("<I")
@@ -146,7 +147,8 @@ SUMMARY_LAYOUT: Final = Layout(
     "segment" / Int32ul,  # 24
     "next" / Int32ul,  # 28
     "done" / Int64ul,  # 32
-    "unused" / Padding(16),  # 40
+    "first" / Int64ul,  # 40
+    "unused" / Padding(8),  # 48
     "rest" / Int64ul,  # 56
     "slots" / Array(SLOTS, SLOT_LAYOUT),  # 64
 )

@@ -56,6 +56,7 @@ class Log:
         self.next = 0  # slot of the next block
         self.end = 0  # slots of this segment
         self.flush = 0  # number of the newest flush, or of the one under way
+        self.first = 1  # flush of this mount, or of an earlier one that ended well
         #: blocks of metadata that changed and may not be durable -> number of the flush
         self.anchors: dict[int, int] = {}
         self._reset()
@@ -145,14 +146,16 @@ class Log:
         diffs.setdefault(table, []).append((at, pointer + f.USAGE.pack(0, 0)))
         rest = f.pointer(f.P_UNWRITTEN, start + 1, count - 1)
         self._inits[start] = [
-            (f.SUMMARY_AT, f.SUMMARY_HEAD.pack(self.serial + 1, segment, 0, 0)),
+            (f.SUMMARY_AT, f.SUMMARY_HEAD.pack(self.serial + 1, segment, 0, 0, self.first)),
             (f.REST_AT, f.POINTER.pack(rest)),
         ]
         self._alloc.append((vol.summary_type, start, 1))
         self._alloc.append((vol.type[f.P_UNWRITTEN], start + 1, count - 1))
         self._change()
-        self.resume(segment, self.serial + 1, start, 0, count - 1)
         vol.xn.pin(vol.who, start)
+        if self.summary:
+            vol.xn.unpin(vol.who, self.summary)
+        self.resume(segment, self.serial + 1, start, 0, count - 1)
 
     def _make_table(self, number: int, block: int) -> None:
         vol = self._vol

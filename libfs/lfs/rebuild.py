@@ -10,29 +10,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from libfs.lfs import format as f
-from libfs.lfs.rollforward import enter
+from libfs.lfs.rollforward import enter, take_up_numbers
 from libfs.lfs.snapshots import Snapshot, load_untrusted
 from libfs.lfs.tree import Tree
 from xnfs import CorruptionError
 
 if TYPE_CHECKING:
     from libfs.common.checking import Log
-    from libfs.lfs.segments import Slot
+    from libfs.lfs.segments import Head, Slot
     from libfs.lfs.volume import Volume
 
 
 def rebuild(vol: Volume, log: Log) -> None:
     """Set inode map, epoch, snapshots and the end of the log. Raises CorruptionError: there is
     nothing to go on from."""
-    done, last, found = _summaries(vol, log)
+    heads, last, found = _summaries(vol, log)
     if last is None:
         raise CorruptionError(vol.super, "segments", "none", "one with a summary")
+    # Some of the segments are gone by now, and with them what they said of flushes of their time.
+    newest, spoilt = max(head.done for head in heads), {head.first - 1 for head in heads}
     news: dict[int, int] = {}
     snapshots: list[Snapshot] = []
     epoch = 0
     for _serial, summary, slot in sorted(found, key=lambda each: (each[2][5], each[0], each[2][0])):
         index, kind, count, _ino, _at, flush = slot
-        if flush > done:
+        if flush > newest or flush in spoilt:
             continue
         for i in range(count):
             block = summary + 1 + index + i
@@ -45,26 +47,28 @@ def rebuild(vol: Volume, log: Log) -> None:
             except CorruptionError as error:
                 log("inode-lost", block, ino="?", why=error)
     _take(vol, news, snapshots)
-    vol.log.flush = max((slot[5] for _serial, _summary, slot in found), default=done)
     _resume(vol, last)
+    heads.sort(key=lambda head: head.serial)
+    take_up_numbers(vol, heads, [(summary, slot) for _serial, summary, slot in found], 0)
 
 
 def _summaries(
     vol: Volume, log: Log
-) -> tuple[int, tuple[int, int] | None, list[tuple[int, int, Slot]]]:
-    """(newest whole flush, (serial, segment) of the last one, (serial, summary, slot) of all)."""
-    done, last = 0, None
+) -> tuple[list[Head], tuple[int, int] | None, list[tuple[int, int, Slot]]]:
+    """(heads, (serial, segment) of the last segment, (serial, summary, slot) of all)."""
+    heads: list[Head] = []
+    last = None
     found: list[tuple[int, int, Slot]] = []
     for segment, usage in vol.segments.usage.items():
         try:
-            (serial, _next, whole), slots = vol.segments.slots_untrusted(segment)
+            head, slots = vol.segments.slots_untrusted(segment)
         except CorruptionError as error:
             log("summary", usage.summary, repairable=False, segment=segment, why=error)
             continue
-        done = max(done, whole)
-        last = max(last or (0, 0), (serial, segment))
-        found += [(serial, usage.summary, slot) for slot in slots]
-    return done, last, found
+        heads.append(head)
+        last = max(last or (0, 0), (head.serial, segment))
+        found += [(head.serial, usage.summary, slot) for slot in slots]
+    return heads, last, found
 
 
 def _take(vol: Volume, news: dict[int, int], snapshots: list[Snapshot]) -> None:

@@ -2,7 +2,7 @@
 
 Beginning where the log of the checkpoint goes on, summaries are followed from segment to segment.
 Of their blocks only inodes count, and the lists of inodes that went: an inode names all else. A
-flush counts if its number is not above the highest `done` that is found, so half of one never does.
+flush counts if a summary says so (`first` to `done`), so half of one never does.
 A summary that contradicts itself or its segment is damage, not an end of the log: the kernel made
 it durable whole, or not at all.
 
@@ -12,11 +12,12 @@ Source: Rosenblum and Ousterhout 1992, section 4.2.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from libfs.lfs import format as f
 from libfs.lfs.inode import records_untrusted
-from libfs.lfs.segments import Slot
+from libfs.lfs.segments import Head, Slot
 from xnfs import CorruptionError
 
 if TYPE_CHECKING:
@@ -29,13 +30,12 @@ def roll_forward(vol: Volume, region: Region) -> int:
 
     Raises CorruptionError.
     """
-    done, found = _follow(vol, region)
-    # The numbers of a flush that was cut short must not come true later.
-    vol.log.flush = max(done, region.flush, *(slot[5] for _summary, slot in found), 0)
+    heads, found = _follow(vol, region)
+    take_up_numbers(vol, heads, found, region.flush)
     news: dict[int, int] = {}
     for summary, slot in found:
         index, kind, count, _ino, _at, flush = slot
-        if region.flush < flush <= done:
+        if flush > region.flush and _whole(heads, flush):
             for i in range(count):
                 enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
     for ino, address in news.items():
@@ -43,26 +43,49 @@ def roll_forward(vol: Volume, region: Region) -> int:
     return len(news)
 
 
-def _follow(vol: Volume, region: Region) -> tuple[int, list[tuple[int, Slot]]]:
-    """(the newest whole flush, (summary, slot) of all that was written after the checkpoint)."""
+def _whole(heads: Sequence[Head], flush: int) -> bool:
+    """Whether a flush counts."""
+    return any(head.first <= flush <= head.done for head in heads)
+
+
+def take_up_numbers(
+    vol: Volume, heads: Sequence[Head], found: Sequence[tuple[int, Slot]], known: int
+) -> None:
+    """Go on with the numbers of flushes. After one that was cut short a new segment begins, which
+    says that those of this mount are others: so it never counts, whatever comes later."""
+    log = vol.log
+    done = max((head.done for head in heads), default=0)
+    last = max((slot[5] for _summary, slot in found), default=0)
+    log.flush = max(done, last, known)
+    if last > max(done, known):
+        log.first = log.flush + 1
+        log.next = log.end
+    else:
+        log.first = heads[-1].first
+
+
+def _follow(vol: Volume, region: Region) -> tuple[list[Head], list[tuple[int, Slot]]]:
+    """(the heads of all segments from the checkpoint on, (summary, slot) of all that was written
+    after it)."""
     segments, segment, serial, first = vol.segments, region.segment, region.serial, region.slot
-    done, found = 0, []
+    heads: list[Head] = []
+    found: list[tuple[int, Slot]] = []
     for _turn in range(len(segments.usage) + 1):
-        (number, after, whole), slots = segments.slots_untrusted(segment)
+        head, slots = segments.slots_untrusted(segment)
         summary = segments.summary(segment)
-        if number != serial:
-            raise CorruptionError(summary, "serial number of a segment", number, serial)
-        done = max(done, whole)
+        if head.serial != serial:
+            raise CorruptionError(summary, "serial number of a segment", head.serial, serial)
+        heads.append(head)
         found += [(summary, slot) for slot in slots if slot[0] >= first]
-        if not after:
+        if not head.after:
             rest, count = segments.rest_untrusted(segment)
             used = max((slot[0] + slot[2] for slot in slots), default=0)
             if count and rest != summary + 1 + used:
                 raise CorruptionError(summary, "rest of a segment", rest, summary + 1 + used)
             vol.log.resume(segment, serial, summary, used, used + count)
             vol.xn.pin(vol.who, summary)
-            return done, found
-        segment, serial, first = after - 1, serial + 1, 0
+            return heads, found
+        segment, serial, first = head.after - 1, serial + 1, 0
     raise CorruptionError(vol.super, "chain of segments", "a loop", "an end")
 
 

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from libfs.lfs import format as f
-from xnfs import CorruptionError
+from xnfs import CorruptionError, NoFrames, NotCached
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
 
+#: How often a page that another mount of the image took away is fetched again.
+TRIES: Final = 8
 #: Shorter runs of free blocks are not worth a summary.
 MIN_RUN: Final = 8
 
@@ -32,6 +34,15 @@ class Usage:
     summary: int  # block
     live: int = 0  # bytes
     youngest: int = 0  # time of its youngest block, ns
+
+
+class Head(NamedTuple):
+    """The head of a summary. `after`: the next segment + 1; flushes `first` to `done` are whole."""
+
+    serial: int
+    after: int
+    first: int
+    done: int
 
 
 class Slot(tuple[int, int, int, int, int, int]):
@@ -132,11 +143,21 @@ class Segments:
         vol.cache.touch(usage.summary)
         return usage.summary
 
-    def slots_untrusted(self, segment: int) -> tuple[tuple[int, int, int], list[Slot]]:
-        """((serial, next, done), used slots) of a segment. Raises CorruptionError."""
-        block = self.summary(segment)
-        raw = self._vol.xn.read(self._vol.who, block, 0, f.BLOCK)
-        serial, number, after, done = f.SUMMARY_HEAD.unpack_from(raw, f.SUMMARY_AT)
+    def _read(self, segment: int) -> tuple[int, bytes]:
+        """The block of a segment's summary, and its bytes. Another mount may take the page away
+        between two calls."""
+        for _turn in range(TRIES):
+            block = self.summary(segment)
+            try:
+                return block, self._vol.xn.read(self._vol.who, block, 0, f.BLOCK)
+            except NotCached:
+                continue
+        raise NoFrames("a page is taken away again and again")
+
+    def slots_untrusted(self, segment: int) -> tuple[Head, list[Slot]]:
+        """What the summary of a segment says of it, and its used slots. Raises CorruptionError."""
+        block, raw = self._read(segment)
+        serial, number, after, done, first = f.SUMMARY_HEAD.unpack_from(raw, f.SUMMARY_AT)
         if number != segment:
             raise CorruptionError(block, "segment", number, segment)
         slots, end = [], 0
@@ -151,13 +172,12 @@ class Segments:
                 raise CorruptionError(block, f"slot {i}", hex(pointer), "its own blocks")
             end = i + count
             slots.append(Slot((i, kind, count, ino, at, flush)))
-        return (serial, after, done), slots
+        return Head(serial, after, first, done), slots
 
     def rest_untrusted(self, segment: int) -> tuple[int, int]:
         """(first block, count) of what is not written in a segment. Raises CorruptionError."""
-        block = self.summary(segment)
-        raw = self._vol.xn.read(self._vol.who, block, f.REST_AT, f.POINTER.size)
-        (pointer,) = f.POINTER.unpack(raw)
+        block, raw = self._read(segment)
+        (pointer,) = f.POINTER.unpack_from(raw, f.REST_AT)
         if pointer and pointer >> f.KIND_SHIFT != f.P_UNWRITTEN:
             raise CorruptionError(block, "rest", hex(pointer), "unwritten blocks")
         return pointer & f.BLOCK_MASK, pointer >> f.COUNT_SHIFT & f.COUNT_MASK

@@ -21,7 +21,7 @@ from libfs.lfs.flushing import flush, flush_size
 from libfs.lfs.inode import Vnode, decode_untrusted, records_untrusted
 from libfs.lfs.log import Log, checksum
 from libfs.lfs.names import Leaf, decode_leaf_untrusted
-from libfs.lfs.segments import Segments
+from libfs.lfs.segments import TRIES, Segments
 from libfs.lfs.tree import Tree
 from libfs.posix.interface import FsError
 from xnfs import Caller, CorruptionError, NoFrames, NotCached, Refused, Xn
@@ -102,24 +102,34 @@ class Volume:
     def ensure(self, block: int) -> None:
         """Have a block of the log cached."""
         if not self.xn.cached(block):
-            summary, part = self.segments.owner(block)
-            try:
-                self.readin(summary, part, block, 1)
-            except NotCached:
-                summary = self.segments.summary(block // self.segments.size)
-                self.readin(summary, part, block, 1)
+            self._bind(block, 1)
         self.cache.touch(block)
+
+    def _bind(self, start: int, count: int) -> int:
+        """Bind and read as much of a run as has one owner; how much that is."""
+        for _turn in range(TRIES):
+            summary, part = self.segments.owner(start)
+            n = min(self.segments.owned(summary, start), count)
+            self.segments.summary(start // self.segments.size)
+            try:
+                self.readin(summary, part, start, n)
+            except NotCached:  # another mount took the summary away
+                continue
+            return n
+        raise NoFrames("a page is taken away again and again")
 
     def data(self, address: int) -> bytes:
         """A block of data."""
         block = address & f.AT_MASK
-        try:
-            raw = self.xn.read(self.who, block, 0, f.BLOCK)
-        except NotCached:
-            self.ensure(block)
-            raw = self.xn.read(self.who, block, 0, f.BLOCK)
-        self.cache.touch(block)
-        return raw
+        for _turn in range(TRIES):
+            try:
+                raw = self.xn.read(self.who, block, 0, f.BLOCK)
+            except NotCached:
+                self.ensure(block)
+                continue
+            self.cache.touch(block)
+            return raw
+        raise NoFrames("a page is taken away again and again")
 
     def block_untrusted(self, kind: int, address: int) -> bytes:
         """A block of another kind, checked. Raises CorruptionError."""
@@ -145,13 +155,10 @@ class Volume:
         end = start + count
         fetched = False
         while start < end:
-            summary, part = self.segments.owner(start)
-            n = min(self.segments.owned(summary, start), end - start)
-            if start + n < end and not fetched:
+            if not fetched and end - start > 1:
                 self.xn.prefetch(self.who, start, end - start)
                 fetched = True
-            self.readin(summary, part, start, n)
-            start += n
+            start += self._bind(start, end - start)
 
     def _dropped(self, run: range) -> None:
         """Pages of these blocks may have gone: nothing here was decoded from them for good."""

@@ -14,7 +14,7 @@ from libfs.lfs import format as f
 #: layout, struct, where it begins, the layout's names for the struct's fields
 PAIRS = {
     "super": (f.SUPER_LAYOUT, f.SUPER, f.SUPER_AT, "magic version segment created uuid"),
-    "summary": (f.SUMMARY_LAYOUT, f.SUMMARY_HEAD, f.SUMMARY_AT, "serial segment next done"),
+    "summary": (f.SUMMARY_LAYOUT, f.SUMMARY_HEAD, f.SUMMARY_AT, "serial segment next done first"),
     "slot": (f.SLOT_LAYOUT, f.SLOT, 0, "pointer ino at flush"),
     "entry": (f.ENTRY_LAYOUT, f.ENTRY, 0, "pointer live youngest"),
     "node": (f.NODE_LAYOUT, f.NODE_HEAD, f.NODE_AT, "ino index"),

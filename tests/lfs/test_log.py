@@ -63,7 +63,8 @@ def test_log_a_flush_without_its_end_never_counts(disk: Disk) -> None:
     disk.file(b"old", b"o" * 5000)
     disk.fs.sync(None)
     log = disk.fs.volume.log
-    disk.file(b"half", b"h" * 900_000)
+    for i in range(4):
+        disk.file(b"half %d" % i, b"h" * 300_000)
     push = log.push
 
     def never_done(*, done: bool = False, more: None = None) -> None:

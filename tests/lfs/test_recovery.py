@@ -10,7 +10,9 @@ from libfs.lfs import format as f
 from libfs.lfs.checkpoint import make_durable
 from libfs.posix.interface import FsError
 from tests.lfs.support import DIR, ROOT, TOP, Disk, entries
-from xnfs import BadImage, CorruptionError, NoSpace, XnError
+from xnfs import BLOCK, BadImage, CorruptionError, MemoryDevice, NoSpace, XnError
+from xnfs.disk.device import Buffers, Views
+from xnfs.disk.stacked import CountingDevice, StackedDevice
 
 
 @pytest.fixture
@@ -218,3 +220,67 @@ def test_recovery_over_garbage_in_the_log(disk: Disk) -> None:
 def test_recovery_too_small_an_image() -> None:
     with pytest.raises((NoSpace, BadImage)):
         Disk(blocks=128)
+
+
+class _Lazy(StackedDevice):
+    """Keeps what was not flushed to itself; `states` is asked at every write what a cut would do if
+    of all that only the regions had reached the disk."""
+
+    def __init__(self, below: MemoryDevice) -> None:
+        super().__init__(below)
+        self.disk = below
+        self.waiting: dict[int, bytes] = {}
+        self.regions: tuple[int, ...] = ()
+        self.states: list[MemoryDevice] = []
+
+    def read(self, start: int, views: Views) -> None:
+        """See BlockDevice."""
+        self.below.read(start, views)
+        at = start
+        for view in views:
+            flat = view.cast("B")
+            for offset in range(0, len(flat), BLOCK):
+                if at in self.waiting:
+                    flat[offset : offset + BLOCK] = self.waiting[at]
+                at += 1
+
+    def write(self, start: int, views: Buffers) -> None:
+        """See BlockDevice."""
+        data = b"".join(views)
+        for i in range(len(data) // BLOCK):
+            self.waiting[start + i] = data[i * BLOCK : (i + 1) * BLOCK]
+        if self.waiting.keys() & set(self.regions):
+            state = self.disk.fork()
+            for region in self.waiting.keys() & set(self.regions):
+                state.write(region, [memoryview(self.waiting[region])])
+            self.states.append(state)
+
+    def flush(self) -> None:
+        """See BlockDevice."""
+        for block, data in self.waiting.items():
+            self.disk.write(block, [memoryview(data)])
+        self.waiting.clear()
+
+    def close(self) -> None:
+        """The image outlives the kernel."""
+
+
+def test_recovery_a_region_never_tells_of_what_is_not_durable(disk: Disk) -> None:
+    rng, want = random.Random(5), dict[bytes, bytes]()
+    lazy = _Lazy(disk.device)
+    disk.counts = CountingDevice(lazy)
+    disk.mount()
+    lazy.regions = disk.fs.volume.checkpoint.regions
+    for _ in range(6):
+        _work(disk, rng, want)
+        disk.fs.volume.cleaner.clean_some(100)
+        make_durable(disk.fs.volume, checkpoint=True)
+        states, lazy.states = lazy.states, []
+        assert states
+        for state in states:
+            disk.device = state
+            copy = Disk.__new__(Disk)
+            copy.__dict__.update(disk.__dict__)
+            copy.cut()
+            assert _tree(copy) == want
+            assert copy.check()[0].clean
