@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from xnfs_tools import cli, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, serve, umount
+from xnfs_tools import cli, cp, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, serve, umount
 
 import xnfs
 
@@ -80,6 +80,15 @@ def test_man_long_options_are_those_of_the_command(module: ModuleType) -> None:
     assert documented == real
 
 
+def test_man_options_of_cp() -> None:
+    page = (ROOT / "man/xnfs.1").read_text()
+    found = re.search(r"^\.TP\n\.B cp\n(.*?)^\.TP", page, re.M | re.S)
+    assert found
+    real = {a.option_strings[0] for a in cp.arguments()._actions if a.option_strings}
+    documented = set(re.findall(r"^\.B \\(-\w)$", found[1], re.M))
+    assert documented == real - {"-h", "-V"}
+
+
 def test_man_mount_options() -> None:
     text = section("mount.xnfs.8", "MOUNT OPTIONS")
     words = set(re.findall(r"\w+=?", re.sub(r"^(?!\.B).*$", "", text, flags=re.M)))
@@ -124,7 +133,7 @@ def test_docs_readme_links() -> None:
 
 
 def test_docs_help_has_every_option_explained() -> None:
-    for parser in (*PARSERS.values(), crash.arguments(), serve.arguments()):
+    for parser in (*PARSERS.values(), crash.arguments(), cp.arguments(), serve.arguments()):
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
                 assert action.help, (parser.prog, action)

@@ -2,7 +2,7 @@
 
     python -m tests.net.mutants [WORD ...]
 
-prints the table of docs/mutants.md, for the mutants whose name has one of the words. Each mutant
+prints the table of docs/mutants-network.md, for the mutants whose name has one of the words. Each mutant
 changes one place in a copy of the sources, and the narrow tests run there.
 """
 

@@ -26,7 +26,9 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
 #: These too, but have no other name. The modules are loaded when they are asked for.
 _MODULES: Final = {
     "attack": ("xnfs_tools.attack", "what a hostile file system can do to the kernel and others"),
+    "cp": ("xnfs_tools.cp", "copy within an image, without touching the bytes"),
     "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
+    "run": ("xnfs_tools.run", "an experiment on the simulated machine"),
     "serve": ("xnfs_tools.serve", "serve the files of an image over HTTP"),
 }
 

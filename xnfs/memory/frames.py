@@ -17,7 +17,7 @@ import mmap
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
-from xnfs.errors import NoFrames, Refused
+from xnfs.errors import NoFrames, NotFree, Refused
 
 FRAME: Final = 4096
 _FREE: Final = b"\0"
@@ -95,6 +95,21 @@ class FramePool:
         self.free_frames -= n
         return frames
 
+    def take(self, owner: Hashable, frame: int) -> None:
+        """Take one frame by its number. Raises Refused, NoFrames (quota), NotFree."""
+        if owner is None or not 0 <= frame < self.count:
+            raise Refused(f"frame {frame} for {owner!r}")
+        if self._check is not None:
+            self._check(owner)
+        if self._taken[frame]:
+            raise NotFree(f"frame {frame} has an owner")
+        if not self.available(owner):
+            raise NoFrames("the quota is used up")
+        self._taken[frame] = 1
+        self._owners[frame] = owner
+        self._used[owner] = self.used(owner) + 1
+        self.free_frames -= 1
+
     def _gap(self, n: int) -> int:
         """Start of `n` free neighbours near where the last search ended, or -1."""
         gap = bytes(n)
@@ -158,6 +173,16 @@ class FramePool:
         if view is None:
             view = self._views[frame] = self._memory[frame * FRAME : (frame + 1) * FRAME]
         return view
+
+    def words(self) -> memoryview:
+        """All frames as 64-bit words of the host's byte order: for the machine, which translates
+        addresses and so knows whose frame it is in.
+        """
+        return self._memory.cast("Q")
+
+    def taken(self) -> memoryview:
+        """For each frame 1 if it has an owner: a view that changes with it, read-only."""
+        return memoryview(self._taken).toreadonly()
 
     def view_run(self, first: int, n: int) -> memoryview:
         """The bytes of `n` neighbours as one piece. Raises Refused if one of them has no owner."""
