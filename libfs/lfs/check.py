@@ -115,18 +115,18 @@ class _Check:
         vol.snapshots.changed()
 
     def _snapshots(self) -> None:
-        """Those that can be read to their ends are kept."""
+        """One that is damaged can't be mended, for it must not change: it stays, with what is
+        left of it, until somebody deletes it."""
         vol = self._vol
-        found, vol.snapshots.all = vol.snapshots.all, []
-        for snapshot in sorted(found, key=lambda each: each.epoch):
-            try:
-                for _address, _size in live_bytes(vol, [vol.snapshots.tree(snapshot)]):
-                    pass
-            except CorruptionError as error:
-                self._log("snapshot", snapshot.address & f.AT_MASK, why=error)
-            else:
-                vol.snapshots.all.append(snapshot)
-        vol.snapshots.changed()
+        for snapshot in vol.snapshots.all:
+            bad: list[CorruptionError] = []
+            for _each in live_bytes(vol, [vol.snapshots.tree(snapshot)], bad.append):
+                pass
+            if bad:
+                where = snapshot.address & f.AT_MASK
+                self._log(
+                    "snapshot-damaged", where, repairable=False, name=snapshot.name, why=bad[0]
+                )
 
     def _usage(self) -> None:
         vol = self._vol

@@ -12,6 +12,10 @@ PROBLEMS: Final[dict[str, tuple[str, bool]]] = {
     "summary": ("the summary of segment {segment} can't be read ({why})", False),
     "usage": ("segment {segment} is said to have {got} live bytes, it has {want}", True),
     "snapshot": ("snapshot can't be read: {why}", False),
+    "snapshot-damaged": (
+        "snapshot {name} is damaged ({why}): delete it, or keep the rest",
+        False,
+    ),
     # inodes
     "inode-lost": ("inode {ino} can't be read ({why})", False),
     "map-lost": ("a node of the map of inode {ino} can't be read", False),

@@ -403,6 +403,27 @@ class Lfs:
         v.ctime = self.volume.now()
         self.volume.changed(v)
 
+    # -- snapshots
+
+    def snapshots(self) -> list[tuple[str, int]]:
+        """(name, time in ns), oldest first."""
+        return [(each.name, each.time) for each in self.volume.snapshots.all]
+
+    @answers
+    def snapshot(self, name: str) -> None:
+        """Keep everything as it is now; durably. Raises: EEXIST, EINVAL, ENOSPC, EROFS."""
+        self.volume.snapshots.create(name)
+
+    @answers
+    def delete_snapshot(self, name: str) -> None:
+        """Durable on return. Raises: ENOENT, EROFS."""
+        self.volume.snapshots.delete(name)
+
+    @answers
+    def rollback(self, name: str) -> None:
+        """Become what the snapshot is. Nobody has a file open. Raises: ENOENT, EROFS."""
+        self.volume.snapshots.rollback(name)
+
     # -- the whole
 
     @answers

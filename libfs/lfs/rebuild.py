@@ -29,6 +29,7 @@ def rebuild(vol: Volume, log: Log) -> None:
         raise CorruptionError(vol.super, "segments", "none", "one with a summary")
     news: dict[int, int] = {}
     snapshots: list[Snapshot] = []
+    epoch = 0
     for _serial, summary, slot in sorted(found, key=lambda each: (each[2][5], each[0], each[2][0])):
         index, kind, count, _ino, _at, flush = slot
         if flush > done:
@@ -37,9 +38,10 @@ def rebuild(vol: Volume, log: Log) -> None:
             block = summary + 1 + index + i
             try:
                 if kind == f.P_SNAPSHOT:
-                    snapshots.append(load_untrusted(vol, block))
+                    snapshots.append(load_untrusted(vol, f.address(block, epoch)))
+                    epoch = max(epoch, snapshots[-1].epoch + 1)
                 else:
-                    enter(vol, kind, block, news)
+                    enter(vol, kind, f.address(block, epoch), news)
             except CorruptionError as error:
                 log("inode-lost", block, ino="?", why=error)
     _take(vol, news, snapshots)
@@ -81,6 +83,7 @@ def _take(vol: Volume, news: dict[int, int], snapshots: list[Snapshot]) -> None:
         highest = max([highest, *tops])
     vol.epoch = min(highest + 1, f.EPOCH_MAX)
     vol.snapshots.all = snapshots
+    vol.snapshots.changed()
 
 
 def _resume(vol: Volume, last: tuple[int, int]) -> None:

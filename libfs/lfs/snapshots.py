@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ class Snapshots:
         for snapshot in self.all:
             if snapshot.name == name:
                 return snapshot
-        raise FsError(errno.ENOENT)
+        raise FsError(errno.ENOENT, f"no snapshot '{name}'")
 
     def create(self, name: str) -> Snapshot:
         """Everything as it is now, under a name. Durable on return.
@@ -93,7 +93,7 @@ class Snapshots:
         if not 0 < len(packed) <= 64 or "/" in name or "\0" in name:
             raise FsError(errno.EINVAL)
         if any(snapshot.name == name for snapshot in self.all):
-            raise FsError(errno.EEXIST)
+            raise FsError(errno.EEXIST, f"there is a snapshot '{name}'")
         if len(self.all) >= f.MAX_SNAPSHOTS or vol.epoch >= f.EPOCH_MAX:
             raise FsError(errno.ENOSPC)
         vol.want(2)
@@ -144,12 +144,13 @@ class Snapshots:
 
     def live(self) -> dict[int, int]:
         """Live bytes of each segment, from what the live file system and the snapshots name. All
-        of it is in the log. Raises CorruptionError."""
+        of it is in the log. What can't be read does not count."""
         vol = self._vol
+        bad: list[CorruptionError] = []
         live = dict.fromkeys(vol.segments.usage, 0)
         found = [(snapshot.address, f.BLOCK) for snapshot in self.all]
         trees = [vol.imap, *(self.tree(snapshot) for snapshot in self.all)]
-        for address, size in (*found, *live_bytes(vol, trees)):
+        for address, size in (*found, *live_bytes(vol, trees, bad.append)):
             segment = (address & f.AT_MASK) // vol.segments.size
             if segment in live:
                 live[segment] += size
@@ -168,26 +169,34 @@ class Snapshots:
             make_durable(self._vol, checkpoint=True)
 
 
-def live_bytes(vol: Volume, trees: Iterable[Tree]) -> Iterator[tuple[int, int]]:
-    """(address, bytes) of all that these inode maps lead to, once. Raises CorruptionError."""
+def live_bytes(
+    vol: Volume, trees: Iterable[Tree], bad: Callable[[CorruptionError], None]
+) -> Iterator[tuple[int, int]]:
+    """(address, bytes) of all that these inode maps lead to, once. `bad` is told of what can't be
+    read, and what that leads to is left out."""
     seen: set[int] = set()
 
     def new(address: int) -> bool:
-        if address in seen:
+        if address <= f.RESERVED or address in seen:
             return False
         seen.add(address)
         return True
 
     for tree in trees:
-        yield from ((at, f.BLOCK) for _level, _i, at in tree.nodes() if new(at))
-        for ino, at in tree.items():
+        for level, ino, at in tree.walk(bad):
             if not new(at):
                 continue
-            v = vol.load_untrusted(ino, at)
+            if level:
+                yield at, f.BLOCK
+                continue
+            try:
+                v = vol.load_untrusted(ino, at)
+            except CorruptionError as error:
+                bad(error)
+                continue
             yield at, v.record_size
-            yield from ((a, f.BLOCK) for _level, _i, a in v.tree.nodes() if new(a))
-            yield from ((a, f.BLOCK) for _i, a in v.tree.items() if a != f.RESERVED and new(a))
-            if v.xattr_at and new(v.xattr_at):
+            yield from ((a, f.BLOCK) for _level, _i, a in v.tree.walk(bad) if new(a))
+            if new(v.xattr_at):
                 yield v.xattr_at, f.BLOCK
 
 

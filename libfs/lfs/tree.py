@@ -126,6 +126,28 @@ class Tree:
                 if at > UNWRITTEN:
                     yield level, index, at
 
+    def walk(self, bad: Callable[[CorruptionError], None]) -> Iterator[tuple[int, int, int]]:
+        """(level, index, address) of all nodes and, as level 0, values. `bad` is told of nodes that
+        can't be read; what is below them is left out."""
+        for index, at in enumerate(list(self.tops)):
+            if at:
+                yield from self._walk(self.depth, index, at, bad)
+
+    def _walk(
+        self, level: int, index: int, at: int, bad: Callable[[CorruptionError], None]
+    ) -> Iterator[tuple[int, int, int]]:
+        yield level, index, at
+        if not level:
+            return
+        try:
+            node = self._node(level, index)
+        except CorruptionError as error:
+            bad(error)
+            return
+        for i, value in enumerate(node or ()):
+            if value:
+                yield from self._walk(level - 1, index * f.FAN + i, value, bad)
+
     def readable(self, level: int, index: int) -> bool:
         """Whether a node can be had."""
         try:

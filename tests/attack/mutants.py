@@ -269,8 +269,8 @@ def others_pages_can_be_dropped(patch: Patch) -> None:
 
 
 def dirty_pages_can_be_dropped(patch: Patch) -> None:
-    def evict(self: PageIO, blocks: Iterable[int], busy: Callable[[int], bool]) -> int:
-        gone = [b for b in blocks if b in self._registry.pages]
+    def evict(self: PageIO, pages: Iterable[Page]) -> int:
+        gone = [page.block for page in pages]
         self._registry.drop(gone)
         return len(gone)
 
