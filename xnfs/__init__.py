@@ -4,6 +4,12 @@ The public names are these; everything else is inside the trust boundary and may
 """
 
 from xnfs.capability import ADMIN, ALLOC, GRANT, READ, WRITE, Capabilities
+from xnfs.cpu import numbers as calls
+from xnfs.cpu.costs import Costs
+from xnfs.cpu.environment import Boot, Program
+from xnfs.cpu.exposed import Exposed
+from xnfs.cpu.trace import Record as TraceRecord
+from xnfs.cpu.wall import Wall
 from xnfs.disk.device import BlockDevice, FileDevice, MemoryDevice, create_image
 from xnfs.disk.format import format_image
 from xnfs.disk.layout import GROUP
@@ -36,6 +42,7 @@ from xnfs.errors import (
     InUse,
     NoFrames,
     NoSpace,
+    NoSuchEnvironment,
     NotCached,
     NotEmpty,
     NotFree,
@@ -45,7 +52,8 @@ from xnfs.errors import (
     VersionError,
     XnError,
 )
-from xnfs.memory.frames import FramePool
+from xnfs.machine import Machine
+from xnfs.memory.frames import FRAME, FramePool
 
 __version__ = "0.1.0"
 
@@ -53,6 +61,7 @@ __all__ = [
     "ADMIN",
     "ALLOC",
     "BLOCK",
+    "FRAME",
     "GRANT",
     "GROUP",
     "OP_ACCESS",
@@ -66,34 +75,43 @@ __all__ = [
     "AclRefused",
     "BadImage",
     "BlockDevice",
+    "Boot",
     "Caller",
     "Capabilities",
     "CapabilityError",
     "CollectStatus",
     "CorruptionError",
+    "Costs",
     "CycleError",
     "DeviceError",
     "Diff",
+    "Exposed",
     "Extent",
     "FileDevice",
     "FramePool",
     "InUse",
+    "Machine",
     "MemoryDevice",
     "NoFrames",
     "NoSpace",
+    "NoSuchEnvironment",
     "NotCached",
     "NotEmpty",
     "NotFree",
+    "Program",
     "ReadOnly",
     "Refused",
     "Registered",
     "RootEntry",
     "RootInfo",
+    "TraceRecord",
     "TypeSpec",
     "UnknownType",
     "VersionError",
+    "Wall",
     "Xn",
     "XnError",
+    "calls",
     "create_image",
     "format_image",
     "read_superblock_untrusted",

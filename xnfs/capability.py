@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from xnfs.errors import CapabilityError, NoSpace
@@ -27,7 +27,6 @@ ALL: Final = READ | WRITE | ALLOC | GRANT | ADMIN
 
 #: Live tokens, all holders together: bounds the memory that `narrow` in a loop can take.
 MAX_TOKENS: Final = 65536
-_MAX_CACHED: Final = 1024  # resources remembered for each token
 _MAX_DEPTH: Final = 32  # names in a path
 _MAX_NAME: Final = 255
 
@@ -36,21 +35,25 @@ Resource = tuple[str, ...]
 
 @dataclass(slots=True)
 class _Entry:
-    """A live capability. `known` caches the answer for resources already asked about."""
+    """A live capability. `children` is None until there is one: most tokens never have any. They
+    are kept in order, so that a simulation does the same whatever the hash of bytes is this time.
+    """
 
     resource: Resource
     rights: int
     holder: str
     parent: bytes | None
-    children: set[bytes] = field(default_factory=set)
-    known: dict[Resource, int] = field(default_factory=dict)
+    children: dict[bytes, None] | None = None
 
 
 class Capabilities:
     """All live capabilities of one kernel."""
 
-    def __init__(self, secret: bytes | None = None) -> None:
-        """With a given secret the tokens are the same in each run: for tests and simulations."""
+    def __init__(self, secret: bytes | None = None, limit: int = MAX_TOKENS) -> None:
+        """With a given secret the tokens are the same in each run: for tests and simulations.
+        `limit`: live tokens, all holders together.
+        """
+        self._limit = limit
         self._secret = os.urandom(32) if secret is None else secret
         # Looked up by hash table. That leaks no byte of a token by its timing: Python compares
         # keys only where their 64-bit SipHash, under a key of this process, agrees already.
@@ -77,14 +80,16 @@ class Capabilities:
         self.check(token, entry.resource, GRANT)
         return self._make(entry.resource, entry.rights, holder, token)
 
-    def revoke(self, token: bytes) -> None:
-        """End this capability and all that derive from it, in any depth."""
+    def revoke(self, token: bytes) -> list[bytes]:
+        """End this capability and all that derive from it, in any depth; these are returned."""
         parent = self._entry(token).parent
-        if parent is not None:
-            self._entries[parent].children.discard(token)
+        siblings = None if parent is None else self._entries[parent].children
+        if siblings is not None:
+            siblings.pop(token, None)
         doomed = [token]
-        while doomed:
-            doomed += self._entries.pop(doomed.pop()).children
+        for each in doomed:
+            doomed += self._entries.pop(each).children or ()
+        return doomed
 
     def revoke_below(self, resource: Resource) -> None:
         """End all capabilities for a resource that is no more, and for what lies below it."""
@@ -117,19 +122,20 @@ class Capabilities:
         entry = self._entries.get(token)
         if entry is None:
             raise CapabilityError("the capability is forged or revoked")
-        rights = entry.known.get(resource)
-        return self._learn(entry, resource) if rights is None else rights
+        above = entry.resource
+        return entry.rights if resource[: len(above)] == above else 0
 
     def holder_of(self, token: bytes) -> str:
         """For whom the capability was made."""
         return self._entry(token).holder
 
-    def _learn(self, entry: _Entry, resource: Resource) -> int:
-        rights = entry.rights if resource[: len(entry.resource)] == entry.resource else 0
-        if len(entry.known) >= _MAX_CACHED:
-            entry.known.clear()
-        entry.known[resource] = rights
-        return rights
+    def resource_of(self, token: bytes) -> Resource:
+        """What the capability is for."""
+        return self._entry(token).resource
+
+    def minted(self, token: bytes) -> bool:
+        """True if it derives from none: the kernel made it."""
+        return self._entry(token).parent is None
 
     def _entry(self, token: bytes) -> _Entry:
         entry = self._entries.get(token)
@@ -139,13 +145,16 @@ class Capabilities:
 
     def _make(self, resource: Resource, rights: int, holder: str, parent: bytes | None) -> bytes:
         _check_shape(resource, rights)
-        if len(self._entries) >= MAX_TOKENS:
-            raise NoSpace(f"{MAX_TOKENS} capabilities are in use")
+        if len(self._entries) >= self._limit:
+            raise NoSpace(f"{self._limit} capabilities are in use")
         self._made += 1
         token = self._token(resource, rights, holder)
         self._entries[token] = _Entry(resource, rights, holder, parent)
         if parent is not None:
-            self._entries[parent].children.add(token)
+            above = self._entries[parent]
+            if above.children is None:
+                above.children = {}
+            above.children[token] = None
         return token
 
     def _token(self, resource: Resource, rights: int, holder: str) -> bytes:

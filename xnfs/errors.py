@@ -48,6 +48,10 @@ class NoFrames(XnError):
     """The caller's page frames are used up; `evict` some blocks first."""
 
 
+class NoSuchEnvironment(XnError):
+    """No environment of that number lives."""
+
+
 class CycleError(XnError):
     """A declared order would close a cycle."""
 
@@ -69,7 +73,7 @@ class BadImage(XnError):
 
 
 class VersionError(BadImage):
-    """The image has a newer format version or an unknown incompatible feature."""
+    """The image has another format version or an unknown incompatible feature."""
 
 
 class DeviceError(XnError):

@@ -2,7 +2,7 @@
 
 format, types, rules   what lies on the disk, and the code that XN runs over it
 inode, slots, nameblock, table   one block each, decoded
-volume, cache          blocks by number, one change at a time, which pages to give up
+volume                 blocks by number, one change at a time
 place                  where new blocks go
 groups, ahead          what is read together, and what before it is asked for
 fill, bulk, space      directories filled with copies

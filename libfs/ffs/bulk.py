@@ -15,10 +15,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs.directory import Directories
 from libfs.ffs.inode import Vnode
-from libfs.ffs.nameblock import NameBlock, name_hash
+from libfs.ffs.nameblock import NameBlock
 from libfs.ffs.space import Blocks
 from libfs.ffs.table import Table, index_head, new_index
 from libfs.ffs.volume import Batch, Volume

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs.inode import Vnode
 from libfs.ffs.nameblock import (
@@ -25,7 +26,6 @@ from libfs.ffs.nameblock import (
     Named,
     decode_inline_untrusted,
     decode_leaf_untrusted,
-    name_hash,
 )
 from libfs.ffs.place import Placer
 from libfs.ffs.table import (

@@ -55,6 +55,14 @@ class ExtentMap:
             raise CorruptionError(block, "use", "a second one", "one")
         return node
 
+    def blocks(self, v: Vnode) -> list[Slots]:
+        """The slots in the inode and those in all nodes, parents first."""
+        found = [self.root(v)]
+        for slots in found:
+            if slots.level:
+                found += [self._node(v, slots, at) for at in range(len(slots.entries))]
+        return found
+
     def find(self, v: Vnode, fb: int) -> Piece:
         """What lies at file block `fb`, as far as it goes."""
         slots, limit = self.root(v), f.MAX_FILE_BLOCKS

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
+from libfs.ffs import between
 from libfs.ffs import format as f
 from libfs.ffs.data import MAX_SIZE, FileData
 from libfs.ffs.directory import Directories
@@ -151,7 +152,9 @@ class Ffs:
     def _answer(self, error: XnError) -> FsError:
         if isinstance(error, AclRefused):
             return FsError(error.errno)
-        if isinstance(error, CorruptionError):
+        # A block that the kernel takes for whole and FFS can't read was written so, by whoever may
+        # write it: that is the trouble of this object, and no reason to stop everybody.
+        if isinstance(error, CorruptionError) and self.volume.xn.damaged:
             self.volume.readonly = True
         if isinstance(error, DeviceError) and error.errno == errno.ENOSPC:
             return FsError(errno.ENOSPC, str(error))  # the host's disk is full: it may pass
@@ -320,6 +323,23 @@ class Ffs:
         """Raises: ENOENT, EACCES, EPERM."""
         first, second = self.volume.directory(a), self.volume.directory(b)
         self._names.exchange(user, first, a_name, second, b_name)
+
+    @answers
+    def send(
+        self, who: Caller, parent: Ino, name: bytes, to: Ffs, target: Ino, new_name: bytes
+    ) -> None:
+        """Move a file, not a directory, to another FFS of the same image, without copying it.
+
+        See `between.send`. `who` holds both roots. Raises: EXDEV, EISDIR, EMLINK (it has other
+        names), EBUSY (somebody holds it), EEXIST, ENOENT, ENOSPC.
+        """
+        self._may_change()
+        to._may_change()
+        source, sink = self._side(), to._side()
+        between.send(who, source, parent, name, sink, target, new_name)
+
+    def _side(self) -> between.Side:
+        return between.Side(self.volume, self._dirs, self._names, self._map, self._xattrs)
 
     @answers
     def forget(self, ino: Ino) -> None:

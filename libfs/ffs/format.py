@@ -239,8 +239,6 @@ HASH_MAX: Final = (1 << 64) - 1
 
 # --- extended attributes ----------------------------------------------------------------------
 
-XATTR_HEAD: Final = struct.Struct("<BBH")  # namespace, name length, value length
 XATTR_LAYOUT: Final = Layout("namespace" / Int8ul, "name" / Int8ul, "value" / Int16ul)
 XATTR_INO_AT: Final = 16  # of ffs.xattr
 XATTR_BLOCK_AT: Final = 64
-NAMESPACES: Final = {b"user.": 1, b"trusted.": 2, b"security.": 3, b"system.": 4}

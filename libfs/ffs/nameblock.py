@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from functools import lru_cache
-from hashlib import blake2b
 from typing import Final
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from xnfs import CorruptionError
 
@@ -22,18 +21,6 @@ from xnfs import CorruptionError
 Named = tuple[int, int, int, int]
 #: Kinds of pointer that have a name.
 _NAMED: Final = (f.P_INODE, f.P_DIR)
-
-
-def name_hash(key: bytes, name: bytes) -> int:
-    """The place of `name` in a directory with this key (8 bytes); as `hash64` of the UDFs."""
-    state = _keyed(key).copy()  # the key is a block of its own: a third of the work
-    state.update(name)
-    return int.from_bytes(state.digest(), "little")
-
-
-@lru_cache(maxsize=256)
-def _keyed(key: bytes) -> blake2b:
-    return blake2b(digest_size=8, key=key)
 
 
 class NameBlock:

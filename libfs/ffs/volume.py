@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
+from libfs.common.cache import PageCache
 from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.ahead import ReadAhead
-from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User
@@ -321,14 +321,14 @@ class Batch:
     """
 
     __slots__ = (
-        *("_containers", "_edits", "_heads", "_homes", "_vol", "_watched", "_who"),
-        *("alloc", "copies", "free", "inits", "share", "witnesses"),
+        *("_containers", "_heads", "_homes", "_watched", "_who"),
+        *("alloc", "copies", "edits", "free", "inits", "share", "vol", "witnesses"),
     )
 
     def __init__(self, vol: Volume, who: Caller) -> None:
-        self._vol = vol
+        self.vol = vol
         self._who = who
-        self._edits: dict[int, list[tuple[int, bytes]]] = {}
+        self.edits: dict[int, list[tuple[int, bytes]]] = {}
         self._heads: dict[Vnode, dict[str, int]] = {}
         self._containers: list[Decoded] = []
         self._homes: list[tuple[int, int, int]] = []
@@ -359,7 +359,7 @@ class Batch:
 
     def edit(self, block: int, offset: int, data: bytes) -> None:
         """Bytes of a block that no container describes."""
-        self._edits.setdefault(block, []).append((offset, data))
+        self.edits.setdefault(block, []).append((offset, data))
 
     def use(self, container: Decoded, witness: int = 0) -> None:
         """The container was or will be changed; its diffs are taken at the commit."""
@@ -370,7 +370,7 @@ class Batch:
 
     def birth(self, kind: int, block: int, diff: list[tuple[int, bytes]], witness: int = 0) -> None:
         """Allocate a metadata block with its first bytes."""
-        self.alloc.append((self._vol.type[kind], block, 1))
+        self.alloc.append((self.vol.type[kind], block, 1))
         self.inits[block] = diff
         if witness:
             self.witnesses[block] = witness
@@ -389,8 +389,18 @@ class Batch:
 
     def commit(self) -> None:
         """Do it. Raises XnError, with memory as before."""
-        vol = self._vol
-        edits = self._edits
+        self.prepare()
+        try:
+            self._change()
+        except BaseException:
+            self.abandon()
+            raise
+        self.done()
+
+    def prepare(self) -> None:
+        """Collect what the containers and headers have to say."""
+        vol = self.vol
+        edits = self.edits
         for v in self._heads:
             if v.is_dir:
                 vol.renamed[v.ino] = vol.epoch
@@ -402,12 +412,10 @@ class Batch:
                 vol.order_tail(v)
             target = self.inits if v.ino in self.inits else edits
             target.setdefault(v.ino, []).append((f.HEADER_AT, v.pack()))
-        try:
-            self._change()
-        except BaseException:
-            self.abandon()
-            raise
-        # Commit point in memory: from here the kernel's pages say what the containers say.
+
+    def done(self) -> None:
+        """The kernel's pages say what the containers say."""
+        vol = self.vol
         for v, saved in self._heads.items():
             v.attr = None
             if v.dirty:
@@ -416,7 +424,7 @@ class Batch:
             if v.rights and not RIGHTS.isdisjoint(saved):
                 v.rights.clear()
         touch = vol.cache.touch
-        for block in edits:
+        for block in self.edits:
             touch(block)
         for block in self.inits:
             touch(block)
@@ -424,7 +432,7 @@ class Batch:
             vol.set_home(*home)
 
     def _change(self) -> None:
-        if self._vol.readonly:
+        if self.vol.readonly:
             raise FsError(errno.EROFS)
         for turn in range(4):
             try:
@@ -433,18 +441,22 @@ class Batch:
             except NotCached:
                 if turn == 3:
                     raise
-                for block in {*self._edits, *self.witnesses.values(), *self._blocks_freed()}:
-                    if block not in self.inits:
-                        self._vol.ensure(block)
+                self.ensure()
             except NoFrames:
                 if turn == 3:
                     raise
-                self._vol.cache.make_room(sum(n for _t, _s, n in self.alloc))
+                self.vol.cache.make_room(sum(n for _t, _s, n in self.alloc))
+
+    def ensure(self) -> None:
+        """Have everything cached that the kernel must see."""
+        for block in {*self.edits, *self.witnesses.values(), *self._blocks_freed()}:
+            if block not in self.inits:
+                self.vol.ensure(block)
 
     def _call(self) -> None:
-        self._vol.xn.change(
+        self.vol.xn.change(
             self._who,
-            list(self._edits.items()),
+            list(self.edits.items()),
             alloc=self.alloc,
             free=self.free,
             share=self.share,
@@ -455,7 +467,7 @@ class Batch:
 
     def _blocks_freed(self) -> Iterable[int]:
         """Metadata blocks that lose an owner: the kernel must see that they own nothing."""
-        plain = (self._vol.type[f.P_DATA], self._vol.type[f.P_UNWRITTEN])
+        plain = (self.vol.type[f.P_DATA], self.vol.type[f.P_UNWRITTEN])
         extents = (*self.free, *self.share)
         return [start for kind, start, _n in extents if kind not in plain]
 
@@ -467,7 +479,7 @@ class Batch:
         for v in self._watched:
             v.slots = None
             v.last = NOTHING
-        decoded = self._vol.decoded
+        decoded = self.vol.decoded
         for container in self._containers:
             decoded.pop(container.block, None)
         for block in self.inits:

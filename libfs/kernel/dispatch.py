@@ -77,10 +77,10 @@ class Dispatcher:
         self._negotiation = negotiation
         self._users = Users()
         self._unknown: set[int] = set()
-        self._attributes = Attributes(posix, self.nodes)
+        self.attributes = Attributes(posix, self.nodes)
         self._names = Names(posix, self.nodes)
         self._directories = Directories(posix, self.nodes)
-        self._files = Files(posix, self.nodes, self._attributes, self.notices)
+        self._files = Files(posix, self.nodes, self.attributes, self.notices)
         self._table = self._make_table()
 
     def handle(self, length: int) -> None:
@@ -118,6 +118,12 @@ class Dispatcher:
                 self._answer_error(unique, reply)
             elif reply is not None:
                 self._put_off(unique, reply)
+
+    def handle_in_turn(self, length: int) -> None:
+        """As `handle`, for a file system with several fronts: a notice that is sent after this has
+        begun comes after its answer (`Notices`)."""
+        with self.notices.turn:
+            self.handle(length)
 
     def _put_off(self, unique: int, reply: Durable | WrittenBack | Lent | Later) -> None:
         if isinstance(reply, Lent):
@@ -208,7 +214,7 @@ class Dispatcher:
 
     def _make_table(self) -> dict[int, _Entry]:
         names, files = self._names, self._files
-        attributes, directories = self._attributes, self._directories
+        attributes, directories = self.attributes, self._directories
         listed: list[tuple[Op, str, int, Callable[..., Reply]]] = [
             (Op.LOOKUP, "", 1, names.lookup),
             (Op.FORGET, abi.IN_FORGET, 0, self._forget),
@@ -254,6 +260,8 @@ class Dispatcher:
                 (Op.OPENDIR, abi.IN_OPEN, 0, files.open),
                 (Op.RELEASEDIR, abi.IN_RELEASE, 0, files.release),
             ]
+        if self._negotiation.shared:
+            listed.append((Op.CREATE, abi.IN_CREATE, 1, files.create))
         self._silent = (self._forget, self._batch_forget)
         table = {}
         for opcode, fixed, tail, call in listed:

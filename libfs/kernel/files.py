@@ -117,6 +117,17 @@ class Files:
         self._posix.release(fh)
         return made + abi.OPEN.pack(0, abi.FOPEN_KEEP_CACHE)
 
+    def create(
+        self, parent: int, user: User, flags: int, mode: int, umask: int, tail: bytes
+    ) -> bytes:
+        """open(2) with O_CREAT of a name that the kernel believes is not there. Where another mount
+        may just have made it, MKNOD would answer EEXIST to who did not ask for O_EXCL."""
+        nodes = self._nodes
+        attr, fh = self._posix.create(user, nodes.ino(parent), tail[:-1], mode, flags, umask)
+        made = nodes.entry(attr)
+        self._posix.release(fh)
+        return made + abi.OPEN.pack(0, abi.FOPEN_KEEP_CACHE)
+
     def fsync(self, node: int, user: User, fh: int, flags: int) -> Durable:
         """fsync(2), fdatasync(2)."""
         return Durable(self._nodes.ino(node), bool(flags & abi.FSYNC_DATA))

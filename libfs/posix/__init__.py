@@ -7,6 +7,7 @@ from libfs.posix.locks import Lock
 from libfs.posix.options import Atime, Options
 from libfs.posix.posix import Posix
 from libfs.posix.rename import RENAME_EXCHANGE, RENAME_NOREPLACE
+from libfs.posix.shared import Front, Shared
 from libfs.posix.timestamps import NOW
 
 __all__ = [
@@ -18,11 +19,13 @@ __all__ = [
     "Dirent",
     "Fh",
     "FileSystem",
+    "Front",
     "FsError",
     "Ino",
     "Lock",
     "Options",
     "Posix",
+    "Shared",
     "Sink",
     "StatFs",
     "User",

@@ -100,6 +100,7 @@ def write(core: Core, fh: Fh, offset: int, data: bytes | memoryview) -> int:
         data = data[:room]
     user = handle.user
     before = fs.getattr(handle.ino) if handle.keep_times else None
+    core.changing(handle.ino, data=True)
     written = fs.write(user, handle.ino, offset, data, kill_suid=user.uid != 0)
     if before is not None:
         fs.setattr(user, handle.ino, Change(mtime=before.mtime, ctime=before.ctime))
@@ -140,6 +141,7 @@ def fallocate(core: Core, fh: Fh, mode: int, offset: int, length: int) -> None:
         raise FsError(errno.EFBIG)
     fs, user, ino = core.fs, handle.user, handle.ino
     keep_size = bool(mode & FALLOC_FL_KEEP_SIZE)
+    core.changing(ino, data=True)
     if mode & FALLOC_FL_PUNCH_HOLE:
         fs.punch(user, ino, offset, length)
     elif mode & FALLOC_FL_ZERO_RANGE:

@@ -421,7 +421,7 @@ def test_calls_after_close(kit: Kit) -> None:
     ):
         with pytest.raises(XnError):
             call()
-    assert kit.pool.used("xn") == 0
+    assert kit.frames_used() == 0
 
 
 @pytest.mark.parametrize("kind", [DATA, HIDDEN])

@@ -340,6 +340,26 @@ def test_crash_tails_overwritten_right_after_their_sync() -> None:
                     assert least <= turn <= least + 1
 
 
+def test_crash_what_recovery_left_in_the_log_is_known_to_the_next_life() -> None:
+    """The images of the last transaction may be written once more: a sync of new bytes in their
+    place goes through the log, also if the transaction is one of the life before the cut."""
+    first = Story()
+    start = first.data(first.root, 0, b"text 0")
+    first.sync()
+    first.xn.write_raw(first.me, start, 0, b"text 1")  # listed, so it goes through the log
+    first.xn.update(first.me, first.root, [(RAW[0], b"x")])
+    first.sync()
+    end = len(first.disk.events)
+    disk = first.disk.image_at(end, {event.id for event in first.disk.pending(end)})
+    second = Kit(disk)
+    second.load(second.root)
+    second.xn.write_raw(second.me, start, 0, b"text 2")
+    second.sync([start])
+    assert block_of(disk, start)[:6] == b"text 2"
+    recover(disk)
+    assert block_of(disk, start)[:6] == b"text 2"
+
+
 def test_crash_a_copy_is_whole_or_not_there() -> None:
     """R2 for blocks that were never filled, but lie in the frames of others."""
     story = Story()

@@ -90,7 +90,7 @@ def test_fuzz_with_any_numbers_raise_nothing_else(kit: Kit) -> None:
             worked += 1
         except XnError:
             pass
-        assert kit.pool.used("xn") == len(xn._registry.pages)
+        assert kit.frames_used() == len(xn._registry.pages)
         assert not xn.damaged
     assert worked > 500
 

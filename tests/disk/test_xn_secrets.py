@@ -109,7 +109,7 @@ def test_secrets_readin_that_the_device_fails_leaves_nothing() -> None:
     with pytest.raises(DeviceError):
         kit.xn.readin(kit.me, kit.root, 0, run, 3)
     assert not any(kit.xn.cached(block) for block in range(run, run + 3))
-    assert kit.pool.used("xn") == kit.xn.stats()["pages"]
+    assert kit.frames_used() == kit.xn.stats()["pages"]
 
 
 def test_secrets_prefetch_shows_nothing(kit: Kit) -> None:

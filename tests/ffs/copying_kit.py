@@ -6,8 +6,8 @@ import os
 import stat
 from collections.abc import Callable
 
+from libfs.common.checking import Finding
 from libfs.ffs import Ffs, Summary, check
-from libfs.ffs.findings import Finding
 from libfs.posix import Attr, FsError, Ino, Posix, User
 from libfs.posix.copying import How
 from tests.conformance.support import content, names_in

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libfs.common.naming import name_hash
 from libfs.ffs import Finding, Summary
 from libfs.ffs import format as f
 from libfs.ffs.findings import PROBLEMS
-from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import Ino, New
 from tests.ffs.support import DIR, FILE, ROOT, Disk, write
 from xnfs import XnError
@@ -68,7 +68,7 @@ def scene() -> Scene:
     leaf = fs._dirs.leaf_at(v, table, table.used()[0]).block
     tree = fs.volume.vnode(inos[b"tree"])
     node = fs._map.root(tree).entries[0][3]
-    xattr = fs._xattrs._pointer(fs.volume.vnode(inos[b"file"]))
+    xattr = fs._xattrs.block(fs.volume.vnode(inos[b"file"]))
     made = (inos[b"file"], inos[b"small"], link, inos[b"tree"], node, inline, hashed, leaf, xattr)
     disk.close()
     return Scene(disk, *made)

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from libfs.common.naming import name_hash
 from libfs.ffs import Ffs
 from libfs.ffs import format as f
-from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import Change, FsError, Ino, User
 from tests.ffs.support import ALICE, BOB, DIR, FILE, ROOT, Disk
 

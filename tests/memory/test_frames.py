@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from xnfs.capability import ALLOC, Capabilities
 from xnfs.disk.records import BLOCK
-from xnfs.errors import CapabilityError, NoFrames, Refused
+from xnfs.errors import CapabilityError, NoFrames, NotFree, Refused
 from xnfs.memory.frames import FRAME, FramePool
 
 
@@ -72,6 +73,34 @@ def test_frames_quota_binds_one_owner_only() -> None:
     assert pool.alloc("a") == [7]
     pool.set_quota("a", None)
     assert pool.available("a") == 2
+
+
+def test_frames_by_number() -> None:
+    pool = FramePool(8)
+    pool.set_quota("a", 2)
+    pool.take("a", 5)
+    assert (pool.owner(5), pool.used("a"), pool.free_frames) == ("a", 1, 7)
+    with pytest.raises(NotFree):
+        pool.take("b", 5)
+    for owner, frame in (("a", -1), ("a", 8), (None, 0)):
+        with pytest.raises(Refused):
+            pool.take(owner, frame)
+    pool.take("a", 0)
+    with pytest.raises(NoFrames):
+        pool.take("a", 1)
+    assert pool.alloc("b", 6) == [1, 2, 3, 4, 6, 7]
+    assert bytes(pool.taken()) == b"\1" * 8
+    pool.free([5])
+    assert bytes(pool.taken()) == b"\1\1\1\1\1\0\1\1"
+    with pytest.raises(TypeError):
+        pool.taken()[5] = 1
+
+
+def test_frames_words_are_the_same_memory() -> None:
+    pool = FramePool(2)
+    pool.alloc("a", 2)
+    pool.words()[512] = 1
+    assert bytes(pool.view(1)[:8]) == (1).to_bytes(8, sys.byteorder)
 
 
 def test_frames_double_and_foreign_free_change_nothing() -> None:
@@ -191,6 +220,16 @@ class FramesMachine(RuleBasedStateMachine):
         gap = any(not any(free[i : i + n]) for i in range(40 - n + 1))
         assert not gap or frames[-1] - frames[0] == n - 1
         self.model.update(dict.fromkeys(frames, owner))
+
+    @rule(owner=owners, frame=st.integers(0, 39))
+    def take(self, owner: str, frame: int) -> None:
+        full = owner == "c" and len(self._held("c")) == 10
+        if frame in self.model or full:
+            with pytest.raises(NotFree if frame in self.model else NoFrames):
+                self.pool.take(owner, frame)
+        else:
+            self.pool.take(owner, frame)
+            self.model[frame] = owner
 
     @rule(owner=owners, data=st.data())
     def free(self, owner: str, data: st.DataObject) -> None:

@@ -16,7 +16,7 @@ from libfs.posix.copying import How
 from xnfs_tools import mountinfo
 from xnfs_tools.command import Codes, Failed, Parser, Progress, Usage, parser, run, words
 from xnfs_tools.files import printable
-from xnfs_tools.session import SUPERUSER, Session, open_image
+from xnfs_tools.session import ROOT, SUPERUSER, Session, open_image
 
 PROG: Final = "xnfs cp"
 CODES: Final = Codes(failed=1, usage=2)
@@ -58,7 +58,7 @@ def _place(text: str) -> tuple[str, str]:
     image, colon, path = text.partition(":")
     while colon:
         real = os.path.realpath(image)
-        if os.path.exists(real) or mountinfo.of(real) is not None:
+        if os.path.exists(real) or mountinfo.of(real):
             return real, path
         more, colon, path = path.partition(":")
         image = f"{image}:{more}"
@@ -67,11 +67,14 @@ def _place(text: str) -> tuple[str, str]:
 
 def copy(image: str, source: str, target: str, how: How) -> None:
     """Copy, wherever the image is open. Raises: Failed."""
-    there = mountinfo.of(image)
+    mounted = mountinfo.of(image)
     try:
-        if there is not None:
+        if mounted:
+            there = [each for each in mounted if each.source in (image, f"{image}:{ROOT}")]
+            if not there:
+                raise Failed(f"{image} is mounted, but not its file system '{ROOT}'")
             request = controls.CopyRequest(how, os.fsencode(source), os.fsencode(target))
-            controls.ask(there.directory, request)
+            controls.ask(there[0].directory, request)
             return
         with open_image(image, readonly=False) as session:
             _copy_here(session, source, target, how)

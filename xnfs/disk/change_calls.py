@@ -6,7 +6,8 @@ log, and hands over. Whether the change is exactly what is claimed is for `chang
 agree, for `acl.py`. Bytes that own nothing are written by `page_calls.py`.
 
 Relies on `syscalls.py` for the lock, rights and room. Guarantees: a call is refused without effect
-or carried out whole; it stays within one root.
+or carried out whole; it stays within one root, but for pointers that move between two of which the
+caller holds both (`crossing.py`).
 
 Source: Kaashoek et al. 1997, section 4 and table 1.
 """
@@ -20,7 +21,7 @@ from xnfs.disk.arguments import plain_diff, plain_extents, plain_runs
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.flow import Edit
 from xnfs.disk.page_calls import PageCalls
-from xnfs.disk.records import OP_ACCESS, Caller, Diff, Extent
+from xnfs.disk.records import OP_ACCESS, OP_DEATH, Caller, Diff, Extent
 from xnfs.disk.registry import Page
 from xnfs.disk.syscalls import syscall
 from xnfs.errors import NotCached, Refused
@@ -51,8 +52,9 @@ class ChangeCalls(PageCalls):
         of allocated blocks, durable no later than the pointers. `copies`: likewise (target, source,
         count), allocated blocks of data that begin with the bytes of cached ones that the caller
         may read; both lie in one frame until either is written. `witness`: the block shown to every
-        acl; `witnesses`: by edited block. Not durable until `sync`. Raises Refused, NotFree,
-        NotEmpty, NotCached, NoFrames, AclRefused, CapabilityError; then nothing has changed.
+        acl; `witnesses`: by edited block. Edits in several roots may only move pointers: see
+        `move`. Not durable until `sync`. Raises Refused, NotFree, NotEmpty, NotCached, NoFrames,
+        AclRefused, CapabilityError; then nothing has changed.
         """
         edits = list(edits)
         self._make_room(len(edits))
@@ -62,9 +64,13 @@ class ChangeCalls(PageCalls):
         if not pages:
             raise Refused("a change edits at least one block")
         root = pages[0][0].root
-        if any(page.root != root for page, _ in pages):
-            raise Refused("a change stays within one root")
-        if alloc:
+        roots = {page.root for page, _ in pages}
+        if len(roots) > 1:
+            if alloc or free or share:
+                raise Refused("a change of several roots only moves pointers between them")
+            for each in roots:
+                self._may(who, each, ALLOC)
+        elif alloc:
             self._may(who, root, ALLOC)
         first = {block: plain_diff(diff) for block, diff in (inits or {}).items()}
         self._check_claims((*alloc, *free, *share))
@@ -132,7 +138,12 @@ class ChangeCalls(PageCalls):
         *,
         witness: int = 0,
     ) -> None:
-        """Pointers go from `src` to `dst`; the sum stays (R3)."""
+        """Pointers go from `src` to `dst`; the sum stays (R3).
+
+        If `dst` lies in another root, what is named goes there with all that it owns, for who may
+        change and enlarge both. Each of these blocks has one owner and is nobody's to hold; all of
+        its metadata is cached (NotCached says what is not).
+        """
         self.change(who, [(src, src_diff), (dst, dst_diff)], witness=witness)
 
     def swap(
@@ -191,11 +202,17 @@ class ChangeCalls(PageCalls):
     def drop(self, who: Caller, block: int, *, free: Sequence[Extent] = ()) -> None:
         """Let go of a held block. If nothing else owns it, it is freed, and with it the data that
         it owns, which must be exactly `free` (NotEmpty).
+
+        Whose it is, and who may have it open, the kernel doesn't know: the acl is asked (OP_DEATH,
+        with 1 as the mask). Raises AclRefused.
         """
         self._writable()
         page = self._meta(who, block, WRITE)
         if block not in self._ledger.held:
             raise Refused(f"block {block} is not held")
+        last = bytes(page.view)
+        edit = Edit(block, page.type, page, (), last, bytearray(last))
+        self._acls.ask(who, page.type, OP_DEATH, 1, edit, (0, ZERO))
         claims = plain_extents(free)
         if self._ledger.owners(block) == 0:
             self._reshaper.bury_held(page, claims)

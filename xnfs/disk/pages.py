@@ -7,7 +7,7 @@ when used.
 
 Not here: changes of metadata (`change.py`), when dirty pages are written (`commit.py`), rights
 (`syscalls.py`). Everything that comes from the device is checked before it is believed: stamps,
-types, and that the free map knows the block.
+types, versions, and that the free map knows the block.
 
 Source: Kaashoek et al. 1997, section 4.3 (registry); Engler et al. 1995, section 3.1 (secure
 bindings).
@@ -128,7 +128,8 @@ class PageIO:
                 kind = owners[block][0]
                 if kind.stamp is not None:
                     view = registry.pages[block].view
-                    check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
+                    seq = check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
+                    self._tables.versions.check(block, seq)
         except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise

@@ -80,14 +80,13 @@ class MetaPage(Page):
 class Registry:
     """Blocks in frames. Not locked: the system-call layer is."""
 
-    def __init__(self, frames: FramePool, owner: str) -> None:
+    def __init__(self, frames: FramePool) -> None:
         self.pages: dict[int, Page] = {}
         self.plain: set[int] = set()
         self.attached: set[int] = set()
         #: cached blocks whose content is zeros, though their frames are not cleared yet
         self.blank: set[int] = set()
         self._frames = frames
-        self._owner = owner
         #: frame -> blocks beyond the first that it holds
         self._sharers: dict[int, int] = {}
 
@@ -108,9 +107,10 @@ class Registry:
     ) -> list[Page]:
         """Give frames to `count` blocks from `start`, contents as the frames had them.
 
-        Raises NoFrames with no effect. The caller fills or zeroes them before anyone sees them.
+        They are the root's: one that has a quota can't take those of others. Raises NoFrames with
+        no effect. The caller fills or zeroes them before anyone sees them.
         """
-        frames = self._frames.alloc(self._owner, count)
+        frames = self._frames.alloc(root, count)
         make = Page if kind.stamp is None else MetaPage
         views = self._frames.views(frames)
         new = [
@@ -153,7 +153,7 @@ class Registry:
         pages = [page for page in run if page.frame in self._sharers]
         if not pages:
             return
-        for page, frame in zip(pages, self._frames.alloc(self._owner, len(pages)), strict=True):
+        for page, frame in zip(pages, self._frames.alloc(pages[0].root, len(pages)), strict=True):
             view = self._frames.view(frame)
             view[:] = page.view
             if self._leave(page.frame):
@@ -191,6 +191,12 @@ class Registry:
         if frames:
             self._frames.free(frames)
         return len(frames)
+
+    def cross(self, block: int, root: str) -> None:
+        """The block belongs to another root now, and so does its frame."""
+        page = self.pages[block]
+        page.root = root
+        self._frames.hand_over([page.frame], root)
 
     def mark_dirty(self, page: Page) -> None:
         """The frame is newer than the disk."""

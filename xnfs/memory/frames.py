@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final
 
-from xnfs.errors import NoFrames, Refused
+from xnfs.errors import NoFrames, NotFree, Refused
 
 FRAME: Final = 4096
 _FREE: Final = b"\0"
@@ -101,6 +101,21 @@ class FramePool:
         self.free_frames -= n
         return frames
 
+    def take(self, owner: Hashable, frame: int) -> None:
+        """Take one frame by its number. Raises Refused, NoFrames (quota), NotFree."""
+        if owner is None or not 0 <= frame < self.count:
+            raise Refused(f"frame {frame} for {owner!r}")
+        if self._check is not None:
+            self._check(owner)
+        if self._taken[frame]:
+            raise NotFree(f"frame {frame} has an owner")
+        if not self.available(owner):
+            raise NoFrames("the quota is used up")
+        self._taken[frame] = 1
+        self._owners[frame] = owner
+        self._used[owner] = self.used(owner) + 1
+        self.free_frames -= 1
+
     def _gap(self, n: int) -> int:
         """Start of `n` free neighbours near where the last search ended, or -1."""
         gap = bytes(n)
@@ -141,15 +156,28 @@ class FramePool:
         if not self.free_frames and frames:
             # The pool was full, so the only gaps are here.
             self._next = frames[0]
+        self._forget(frames)
+        for frame in frames:
+            taken[frame] = 0
+            self._owners[frame] = None
+        self.free_frames += len(frames)
+
+    def hand_over(self, frames: Sequence[int], owner: Hashable) -> None:
+        """Frames in use get another owner, whatever its quota: what they hold is his already."""
+        if any(self.owner(frame) is None for frame in frames) or owner is None:
+            raise Refused("a frame has no owner")
+        self._forget(frames)
+        for frame in frames:
+            self._owners[frame] = owner
+        self._used[owner] = self.used(owner) + len(frames)
+
+    def _forget(self, frames: Sequence[int]) -> None:
+        """They count no longer for their owners."""
         owners = self._owners
         for who, n in Counter([owners[frame] for frame in frames]).items():
             self._used[who] -= n
             if not self._used[who]:
                 del self._used[who]
-        for frame in frames:
-            taken[frame] = 0
-            owners[frame] = None
-        self.free_frames += len(frames)
 
     # --- memory -----------------------------------------------------------------------------
 
@@ -161,6 +189,16 @@ class FramePool:
         if view is None:
             view = self._views[frame] = self._memory[frame * FRAME : (frame + 1) * FRAME]
         return view
+
+    def words(self) -> memoryview:
+        """All frames as 64-bit words of the host's byte order: for the machine, which translates
+        addresses and so knows whose frame it is in.
+        """
+        return self._memory.cast("Q")
+
+    def taken(self) -> memoryview:
+        """For each frame 1 if it has an owner: a view that changes with it, read-only."""
+        return memoryview(self._taken).toreadonly()
 
     def views(self, frames: Iterable[int]) -> list[memoryview]:
         """`view` of each."""
