@@ -25,8 +25,9 @@ COMPILED = {
         "acl arguments blocktype catalogue_calls change change_calls commit entries extents flow"
         " freespace ledger order page_calls pages registry reshape syscalls tables typetable xn"
     ),
+    "libfs/common": "attributes cache devices naming",
     "libfs/ffs": (
-        "ahead cache data directory extents ffs inode nameblock names place slots syncing table"
+        "ahead data directory extents ffs inode nameblock names place slots syncing table"
         " volume xattrs"
     ),
     "libfs/posix": "attributes core data handles names opening perms posix rename",

@@ -32,12 +32,15 @@ def poke(device: BlockDevice, block: int, at: int, data: bytes) -> None:
     device.write(block, [bytes(raw)])
 
 
-def forge(device: BlockDevice, block: int, change: Callable[[bytearray], None]) -> None:
-    """Change a block of metadata and stamp it again: what a faulty kernel does."""
+def forge(
+    device: BlockDevice, block: int, change: Callable[[bytearray], None], seq: int | None = None
+) -> None:
+    """Change a block of metadata and stamp it again: what a faulty kernel does. `seq`: another
+    version."""
     raw = peek(device, block)
-    number, seq = struct.unpack_from("<IQ", raw, 4)
+    number, was = struct.unpack_from("<IQ", raw, 4)
     change(raw)
-    stamp_block(Seed(superblock(device).uuid), block, raw, 0, number, seq)
+    stamp_block(Seed(superblock(device).uuid), block, raw, 0, number, was if seq is None else seq)
     device.write(block, [bytes(raw)])
 
 
@@ -61,5 +64,5 @@ def set_totals(device: BlockDevice, totals: Mapping[int, int]) -> None:
     found = tables(device)
     for block, total in totals.items():
         found.set_total(block, total)
-    for block in found.dirty_blocks():
+    for block in reversed(found.dirty_blocks()):
         device.write(block, [found.encode(block)])

@@ -23,6 +23,7 @@ from images.golden import (
     golden_two,
 )
 from xnfs import BLOCK, SECTOR, MemoryDevice
+from xnfs.disk.geometry import COUNT_BLOCKS
 from xnfs.disk.layout import Seed
 
 HERE = Path(__file__).parent
@@ -92,6 +93,16 @@ def f_leak(g: Golden) -> None:
 def f_refs_sector(g: Golden) -> None:
     """A sector of the reference counts has a wrong checksum."""
     poke(g.disk, superblock(g.disk).geometry.refs_start, 99, b"\x12\x34")
+
+
+def f_versions_sector(g: Golden) -> None:
+    """A sector of the versions has a wrong checksum."""
+    poke(g.disk, superblock(g.disk).geometry.refs_start + COUNT_BLOCKS, 99, b"\x12\x34")
+
+
+def f_inode_stale(g: Golden) -> None:
+    """The last write of a file's inode was lost."""
+    forge(g.disk, g.at["/large"], lambda raw: None, seq=1)
 
 
 def f_refs_low(g: Golden) -> None:
@@ -231,6 +242,8 @@ DAMAGED: tuple[tuple[Callable[[Golden], None], str], ...] = (
     (f_map_missing, "map-missing"),
     (f_leak, "leak"),
     (f_refs_sector, "refs-sector"),
+    (f_versions_sector, "versions-sector"),
+    (f_inode_stale, "stale"),
     (f_refs_low, "refs-low"),
     (f_refs_high, "refs-high"),
     (f_pointer_outside, "pointer"),

@@ -67,6 +67,10 @@ class TimedDevice:
         self._next = start + count
         return count
 
+    def forget(self) -> None:
+        """What was asked so far took no time: it was before the machine was started."""
+        self._owed = 0
+
     def wait(self) -> Program:
         """Sleep until the disk has done everything that was asked of it so far."""
         now = yield (calls.CLOCK,)

@@ -71,12 +71,12 @@ def as_user(script: str, cwd: Path, uid: int = NOBODY, groups: Sequence[int] = (
 class Disk:
     """An image and the directory that it is mounted on."""
 
-    def __init__(self, work: Path, transport: str = "auto") -> None:
+    def __init__(self, work: Path, transport: str = "auto", kind: str = "ffs") -> None:
         # The server's clients may be other users; pytest's directories are closed to them.
         for directory in (work, *work.parents):
             if "pytest" in str(directory) and directory.owner() == work.owner():
                 directory.chmod(0o755)
-        self.transport = transport
+        self.transport, self.kind = transport, kind
         self.image = work / "disk.xnfs"
         self.mnt = work / "mnt"
         self.mnt.mkdir()
@@ -84,7 +84,7 @@ class Disk:
 
     def mkfs(self, *options: str | Path, size: str = "64m") -> None:
         """A new image."""
-        good("mkfs.xnfs", *options, self.image, size)
+        good("mkfs.xnfs", "-t", self.kind, *options, self.image, size)
 
     def mount(self, *options: str) -> None:
         """Mount, with options as after -o."""

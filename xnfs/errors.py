@@ -73,7 +73,7 @@ class BadImage(XnError):
 
 
 class VersionError(BadImage):
-    """The image has a newer format version or an unknown incompatible feature."""
+    """The image has another format version or an unknown incompatible feature."""
 
 
 class DeviceError(XnError):

@@ -32,10 +32,14 @@ from xnfs.cpu.environments import MAX_MADE, Environments, started
 from xnfs.cpu.exceptions import Exceptions
 from xnfs.cpu.exposed import CLOCK_WORD, ENVIRONMENTS_WORD, FREE_FRAMES_WORD, KERNEL, Tables
 from xnfs.cpu.numbers import ANY, ENDED
+from xnfs.cpu.predicates import Predicates
 from xnfs.cpu.processor import Processor
+from xnfs.cpu.reclaim import Reclaim
 from xnfs.cpu.slices import Slices
 from xnfs.cpu.trace import ENDED as TRACE_ENDED
 from xnfs.cpu.trace import SPAWNED, Trace
+from xnfs.cpu.transfers import Transfers
+from xnfs.cpu.turns import Turns
 from xnfs.cpu.wall import Wall
 from xnfs.cpu.watch import Watch
 from xnfs.errors import NoSpace, NoSuchEnvironment, Refused
@@ -106,6 +110,10 @@ class Machine:
         self._generation = [2] * environments  # ids 0 and 1 are nobody and the kernel
         self.ended: deque[Ending] = deque(maxlen=4096)
         self.slices = Slices(self)
+        self.turns = Turns(self)
+        self.predicates = Predicates(self)
+        self.transfers = Transfers(self)
+        self.reclaim = Reclaim(self)
         self.exceptions = Exceptions(self)
         self.access = Access(self)
         self.memory = Memory(self)
@@ -114,6 +122,10 @@ class Machine:
         parts = (
             self.members,
             self.slices,
+            self.turns,
+            self.predicates,
+            self.transfers,
+            self.reclaim,
             self.exceptions,
             self.access,
             self.memory,
@@ -217,6 +229,10 @@ class Machine:
             "frames_asked": self.revocation.asked,
             "frames_forced": self.revocation.forced,
             "tag_flushes": sum(cpu.tlb.flushes for cpu in self.processors),
+            "forfeited": self.turns.forfeited,
+            "early": self.turns.early,
+            "predicate_looks": self.predicates.looks,
+            "transfers": self.transfers.calls + self.transfers.sends,
             "switches": sum(cpu.switches for cpu in self.processors),
             "events": self.events,
         }
@@ -295,7 +311,10 @@ class Machine:
             return
         if env.cpu is not None:
             env.cpu.until = 0
-            self.slices.leave(env.cpu)
+            self.turns.leave(env.cpu)
+        self.transfers.drop(env)
+        self.reclaim.drop(env)
+        self.predicates.drop(env)
         self.slices.drop(env)
         self.memory.drop(env)
         self.revocation.drop(env)
@@ -323,9 +342,19 @@ class Machine:
 
     def show(self, env: Environment, status: int = 0) -> None:
         """Expose an environment's state."""
-        at = self.tables.environments + 2 * (env.id % self.tables.max_environments)
+        at = self.tables.environments + 3 * (env.id % self.tables.max_environments)
         self._shown[at] = env.id << 8 | env.state
         self._shown[at + 1] = status & (1 << 64) - 1
+        self._shown[at + 2] = env.cycles
+
+    def show_cycles(self, env: Environment) -> None:
+        """Expose what an environment has had of processors."""
+        at = self.tables.environments + 3 * (env.id % self.tables.max_environments)
+        self._shown[at + 2] = env.cycles
+
+    def show_clock(self, time: int) -> None:
+        """Expose the time, before somebody looks."""
+        self._shown[CLOCK_WORD] = time
 
     def show_frame(self, frame: int, owner: int) -> None:
         """Expose whose a frame is."""
@@ -344,12 +373,14 @@ class Machine:
         self.events += 1
         self._shown[CLOCK_WORD] = self.now
         action(time, what)
+        if self.slices.asked:
+            self.slices.stir(self.now)
 
     def _turn(self, cpu: Processor, stop: int) -> None:
         """Run one processor, until `stop` at the latest, or until another is behind it."""
         env = cpu.env
         if env is None:
-            if not self.slices.begin(cpu):
+            if not self.turns.begin(cpu):
                 return
             env = cpu.env
             assert env is not None
@@ -365,7 +396,7 @@ class Machine:
             if cpu.env is env:
                 self.loop.run(cpu, env)
         if cpu.env is not None and cpu.now >= cpu.slice_end:
-            self.slices.leave(cpu)
+            self.turns.expire(cpu)
 
 
 def _close(generator: Any) -> None:

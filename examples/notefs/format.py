@@ -47,7 +47,7 @@ ACL = """\
 def acl(op, mask, old, new, wit, self, witno, uid, gid, groups, now):
     mode, owner, group = u32(old, 16), u32(old, 24), u32(old, 28)
     if op == 3:
-        return 0
+        return mask if uid > 0 else 0
     if uid == 0:
         return 13 if op == 0 and mask & 1 == 1 and mode & 0x4049 == 0 else 0
     if op == 2:

@@ -2,8 +2,10 @@
 
 format, types, rules   what lies on the disk, and the code that XN runs over it
 inode, slots, nameblock, table   one block each, decoded
-volume, cache          blocks by number, one change at a time, which pages to give up
+volume                 blocks by number, one change at a time
 place                  where new blocks go
+groups, ahead          what is read together, and what before it is asked for
+fill, bulk, space      directories filled with copies
 extents, data          bytes of files;   directory, names   names;   xattrs
 ffs                    the requests of the POSIX layer
 check, check_names, check_inode, findings   the checker
@@ -11,5 +13,6 @@ check, check_names, check_inode, findings   the checker
 
 from libfs.ffs.check import Finding, Summary, check
 from libfs.ffs.ffs import Ffs
+from libfs.ffs.format import F_GROUPING
 
-__all__ = ["Ffs", "Finding", "Summary", "check"]
+__all__ = ["F_GROUPING", "Ffs", "Finding", "Summary", "check"]

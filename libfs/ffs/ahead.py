@@ -66,6 +66,22 @@ class ReadAhead:
             end = block + 1
         self._fetch(start, end)
 
+    def hint(self, runs: Iterable[tuple[int, int]]) -> None:
+        """These runs, ascending, will be read. The device may fetch many at a time; nothing is
+        waited for."""
+        start = end = 0
+        for block, count in runs:
+            if block > end + GAP or block + count > start + PIECE:
+                self._tell(start, end)
+                start = block
+            end = block + count
+        self._tell(start, end)
+
+    def _tell(self, start: int, end: int) -> None:
+        for at in range(start, end, PIECE):
+            with suppress(XnError):
+                self._xn.prefetch(self._who, at, min(PIECE, end - at), wait=False)
+
     def at_hand(self, block: int) -> bool:
         """Whether it was fetched and not read since."""
         return bool(self._fetched.get(block >> WINDOW_SHIFT, 0) >> (block & WINDOW - 1) & 1)

@@ -14,54 +14,19 @@ no byte believed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from libfs.common.checking import Finding, Log, Report, Summary
 from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.check_inode import InodeChecker
 from libfs.ffs.check_names import NameChecker
 from libfs.ffs.directory import Directories
 from libfs.ffs.extents import ExtentMap
-from libfs.ffs.findings import Finding, Report, finding
+from libfs.ffs.findings import PROBLEMS
 from libfs.ffs.inode import Vnode
 from libfs.ffs.place import Placer
 from libfs.ffs.superblock import decode_super_untrusted
 from libfs.ffs.volume import Batch, Volume
 from xnfs import Caller, CorruptionError, Xn
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a check has seen."""
-
-    directories: int = 0
-    inodes: int = 0
-    findings: int = 0
-    unrepaired: int = 0
-
-    @property
-    def clean(self) -> bool:
-        """Nothing found."""
-        return not self.findings
-
-
-class Log:
-    """Counts findings, passes them on, and says whether to mend."""
-
-    def __init__(self, report: Report, *, repair: bool) -> None:
-        self.repair = repair
-        self.summary = Summary()
-        self._report = report
-
-    def __call__(self, code: str, block: int, *, repairable: bool = True, **words: object) -> bool:
-        """Report a finding; whether it is to be mended now."""
-        found = finding(code, block, repairable=repairable, **words)
-        self.summary.findings += 1
-        mend = self.repair and repairable
-        if not mend:
-            self.summary.unrepaired += 1
-        self._report(found)
-        return mend
 
 
 def check(xn: Xn, cap: bytes, name: str, *, repair: bool, report: Report) -> Summary:
@@ -75,7 +40,7 @@ def check(xn: Xn, cap: bytes, name: str, *, repair: bool, report: Report) -> Sum
     vol = Volume(xn, info.cap, info.block, readonly=not repair)
     root = decode_super_untrusted(info.block, vol.block(info.block)).root
     vol.set_home(root, info.block, 0)
-    log = Log(report, repair=repair)
+    log = Log(report, PROBLEMS, repair=repair)
     _Walk(vol, log).run(root)
     if repair:
         vol.sync_all()
@@ -87,7 +52,7 @@ class _Walk:
     """One walk over all directories."""
 
     def __init__(self, vol: Volume, log: Log) -> None:
-        place = Placer(vol, grouping=False)
+        place = Placer(vol)
         self._vol = vol
         self._log = log
         self._inodes = InodeChecker(vol, log, ExtentMap(vol, place))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from libfs.common.attributes import HEAD, NAMESPACES, parse_untrusted
 from libfs.ffs import format as f
 from libfs.ffs import slots as s
 from libfs.ffs.data import MAX_SIZE
@@ -14,11 +15,10 @@ from libfs.ffs.extents import ExtentMap
 from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
 from libfs.ffs.slots import Slots
 from libfs.ffs.volume import Batch, Volume
-from libfs.ffs.xattrs import parse_untrusted
 from xnfs import CorruptionError
 
 if TYPE_CHECKING:
-    from libfs.ffs.check import Log
+    from libfs.common.checking import Log
 
 _KINDS: Final = (1, 2, 6, DT_REG, DT_LNK, 12)
 _ACL_TAGS: Final = (1, 2, 4, 8, 16, 32)
@@ -373,5 +373,5 @@ class InodeChecker:
 
 
 def _record_size(name: bytes, value: bytes) -> int:
-    prefix: Any = next(p for p in f.NAMESPACES if name.startswith(p))
-    return f.XATTR_HEAD.size + len(name) - len(prefix) + len(value)
+    prefix: Any = next(p for p in NAMESPACES if name.startswith(p))
+    return HEAD.size + len(name) - len(prefix) + len(value)

@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs.directory import Directories
 from libfs.ffs.inode import Vnode
-from libfs.ffs.nameblock import NameBlock, name_hash
+from libfs.ffs.nameblock import NameBlock
 from libfs.ffs.table import Table, index_head, level_of
 from libfs.ffs.volume import Batch, Volume
 from xnfs import AclRefused, Refused
 
 if TYPE_CHECKING:
-    from libfs.ffs.check import Log
+    from libfs.common.checking import Log
 
 
 class Stray(NamedTuple):

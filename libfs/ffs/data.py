@@ -123,6 +123,8 @@ class FileData:
         vol = self._vol
         vol.ensure(piece.owner)
         if piece.end <= READ_AHEAD_MIN:  # a small file: what comes next is another one
+            if vol.groups is not None and vol.groups.data(piece.owner, piece.block + first):
+                return
             vol.ahead.lone(piece.block + first)
         vol.readin(piece.owner, piece.slot, piece.block + first, end - first)
 
@@ -251,6 +253,10 @@ class FileData:
         try:
             vol.xn.write_raw(vol.who, block, at, data)
         except NotCached:
+            self._bind(Piece(*piece), lo, hi, at, at + len(data))
+            vol.xn.write_raw(vol.who, block, at, data)
+        except NoFrames:  # the blocks share the frames of those that they were copied from
+            vol.cache.make_room(hi - lo)
             self._bind(Piece(*piece), lo, hi, at, at + len(data))
             vol.xn.write_raw(vol.who, block, at, data)
         vol.cache.wrote(block + lo, hi - lo)

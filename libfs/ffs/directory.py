@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs.inode import Vnode
 from libfs.ffs.nameblock import (
@@ -25,7 +26,6 @@ from libfs.ffs.nameblock import (
     Named,
     decode_inline_untrusted,
     decode_leaf_untrusted,
-    name_hash,
 )
 from libfs.ffs.place import Placer
 from libfs.ffs.table import (
@@ -237,20 +237,20 @@ class Directories:
             batch.edit(nb.block, *fresh.head())
         else:
             batch.set(v, names=len(fresh.names), heap=fresh.end)
-        self._adopt(batch, fresh)
+        self.adopt(batch, fresh)
         batch.use(fresh, v.ino)
 
-    def _adopt(self, batch: Batch, fresh: NameBlock) -> None:
+    def adopt(self, batch: Batch, fresh: NameBlock) -> None:
         """`fresh` is what its block holds from now on; names have new slots."""
         self._vol.decoded[fresh.block] = fresh
         for slot, ino, _kind, _d_type in fresh.names.values():
             batch.home(ino, fresh.block, slot)
 
-    def _new_leaf(self, batch: Batch, v: Vnode, leaf: NameBlock, table: Table) -> None:
+    def new_leaf(self, batch: Batch, v: Vnode, leaf: NameBlock, table: Table) -> None:
         """A new leaf, with its names, below `table`."""
         slot = table.slot_of(leaf.lo)
         batch.birth(f.P_LEAF, leaf.block, [leaf.head(), (leaf.area.pointers, leaf.image())], v.ino)
-        self._adopt(batch, leaf)
+        self.adopt(batch, leaf)
         table.set(slot, f.pointer(f.P_LEAF, leaf.block))
         batch.use(table, v.ino)
         batch.home(leaf.block, table.block, slot)
@@ -270,7 +270,7 @@ class Directories:
         table = Table(v.ino, f.DIR_TABLE_AT, 0, f.DIR_TABLE_SHIFT, [0] * f.DIR_TABLE_SLOTS)
         table.dirty.update(range(f.DIR_TABLE_SLOTS))
         self._vol.decoded[v.ino] = table
-        self._new_leaf(batch, v, leaf, table)
+        self.new_leaf(batch, v, leaf, table)
         batch.set(v, flags=f.I_HASHED, names=0, heap=0)
         batch.commit()
 
@@ -286,7 +286,7 @@ class Directories:
         batch = Batch(self._vol, who)
         hi = table.gap_end(h) - 1
         leaf = NameBlock(f.LEAF_NAMES, self._block(v), v.ino, v.hash_key, lo, hi)
-        self._new_leaf(batch, v, leaf, table)
+        self.new_leaf(batch, v, leaf, table)
         batch.commit()
 
     def _split(self, who: Caller, v: Vnode, leaf: NameBlock) -> None:
@@ -302,7 +302,7 @@ class Directories:
         lower = [item for item in items if item[0] < start]
         upper = [item for item in items if item[0] >= start]
         batch = Batch(self._vol, who)
-        self._new_leaf(batch, v, leaf.rebuilt(self._block(v), upper, start, leaf.hi), table)
+        self.new_leaf(batch, v, leaf.rebuilt(self._block(v), upper, start, leaf.hi), table)
         self._replace(batch, v, leaf, lower, start - 1)
         batch.commit()
 

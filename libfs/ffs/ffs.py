@@ -18,6 +18,9 @@ from libfs.ffs import format as f
 from libfs.ffs.data import MAX_SIZE, FileData
 from libfs.ffs.directory import Directories
 from libfs.ffs.extents import ExtentMap
+from libfs.ffs.fill import Filler
+from libfs.ffs.fill import Filling as Fill
+from libfs.ffs.groups import Groups
 from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
 from libfs.ffs.names import LINK_MAX, Names
 from libfs.ffs.place import Placer
@@ -25,7 +28,19 @@ from libfs.ffs.superblock import decode_super_untrusted, make
 from libfs.ffs.syncing import Sync
 from libfs.ffs.volume import Batch, Volume
 from libfs.ffs.xattrs import Xattrs
-from libfs.posix.interface import Attr, Change, Dirent, FsError, Ino, New, StatFs, Syncing, User
+from libfs.posix.interface import (
+    Attr,
+    Change,
+    Dirent,
+    Entry,
+    Filling,
+    FsError,
+    Ino,
+    New,
+    StatFs,
+    Syncing,
+    User,
+)
 from xnfs import (
     AclRefused,
     Caller,
@@ -63,7 +78,7 @@ def answers(method: F) -> F:
     """The boundary of a request: errors of the kernel leave as `FsError`."""
 
     @wraps(method)
-    def request(self: Ffs | _Syncing, *args: Any, **kwargs: Any) -> Any:
+    def request(self: Ffs | _Syncing | _Filling, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except XnError as error:
@@ -81,12 +96,17 @@ class Ffs:
     def __init__(self, vol: Volume, root: int, uuid: bytes, *, grouping: bool) -> None:
         self.root = Ino(root)
         self.volume = vol
-        place = Placer(vol, grouping=grouping)
+        place = Placer(vol)
         self._map = ExtentMap(vol, place)
+        if grouping:
+            vol.groups = Groups(vol, self._map)
         self._data = FileData(vol, self._map, place)
         self._dirs = Directories(vol, place)
         self._xattrs = Xattrs(vol, place)
         self._names = Names(vol, place, self._dirs, self._map, self._data, self._xattrs, uuid)
+        self._filler = Filler(
+            vol, place, self._dirs, self._map, self._data, self._xattrs, self._names
+        )
         self._synced = vol.now()
         self._closed = False
 
@@ -111,21 +131,28 @@ class Ffs:
         make(xn, cap, name, uid=uid, gid=gid, mode=mode, flags=flags, uuid=uuid)
 
     @staticmethod
-    def mount(xn: Xn, cap: bytes, name: str, *, readonly: bool = False) -> Ffs:
-        """Mount the root `name`. Raises XnError: no such root, CorruptionError."""
+    def mount(
+        xn: Xn, cap: bytes, name: str, *, readonly: bool = False, grouping: bool | None = None
+    ) -> Ffs:
+        """Mount the root `name`. `grouping`: small files together (C-FFS) or not, whatever it was
+        made for. Raises XnError: no such root, CorruptionError."""
         info = xn.mount_root(Caller(cap), name)
         vol = Volume(xn, info.cap, info.block, readonly=readonly or xn.readonly)
         head = decode_super_untrusted(info.block, vol.block(info.block))
         vol.set_home(head.root, info.block, 0)
         vol.directory(head.root)
-        return Ffs(vol, head.root, head.uuid, grouping=bool(head.flags & f.F_GROUPING))
+        if grouping is None:
+            grouping = bool(head.flags & f.F_GROUPING)
+        return Ffs(vol, head.root, head.uuid, grouping=grouping)
 
     # -- errors
 
     def _answer(self, error: XnError) -> FsError:
         if isinstance(error, AclRefused):
             return FsError(error.errno)
-        if isinstance(error, CorruptionError):
+        # A block that the kernel takes for whole and FFS can't read was written so, by whoever may
+        # write it: that is the trouble of this object, and no reason to stop everybody.
+        if isinstance(error, CorruptionError) and self.volume.xn.damaged:
             self.volume.readonly = True
         if isinstance(error, DeviceError) and error.errno == errno.ENOSPC:
             return FsError(errno.ENOSPC, str(error))  # the host's disk is full: it may pass
@@ -379,6 +406,23 @@ class Ffs:
         """Raises: ENXIO."""
         return self._data.seek(self._file(ino), offset, hole=hole)
 
+    # -- copies
+
+    @answers
+    def fill(self, user: User, directory: Ino, entries: Sequence[Entry]) -> Filling:
+        """Raises: EMLINK, ENOTDIR."""
+        self._may_change()
+        fill = self._filler.fill(user, self.volume.directory(directory), entries)
+        return _Filling(self, user, fill)
+
+    @answers
+    def will_read(self, inos: Sequence[Ino]) -> None:
+        """A hint."""
+        vol = self.volume
+        unread = [ino for ino in inos if ino not in vol.vnodes]
+        vol.ahead.hint((ino, 1) for ino in sorted(unread))
+        vol.ahead.many(unread)
+
     # -- extended attributes
 
     @answers
@@ -469,6 +513,20 @@ class _Syncing:
     def wait(self) -> None:
         """Until it is durable."""
         self._sync.wait()
+
+
+class _Filling:
+    """A directory that is being filled, whose errors are answers too."""
+
+    def __init__(self, fs: Ffs, user: User, fill: Fill) -> None:
+        self._answer = fs._answer
+        self._user = user
+        self._fill = fill
+
+    @answers
+    def step(self) -> bool:
+        """See `Filling`."""
+        return self._fill.step(self._user)
 
 
 def _without_set_id(mode: int) -> int:

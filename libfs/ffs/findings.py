@@ -1,26 +1,8 @@
-"""What the checker can find: each with a code, the same word in tests, images and reports, the
-words for people, and whether mending it can lose nothing (then a preening fsck mends it
-unasked)."""
+"""What the checker of FFS can find: code -> (words, whether mending it can lose nothing)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong in the block `block`. Same shape as those of the kernel's fsck."""
-
-    code: str
-    block: int
-    message: str
-    safe_to_preen: bool = False
-    repairable: bool = True
-
-
-Report = Callable[[Finding], None]
 
 #: code -> (message, safe to preen)
 PROBLEMS: Final[dict[str, tuple[str, bool]]] = {
@@ -63,9 +45,3 @@ PROBLEMS: Final[dict[str, tuple[str, bool]]] = {
     "xattr-head": ("block of attributes names inode {got}", True),
     "acl-entry": ("access list is malformed", False),
 }
-
-
-def finding(code: str, block: int, *, repairable: bool = True, **words: object) -> Finding:
-    """The finding `code`, with its words filled in."""
-    message, safe = PROBLEMS[code]
-    return Finding(code, block, message.format(**words), safe, repairable)

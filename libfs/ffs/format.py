@@ -50,7 +50,7 @@ def pointer(kind: int, block: int) -> int:
 SUPER_MAGIC: Final = 0x31534646  # "FFS1"
 SUPER_AT: Final = 16
 SUPER_ROOT: Final = 64
-F_GROUPING: Final = 1  # a small file's data lies beside its inode (C-FFS)
+F_GROUPING: Final = 1  # small files of a directory lie and are read together (C-FFS)
 
 SUPER_LAYOUT: Final = Layout(
     "stamp" / Bytes(16),  # 0
@@ -239,8 +239,6 @@ HASH_MAX: Final = (1 << 64) - 1
 
 # --- extended attributes ----------------------------------------------------------------------
 
-XATTR_HEAD: Final = struct.Struct("<BBH")  # namespace, name length, value length
 XATTR_LAYOUT: Final = Layout("namespace" / Int8ul, "name" / Int8ul, "value" / Int16ul)
 XATTR_INO_AT: Final = 16  # of ffs.xattr
 XATTR_BLOCK_AT: Final = 64
-NAMESPACES: Final = {b"user.": 1, b"trusted.": 2, b"security.": 3, b"system.": 4}

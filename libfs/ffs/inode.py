@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from libfs.common.devices import make_device
 from libfs.ffs import format as f
 from libfs.posix.interface import Attr, Ino
 from xnfs import CorruptionError
@@ -185,23 +186,6 @@ DT_LNK: Final = stat.S_IFLNK >> 12
 
 #: No extent: covers no file block.
 NOTHING: Final = (0, 0, 0, 0, 0, 0)
-
-
-def make_device(major: int, minor: int) -> int:
-    """The 64-bit device number of Linux."""
-    return (
-        (minor & 0xFF)
-        | (major & 0xFFF) << 8
-        | (minor & 0xFFFFFF00) << 12
-        | (major & 0xFFFFF000) << 32
-    )
-
-
-def split_device(rdev: int) -> tuple[int, int]:
-    """(major, minor) of a 64-bit device number of Linux."""
-    major = rdev >> 8 & 0xFFF | rdev >> 32 & 0xFFFFF000
-    minor = rdev & 0xFF | rdev >> 12 & 0xFFFFFF00
-    return major & 0xFFFFFFFF, minor & 0xFFFFFFFF
 
 
 def decode_untrusted(ino: int, raw: bytes | memoryview) -> Vnode:

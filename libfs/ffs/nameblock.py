@@ -10,18 +10,13 @@ belongs to: `directory`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import blake2b
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from xnfs import CorruptionError
 
 #: slot, inode, kind of pointer, d_type
 Named = tuple[int, int, int, int]
-
-
-def name_hash(key: bytes, name: bytes) -> int:
-    """The place of `name` in a directory with this key (8 bytes); as `hash64` of the UDFs."""
-    return int.from_bytes(blake2b(name, digest_size=8, key=key).digest(), "little")
 
 
 class NameBlock:

@@ -16,12 +16,14 @@ import errno
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from libfs.common.devices import split_device
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs.data import FileData
 from libfs.ffs.directory import Directories
 from libfs.ffs.extents import ExtentMap
-from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode, split_device
-from libfs.ffs.nameblock import NameBlock, name_hash
+from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
+from libfs.ffs.nameblock import NameBlock
 from libfs.ffs.place import Placer
 from libfs.ffs.volume import Batch, Volume
 from libfs.ffs.xattrs import Xattrs, birth_areas
@@ -76,7 +78,7 @@ class Names:
         if is_dir and parent.nlink >= LINK_MAX:
             raise FsError(errno.EMLINK)
         block = self._place.directory(parent) if is_dir else self._place.inode(parent)
-        v = self._inode(block, new, parent.ino)
+        v = self.inode(block, new, parent.ino)
         far = 0 if v.flags & f.I_INLINE or not new.target else self._target_block(v)
         batch = Batch(self._vol, who)
         self._add(batch, parent, nb, name, v, v.crtime)
@@ -94,7 +96,7 @@ class Names:
         """A new inode without a name, held by the temporary root."""
         vol = self._vol
         block, _n = vol.find_free(vol.super + 1, 1)
-        v = self._inode(block, new, 0)
+        v = self.inode(block, new, 0)
         v.nlink = 0
         diff = [(f.HEADER_AT, v.pack()), *birth_areas(new.xattrs)]
         extent = (vol.type[f.P_INODE], block, 1)
@@ -107,7 +109,7 @@ class Names:
         self._xattrs.finish(v, new.xattrs)
         return block
 
-    def _inode(self, block: int, new: New, parent: int) -> Vnode:
+    def inode(self, block: int, new: New, parent: int) -> Vnode:
         """A new inode in memory."""
         now = self._vol.now()
         kind = new.mode >> 12

@@ -2,10 +2,10 @@
 
 The disk is cut into cylinder groups of 4032 blocks. An inode lies near its directory, a file's
 bytes follow each other near its inode, and a new directory goes to a group with more than its
-share of free space, so that there is room around it for what will come. With co-location (C-FFS,
-Kaashoek et al. 1997, section 4.5) a small file's data lies directly beside its inode; without it
-inodes gather in runs of 64, so that listing a directory with all its attributes reads few
-pieces.
+share of free space, so that there is room around it for what will come. Inodes gather in runs of
+64 with the data of small files right behind, so that what is used together is read and written in
+few pieces (`ahead`, `groups`). Not each inode beside its own data: the two are written at different
+times, and neither would lie in one piece then.
 
 Everything here is a hint: XN decides what is free. Nothing is remembered over a mount.
 """
@@ -27,9 +27,8 @@ GROUPS_SEEN: Final = 32
 class Placer:
     """Chooses blocks for one mount."""
 
-    def __init__(self, vol: Volume, *, grouping: bool) -> None:
+    def __init__(self, vol: Volume) -> None:
         self._vol = vol
-        self._grouping = grouping
         self._directories: dict[int, int] = {}  # group -> directories put there by this mount
         lo, hi = vol.xn.data_area
         self._groups = range(lo // f.GROUP, -(-hi // f.GROUP))
@@ -68,6 +67,4 @@ class Placer:
         """A hint for data of `v`; `before` is the disk block of the data before it, 0 if none."""
         if before:
             return before + 1
-        if self._grouping:
-            return v.ino + 1
         return (v.ino // INODE_RUN + 1) * INODE_RUN

@@ -88,7 +88,7 @@ return 0
 _INODE_ACL: Final = f"""\
 want = mask
 if op == 3:
-    return 0
+    return mask if uid > 0 else 0
 if op > 0:
 {indent(_SANE_FILE, "    ")}\
 if op == 2:
@@ -109,7 +109,7 @@ if op == 1:
 _DIR_ACL: Final = f"""\
 want = mask
 if op == 3:
-    return 0
+    return mask if uid > 0 else 0
 if op > 0:
 {indent(_SANE_DIR, "    ")}\
 if op == 2:

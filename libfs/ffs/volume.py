@@ -20,10 +20,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, TypeVar
 
+from libfs.common.cache import PageCache
 from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.ahead import ReadAhead
-from libfs.ffs.cache import PageCache
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User
@@ -58,6 +58,16 @@ class Decoded(Protocol):
         """What changed since the last call."""
 
 
+class Reader(Protocol):
+    """What `groups` can do."""
+
+    def inode(self, block: int) -> bool:
+        """Have it read with its neighbours; whether it was."""
+
+    def data(self, owner: int, block: int) -> bool:
+        """The same for data of a small file."""
+
+
 class Volume:
     """One mounted root. `decoded` holds name blocks, tables and nodes, by block number."""
 
@@ -70,6 +80,8 @@ class Volume:
         xn.pin(self.who, root_block)  # every chain of parents ends in it
         self.cache = PageCache(xn, self.who, self._dropped)
         self.ahead = ReadAhead(xn, self.who)
+        #: reads what lies together as one; None: each by itself
+        self.groups: Reader | None = None
         self.decoded: dict[int, Any] = {}
         self.home: dict[int, int] = {}
         self.vnodes: OrderedDict[int, Vnode] = OrderedDict()
@@ -134,6 +146,8 @@ class Volume:
             chain.append((home, block))
             block = home >> PART_BITS
         for home, child in reversed(chain):
+            if self.groups is not None and self.groups.inode(child):
+                continue
             self.ahead.lone(child)
             self.readin(home >> PART_BITS, home & (1 << PART_BITS) - 1, child, 1)
 
@@ -291,7 +305,7 @@ class Batch:
 
     __slots__ = (
         *("_containers", "_edits", "_heads", "_homes", "_vol", "_watched", "_who"),
-        *("alloc", "free", "inits", "share", "witnesses"),
+        *("alloc", "copies", "free", "inits", "share", "witnesses"),
     )
 
     def __init__(self, vol: Volume, who: Caller) -> None:
@@ -306,6 +320,8 @@ class Batch:
         self.free: list[tuple[int, int, int]] = []
         self.share: list[tuple[int, int, int]] = []
         self.inits: dict[int, list[tuple[int, bytes]]] = {}
+        #: (new block, cached block, count): data whose first bytes are those of other data
+        self.copies: list[tuple[int, int, int]] = []
         self.witnesses: dict[int, int] = {}
 
     # -- building
@@ -372,7 +388,7 @@ class Batch:
         try:
             self._change()
         except BaseException:
-            self._undo()
+            self.abandon()
             raise
         # Commit point in memory: from here the kernel's pages say what the containers say.
         for v, saved in self._heads.items():
@@ -416,6 +432,7 @@ class Batch:
             free=self.free,
             share=self.share,
             inits=self.inits,
+            copies=self.copies,
             witnesses=self.witnesses,
         )
 
@@ -425,7 +442,8 @@ class Batch:
         extents = (*self.free, *self.share)
         return [start for kind, start, _n in extents if kind not in plain]
 
-    def _undo(self) -> None:
+    def abandon(self) -> None:
+        """It is not to be, or was refused: memory as before."""
         for v, saved in self._heads.items():
             for name, value in saved.items():
                 setattr(v, name, value)

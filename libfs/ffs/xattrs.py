@@ -11,20 +11,23 @@ import errno
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from libfs.common.attributes import (
+    Attributes,
+    check_flags,
+    parse_untrusted,
+    record,
+    split_name,
+)
 from libfs.ffs import format as f
 from libfs.ffs.inode import Vnode
 from libfs.ffs.place import Placer
 from libfs.ffs.volume import Batch, Volume
-from libfs.posix.interface import ACL_ACCESS, XATTR_CREATE, XATTR_REPLACE, FsError
+from libfs.posix.interface import ACL_ACCESS, FsError
 from xnfs import Caller, CorruptionError
 
 ACL_VERSION: Final = b"\x02\0\0\0"
 INSIDE: Final = f.BLOCK - f.RECORDS_AT
 OUTSIDE: Final = f.BLOCK - f.XATTR_BLOCK_AT
-_PREFIXES: Final = {number: prefix for prefix, number in f.NAMESPACES.items()}
-
-#: name -> value, in the order of the records
-Attributes = dict[bytes, bytes]
 
 
 class Xattrs:
@@ -56,12 +59,12 @@ class Xattrs:
         """Raises: EEXIST, ENODATA, ENOSPC, EOPNOTSUPP."""
         if name == ACL_ACCESS:
             there = _acl_value(self._vol.block(v.ino)) is not None
-            _check_flags(flags, there)
+            check_flags(flags, there)
             self._store(who, v, acl=_acl_area(value))
             return
         split_name(name)
         records = self._records(v)
-        _check_flags(flags, name in records)
+        check_flags(flags, name in records)
         records[name] = value
         self._store(who, v, records=records)
 
@@ -168,55 +171,17 @@ class Xattrs:
         batch.set(v, blocks=max(v.blocks - 1, 0))
 
 
-def split_name(name: bytes) -> tuple[int, bytes]:
-    """(namespace, rest). Raises: EOPNOTSUPP for an unknown one, ERANGE for a name too long."""
-    for prefix, number in f.NAMESPACES.items():
-        if name.startswith(prefix):
-            rest = name[len(prefix) :]
-            if not 1 <= len(rest) <= 255:
-                raise FsError(errno.ERANGE)
-            return number, rest
-    raise FsError(errno.EOPNOTSUPP)
-
-
-def _check_flags(flags: int, there: bool) -> None:
-    if flags & XATTR_CREATE and there:
-        raise FsError(errno.EEXIST)
-    if flags & XATTR_REPLACE and not there:
-        raise FsError(errno.ENODATA)
-
-
-def parse_untrusted(block: int, raw: bytes, out: Attributes) -> None:
-    """Add the records of one area to `out`. Raises CorruptionError."""
-    at = 0
-    while at + f.XATTR_HEAD.size <= len(raw):
-        space, name_size, value_size = f.XATTR_HEAD.unpack_from(raw, at)
-        if space == 0:
-            return
-        at += f.XATTR_HEAD.size
-        end = at + name_size + value_size
-        prefix = _PREFIXES.get(space)
-        if prefix is None or not name_size or end > len(raw):
-            raise CorruptionError(block, "attribute record", (space, name_size, value_size), "sane")
-        name = prefix + raw[at : at + name_size]
-        if name in out:
-            raise CorruptionError(block, "attribute name", name, "once")
-        out[name] = raw[at + name_size : end]
-        at = end
-
-
 def _pack(records: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
     """The two areas, padded; the second empty if it isn't needed. Raises: ENOSPC."""
     inside, outside = bytearray(), bytearray()
     for name, value in records:
-        number, rest = split_name(name)
         if len(value) > OUTSIDE:
             raise FsError(errno.ENOSPC)
-        record = f.XATTR_HEAD.pack(number, len(rest), len(value)) + rest + value
-        if len(inside) + len(record) <= INSIDE:
-            inside += record
+        packed = record(name, value)
+        if len(inside) + len(packed) <= INSIDE:
+            inside += packed
         else:
-            outside += record
+            outside += packed
     if len(outside) > OUTSIDE:
         raise FsError(errno.ENOSPC)
     padded = bytes(outside.ljust(OUTSIDE, b"\0")) if outside else b""

@@ -169,6 +169,7 @@ IN_BATCH_FORGET: Final = "I4x"  # how many; so many `FORGET_ONE`
 IN_FALLOCATE: Final = "QqqI4x"  # fh, offset, length, mode
 IN_LSEEK: Final = "QqI4x"  # fh, offset, whence
 IN_COPY: Final = "QqQQqQQ"  # fh, offset; node, fh, offset of the target; length, flags
+IN_IOCTL: Final = "QIIQII"  # fh, flags, command, argument, size in, size out; bytes
 IN_STATX: Final = "I4xQII"  # flags, fh, statx flags, mask
 IN_INIT: Final = "IIII"  # major, minor, max_readahead, flags; IN_INIT_EXT if flags say so
 

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 from libfs.kernel import abi
 from libfs.kernel.abi import Op
 from libfs.kernel.attributes import Attributes
+from libfs.kernel.controls import Controls
 from libfs.kernel.directories import Directories
 from libfs.kernel.durable import Syncer, Waiting
 from libfs.kernel.files import Files
@@ -29,7 +30,7 @@ from libfs.kernel.names import Names
 from libfs.kernel.negotiate import Negotiation
 from libfs.kernel.nodes import SUPERUSER, Nodes
 from libfs.kernel.notices import Notices
-from libfs.kernel.replies import Durable, Reply, WrittenBack
+from libfs.kernel.replies import Durable, Later, Reply, WrittenBack
 from libfs.posix import FsError, Posix
 from libfs.serve import Users, errno_of
 
@@ -61,7 +62,7 @@ class Dispatcher:
     """See the module. `buffer` takes a request; `handle` answers it through `send`.
 
     Requests that wait for durability are handed to `syncer` by the next `settle`: it is to be
-    called when no request is at hand. `syncer` and `notices` each need a thread.
+    called when no request is at hand. `syncer`, `notices` and `controls` each need a thread.
     """
 
     def __init__(self, posix: Posix, send: Send, negotiation: Negotiation) -> None:
@@ -69,6 +70,7 @@ class Dispatcher:
         self.nodes = Nodes(posix)
         self.notices = Notices(send, self.nodes)
         self.syncer = Syncer(posix, self._answer_error)
+        self.controls = Controls(posix, self.nodes, self.notices)
         self.undurable: list[Waiting] = []
         self._send = send
         self._negotiation = negotiation
@@ -116,16 +118,18 @@ class Dispatcher:
             elif reply is not None:
                 self._put_off(unique, reply)
 
-    def _put_off(self, unique: int, reply: Durable | WrittenBack) -> None:
+    def _put_off(self, unique: int, reply: Durable | WrittenBack | Later) -> None:
         if isinstance(reply, Durable):
             self.undurable.append((unique, reply))
+        elif isinstance(reply, Later):
+            reply.start(partial(self._finish, unique))
         else:
             ino, start, length, work = reply
             finish = partial(self._finish, unique, work)
             self.notices.when_written_back(ino, start, length, finish)
 
     def _finish(self, unique: int, work: Callable[[], bytes]) -> None:
-        """Answer a request that was put off. Called by the thread that sends notices."""
+        """Answer a request that was put off. May be called by any thread."""
         try:
             reply = work()
         except Exception as error:
@@ -187,10 +191,6 @@ class Dispatcher:
         for node, lookups in abi.FORGET_ONE.iter_unpack(tail[:whole]):
             self.nodes.forget(node, lookups)
 
-    def _ioctl(self, node: int, user: object) -> bytes:
-        """No inode has controls of its own; the mount has (`attributes.CONTROL`)."""
-        raise FsError(errno.ENOTTY)
-
     def _make_table(self) -> dict[int, _Entry]:
         names, files = self._names, self._files
         attributes, directories = self._attributes, self._directories
@@ -221,7 +221,7 @@ class Dispatcher:
             (Op.FSYNCDIR, abi.IN_FSYNC, 0, directories.fsyncdir),
             (Op.ACCESS, abi.IN_ACCESS, 0, attributes.access),
             (Op.DESTROY, "", 0, self._destroy),
-            (Op.IOCTL, "", 0, self._ioctl),
+            (Op.IOCTL, abi.IN_IOCTL, 2, self.controls.ioctl),
             (Op.BATCH_FORGET, abi.IN_BATCH_FORGET, 2, self._batch_forget),
             (Op.FALLOCATE, abi.IN_FALLOCATE, 0, files.fallocate),
             (Op.READDIRPLUS, abi.IN_READ, 0, directories.readdirplus),

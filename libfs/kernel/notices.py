@@ -56,6 +56,10 @@ class Notices:
 
         self._queue.put(both)
 
+    def then(self, job: Callable[[], None]) -> None:
+        """Call `job`, in the thread that sends, when all notices before it are sent."""
+        self._queue.put(job)
+
     def end(self) -> None:
         """`run` returns after what is queued."""
         self._queue.put(None)

@@ -27,5 +27,12 @@ class WrittenBack(NamedTuple):
     work: Callable[[], bytes]
 
 
+class Later(NamedTuple):
+    """Answer when somebody else says so: `start` is given what to call then, from any thread, with
+    what gives the answer or raises."""
+
+    start: Callable[[Callable[[Callable[[], bytes]], None]], None]
+
+
 #: An `int` is an errno, for errors so common that raising them would cost.
-Reply = bytes | int | Durable | WrittenBack | None
+Reply = bytes | int | Durable | WrittenBack | Later | None

@@ -94,20 +94,23 @@ class Mount:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         keeper = Housekeeper(self._posix.idle, self._stop)
-        syncer = self._dispatcher.syncer
+        syncer, controls = self._dispatcher.syncer, self._dispatcher.controls
         notifier = threading.Thread(target=self.notices.run, name="notices", daemon=True)
         waiter = threading.Thread(target=syncer.run, name="syncer", daemon=True)
-        for thread in (keeper, notifier, waiter):
+        copier = threading.Thread(target=controls.run, name="controls", daemon=True)
+        for thread in (keeper, notifier, waiter, copier):
             thread.start()
         try:
             self._serve()
         finally:
+            controls.end()
             self.notices.end()
             syncer.end()
             waiter.join()  # it still has answers to give
             fd, self._fd = self._fd, -1
             os.close(fd)  # whoever still waits for an answer gets an error now
             keeper.end()
+            copier.join()  # it takes away what it has not finished
             notifier.join(timeout=5)  # it may wait for an answer that will not come
             self._posix.close()
         if self._negotiation.failure:

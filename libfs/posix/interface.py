@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, NewType, Protocol
+from typing import NamedTuple, NewType, Protocol, runtime_checkable
 
 Ino = NewType("Ino", int)
 
@@ -122,6 +122,19 @@ class Change:
 
 
 @dataclass(slots=True)
+class Entry:
+    """One name of a directory to be filled, and what its inode starts with. `source`: a regular
+    file whose bytes and holes it gets. `times`: of access and change, instead of now. `ino` is for
+    the file system to set, when the entry is there."""
+
+    name: bytes
+    new: New
+    source: Ino | None = None
+    times: tuple[int, int] | None = None
+    ino: Ino = Ino(0)
+
+
+@dataclass(slots=True)
 class StatFs:
     """Space, in blocks of 4096 bytes; `files` = inodes that could exist."""
 
@@ -143,6 +156,27 @@ class Syncing(Protocol):
 
     def done(self) -> None:
         """Note that it is durable. As every call, with the lock held."""
+
+
+class Filling(Protocol):
+    """A directory that is being filled."""
+
+    def step(self) -> bool:
+        """Add some entries, or some more bytes to the last ones; whether all is done.
+
+        Raises: FsError, EBUSY if the directory was changed meanwhile. Earlier steps stand."""
+
+
+@runtime_checkable
+class Copier(Protocol):
+    """A file system that copies within itself, without anybody touching the bytes. It need not."""
+
+    def fill(self, user: User, directory: Ino, entries: Sequence[Entry]) -> Filling:
+        """Begin to fill an empty directory. Each file appears whole, or with a size of 0 that
+        grows. Who may read the sources was checked."""
+
+    def will_read(self, inos: Sequence[Ino]) -> None:
+        """Attributes and bytes of these will be asked for: a hint."""
 
 
 class FileSystem(Protocol):

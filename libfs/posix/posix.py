@@ -12,14 +12,26 @@ with the options and open flags that say so. Times are ns, sizes and offsets byt
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from threading import Condition
 from threading import Lock as Mutex
 
-from libfs.posix import attributes, data, names, opening, rename, xattrs
+from libfs.posix import attributes, copying, data, names, opening, rename, xattrs
+from libfs.posix.copying import How
 from libfs.posix.core import Core
 from libfs.posix.handles import Fh
-from libfs.posix.interface import Attr, Change, Dirent, FileSystem, Ino, StatFs, Syncing, User
+from libfs.posix.interface import (
+    Attr,
+    Change,
+    Dirent,
+    FileSystem,
+    FsError,
+    Ino,
+    StatFs,
+    Syncing,
+    User,
+)
 from libfs.posix.locks import Granted, Lock
 from libfs.posix.options import Options
 
@@ -238,6 +250,43 @@ class Posix:
         """See `data.copy`."""
         with self._lock:
             return data.copy(self._core, fh_in, off_in, fh_out, off_out, size)
+
+    def copy_tree(
+        self,
+        user: User,
+        source: Ino,
+        parent: Ino,
+        name: bytes,
+        how: How,
+        *,
+        pause: Callable[[], None] = lambda: None,
+        settle: Callable[[Sequence[Ino]], None] = lambda _inos: None,
+    ) -> None:
+        """Copy a file or a directory with all below it. See `copying`.
+
+        Others are let in between the steps, and `pause` is called; before files are read, `settle`
+        is, with their numbers. Both may raise, which ends the copy as an error does.
+        """
+        with self._lock:
+            copy = copying.Copying(self._core, user, source, parent, name, how)
+        try:
+            while True:
+                if copy.sources:
+                    settle(copy.sources)
+                    copy.sources = []
+                with self._lock:
+                    if copy.step():
+                        return
+                pause()
+        except BaseException as error:
+            while True:
+                with self._lock:
+                    if copy.undo():
+                        break
+            if copy.left and isinstance(error, FsError):
+                text = f"{error.strerror}; what was copied could not be removed"
+                raise FsError(error.errno or errno.EIO, text) from error
+            raise
 
     # -- durability: the lock is free while the device works
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from libos.experiments import exceptions, memory, paging, revocation
+from libos.experiments import (
+    exceptions,
+    latency,
+    memory,
+    paging,
+    revocation,
+    scheduling,
+    transfer,
+)
 from libos.experiments.result import Result
 
 EXPERIMENTS: Final[dict[str, Callable[[], Result]]] = {
@@ -20,6 +28,12 @@ EXPERIMENTS: Final[dict[str, Callable[[], Result]]] = {
     "victim": paging.victim,
     "garbage": paging.garbage,
     "revocation": revocation.styles,
+    "shares": scheduling.shares,
+    "feedback": scheduling.feedback,
+    "latency": latency.latency,
+    "gang": scheduling.gang,
+    "transfer": transfer.transfer,
+    "tenants": scheduling.tenants,
 }
 
 __all__ = ["EXPERIMENTS", "Result"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from xnfs import Refused
+from xnfs import NotCached, Refused
 from xnfs.capability import Capabilities
 from xnfs.disk import blocktype, change, change_calls, flow
 from xnfs.disk.acl import Acls
@@ -328,6 +328,21 @@ def a_run_is_checked_at_its_start(patch: Patch) -> None:
     patch.setattr("xnfs.disk.page_calls.PageCalls._same_root", first_only)
 
 
+def anything_can_be_copied(patch: Patch) -> None:
+    def pages(
+        self: change_calls.ChangeCalls, _who: Any, copies: Mapping[int, int]
+    ) -> dict[int, Page]:
+        if not self._registry.pages.keys() >= set(copies.values()):
+            raise NotCached("a block is not cached")
+        return {target: self._registry.pages[block] for target, block in copies.items()}
+
+    patch.setattr(change_calls.ChangeCalls, "_sources", pages)
+
+
+def copies_show_later_writes(patch: Patch) -> None:
+    patch.setattr(Registry, "own", _nothing)
+
+
 def types_can_be_redefined(patch: Patch) -> None:
     install = TypeTable.install
 
@@ -336,6 +351,55 @@ def types_can_be_redefined(patch: Patch) -> None:
         return install(self, spec)
 
     patch.setattr(TypeTable, "install", again)
+
+
+# -- too strict: what may be done is refused, or what must happen does not
+
+
+def freed_blocks_never_come_back(patch: Patch) -> None:
+    def settle(self: Ledger, due: Iterable[Any]) -> None:
+        for drops in due:
+            self._due.remove(drops)
+
+    patch.setattr(Ledger, "settle", settle)
+
+
+def locks_hold_their_holder(patch: Patch) -> None:
+    meta = Boundary._meta
+
+    def strict(self: Boundary, who: Any, block: int, rights: int) -> MetaPage:
+        page = meta(self, who, block, rights)
+        if page.lock is not None:
+            raise Refused("locked")
+        return page
+
+    patch.setattr(Boundary, "_meta", strict)
+
+
+def nothing_has_two_owners(patch: Patch) -> None:
+    def strict(self: Changer, block: int, t: int, root: str) -> None:
+        raise Refused(f"block {block} has an owner")
+
+    patch.setattr(Changer, "_check_shareable", strict)
+
+
+def nothing_moves(patch: Patch) -> None:
+    def strict(self: Reshaper, parent: MetaPage, diff: Any, old: MetaPage, new: int) -> Edit:
+        raise Refused("a node stays where it is")
+
+    patch.setattr(Reshaper, "_check_relocation", strict)
+
+
+def pages_of_others_stay(patch: Patch) -> None:
+    """Nobody may have a page written back or dropped that is not his."""
+    patch.setattr(PageIO, "evict", lambda self, blocks, busy: 0)
+
+
+def nothing_is_revoked(patch: Patch) -> None:
+    def strict(self: Capabilities, token: bytes) -> None:
+        raise Refused("what was given is given")
+
+    patch.setattr(Capabilities, "revoke", strict)
 
 
 def _all(namespace: Mapping[str, Any]) -> dict[str, Mutant]:
@@ -350,3 +414,10 @@ def _all(namespace: Mapping[str, Any]) -> dict[str, Mutant]:
 
 #: name -> what switches the check off
 MUTANTS: dict[str, Mutant] = _all(globals())
+#: of these, the kernels that are too careful
+TOO_STRICT = frozenset(
+    """
+    freed_blocks_never_come_back locks_hold_their_holder nothing_has_two_owners nothing_moves
+    pages_of_others_stay nothing_is_revoked
+    """.split()
+)

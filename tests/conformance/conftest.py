@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from libfs.ffs import Ffs
+from libfs.lfs import Lfs
 from libfs.posix import FileSystem, Posix
 from libfs.posix.memory import MemoryFs
 from tests.conformance.support import ROOT
@@ -30,7 +31,15 @@ def _ffs() -> FileSystem:
     return Ffs.mount(xn, xn.admin, "main")
 
 
-FACTORIES: dict[str, Factory] = {"memory": _memory, "ffs": _ffs}
+def _lfs() -> FileSystem:
+    device = MemoryDevice(16384)
+    format_image(device, uuid=bytes(15) + b"\x01", label="t", now=0)
+    xn = Xn(device, frames=FramePool(8192))
+    Lfs.mkfs(xn, xn.admin, "main")
+    return Lfs.mount(xn, xn.admin, "main")
+
+
+FACTORIES: dict[str, Factory] = {"memory": _memory, "ffs": _ffs, "lfs": _lfs}
 
 
 @pytest.fixture(params=sorted(FACTORIES))

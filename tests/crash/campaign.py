@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
 
 import pytest
 from xnfs_trials.crash.choices import QUICK
 from xnfs_trials.crash.explore import Stats, Trial, explore
 from xnfs_trials.crash.ffstrial import FfsTrial
+from xnfs_trials.crash.ops import parse_name
 from xnfs_trials.crash.states import Cutter
+from xnfs_trials.crash.trial import PosixTrial
 from xnfs_trials.crash.workload import random_ops
 
 from libfs.posix.interface import FsError
-from tests.crash.mutants import MUTANTS, Mutant
+from tests.crash.mutants import RULES, Mutant
+from tests.crash.mutants_device import DEVICES
+from tests.crash.mutants_partly import PARTLY
+from tests.crash.mutants_strict import STRICT
+from tests.crash.toyops import MODES
 from tests.crash.toytrial import ToyTrial
 from xnfs import XnError
 
@@ -34,7 +42,28 @@ def second_life(seed: int, *, cut_at: int = 200) -> Trial:
 def collecting(seed: int) -> Trial:
     """A second life, with the collector at work most of the time."""
     image = some_state(toy(seed), random.Random(seed), 200)
-    return ToyTrial(seed + 1, 90, start=image, mode=-1)
+    return ToyTrial(seed + 1, 90, start=image, mode=MODES[-1])
+
+
+def replacing(seed: int) -> Trial:
+    """Pointers moved over others, and blocks taken again at once."""
+    return ToyTrial(seed, 40, mode="replace replace replace replace data leaf some some hasty")
+
+
+def sharing(seed: int) -> Trial:
+    """Blocks with several owners, and what happens beside them."""
+    return ToyTrial(seed, 40, mode=MODES[4] + " share share share free free some")
+
+
+def tails(seed: int) -> Trial:
+    """Data overwritten right after they were synced."""
+    return ToyTrial(seed, 40, mode=MODES[6])
+
+
+def tails_again(seed: int) -> Trial:
+    """The same in a second life."""
+    image = some_state(tails(seed), random.Random(seed), 200)
+    return ToyTrial(seed + 1, 40, start=image, mode=MODES[6])
 
 
 def some_state(trial: Trial, rng: random.Random, most: int) -> Mapping[int, bytes]:
@@ -60,10 +89,21 @@ def ffs(seed: int, length: int = 40) -> Trial:
     )
 
 
-TRIALS = {"toy": toy, "second": second_life, "collecting": collecting, "ffs": ffs}
+MUTANTS = (*RULES, *PARTLY, *STRICT, *DEVICES)
+TRIALS = {
+    "toy": toy,
+    "second": second_life,
+    "collecting": collecting,
+    "replacing": replacing,
+    "sharing": sharing,
+    "tails": tails,
+    "tails again": tails_again,
+    "ffs": ffs,
+}
 
 
-STATES, TRIALS_EACH = 9000, 300
+#: within so many states, or so many seconds of the processor, a mutant must be killed
+STATES, SECONDS = 1000, 10.0
 
 
 def crash_run(kind: str, seeds: range, *, mount_every: int, samples: int = 8) -> Stats:
@@ -78,51 +118,43 @@ def crash_run(kind: str, seeds: range, *, mount_every: int, samples: int = 8) ->
     return total
 
 
-def hunt(mutant: Mutant, *, states: int, trials: int) -> tuple[bool, int, str]:
-    """Look for a state that shows the mutant: (killed, unique states looked at, how it showed)."""
-    looked = 0
-    for seed in range(trials):
+@dataclass(frozen=True)
+class Hunt:
+    """What became of a mutant: how many different disks were looked at, for how long, and what was
+    wrong with the last one ("" = it survived)."""
+
+    states: int
+    seconds: float
+    how: str
+
+
+def hunt(mutant: Mutant, *, states: int = STATES, seconds: float = SECONDS) -> Hunt:
+    """Look for a disk that shows the mutant, until so many were seen and so much time is over."""
+    begin, looked = time.process_time(), 0
+    for seed in count(mutant.first):
+        how = ""
         try:
             trial = _mutated(mutant, seed)
         except (XnError, FsError, AssertionError) as error:
-            # The kernel's own checks met the mutant first. That is a kill, too.
-            return True, looked, f"the workload failed: {type(error).__name__}: {error}"
-        with pytest.MonkeyPatch.context() as patch:
-            if mutant.mount:
-                mutant.mount(patch)
-            try:
+            # The kernel's own checks, or the lack of what it must do, met the mutant first.
+            how = f"the workload fails: {type(error).__name__}: {error}"
+        else:
+            with pytest.MonkeyPatch.context() as patch:
+                if mutant.mount:
+                    mutant.mount(patch)
                 stats = explore(
                     trial,
                     seed,
                     mount_every=4,
-                    plan=replace(QUICK, samples=3, torn=1, exhaustive=3),
-                    limit=states - looked,
+                    plan=replace(QUICK, samples=3, torn=1, exhaustive=3, depth=mutant.depth),
+                    limit=max(1, states - looked),
                 )
-            except (XnError, FsError, AssertionError) as error:
-                return True, looked, f"the mount failed: {type(error).__name__}: {error}"
-        looked += stats.unique
-        if stats.failures:
-            return True, looked, next(_reasons(stats), "?")
-        if looked >= states:
-            break
-    return False, looked, "survived"
-
-
-def table() -> Iterator[str]:
-    """The mutants and what killed each, as a table for the docs."""
-    yield "# Rules switched off, and what the crash tests saw\n"
-    yield "Made by `python -m tests.crash.campaign`. Each mutant replaces a part of the kernel from"
-    yield "outside; `tests/crash/mutants.py` says how. States: different disks looked at before"
-    yield "one was wrong.\n"
-    yield "| mutant | what is off | states | how it showed |\n|---|---|---|---|"
-    for mutant in MUTANTS:
-        killed, looked, why = hunt(mutant, states=STATES, trials=TRIALS_EACH)
-        how = why[:90].replace("|", "/") if killed else "**survived**"
-        yield f"| {mutant.name} | {mutant.rule} | {looked} | {how} |"
-
-
-def _reasons(stats: Stats) -> Iterator[str]:
-    yield from stats.failures[0].wrong
+            looked += stats.checked
+            how = next((text for failure in stats.failures for text in failure.wrong), "")
+        spent = time.process_time() - begin
+        if how or (looked >= states and spent >= seconds):
+            return Hunt(looked, spent, how)
+    raise AssertionError("there is no last seed")
 
 
 def _mutated(mutant: Mutant, seed: int) -> Trial:
@@ -132,16 +164,19 @@ def _mutated(mutant: Mutant, seed: int) -> Trial:
         with pytest.MonkeyPatch.context() as patch:
             if mutant.run:
                 mutant.run(patch)
-            return ToyTrial(seed + 1, 90, start=image, mode=-1)
+            return ToyTrial(seed + 1, 90, start=image, mode=MODES[-1])
+    if mutant.trial not in TRIALS:
+        PosixTrial("ffs", parse_name(mutant.trial))  # what it begins on comes from a sound kernel
     with pytest.MonkeyPatch.context() as patch:
         if mutant.run:
             mutant.run(patch)
-        trial = TRIALS[mutant.trial](seed)
+        trial = _trial(mutant.trial, seed)
     if mutant.disk:
         trial.events = mutant.disk(trial.events)
     return trial
 
 
-if __name__ == "__main__":
-    for line in table():
-        print(line, flush=True)
+def _trial(kind: str, seed: int) -> Trial:
+    if kind in TRIALS:
+        return TRIALS[kind](seed)
+    return PosixTrial("ffs", parse_name(kind), seed=seed)

@@ -1,27 +1,27 @@
 """Each rule of XN switched off, one at a time, from the outside: what the crash tests must see.
 
 A mutant replaces methods of the kernel while a workload runs, while a disk is mounted again, or
-both; or it changes what the disk did. Nothing in the kernel can be switched off. `test_mutants.py`
-shows that each mutant is killed within a bounded number of states, and that without one nothing
-fails.
+both; or it changes what the disk did. Nothing in the kernel can be switched off. Here are the rules
+as a whole; `mutants_partly.py` has those that fail in one situation, `mutants_strict.py` kernels
+that are too careful, `mutants_device.py` disks that lie. `test_mutants.py` shows that each is
+killed within a bounded number of states, and that without one nothing fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from xnfs_trials.crash.states import Event, Flush
+from xnfs_trials.crash.states import Event
 
 from xnfs.disk import xn
 from xnfs.disk.collect import Collector
 from xnfs.disk.commit import Committer
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.log import Log
-from xnfs.disk.recording import RecordingDevice
-from xnfs.disk.recovery import _Place
+from xnfs.disk.recovery import _Place, recover
 from xnfs.disk.registry import MetaPage, Registry
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -31,7 +31,8 @@ Swap = Callable[[Sequence[Event]], list[Event]]
 @dataclass(frozen=True)
 class Mutant:
     """`rule`: what is off. `run`: while the workload runs; `mount`: while disks are mounted again;
-    `disk`: what the device did with its writes. `trial`: which workload shows it."""
+    `disk`: what the device did with its writes. `trial`: which workload shows it: a kind of random
+    ones, of which `first` is tried first, or operations on FFS; `depth`: of how many cuts."""
 
     name: str
     rule: str
@@ -39,6 +40,8 @@ class Mutant:
     mount: Patch | None = None
     disk: Swap | None = None
     trial: str = "toy"
+    first: int = 0
+    depth: int = 1
 
 
 _commit: Any = Committer._commit
@@ -276,9 +279,9 @@ def flush_before_writes(p: pytest.MonkeyPatch) -> None:
     """Submission taken for completion: the flush is issued before the log is written."""
     write: Any = Log.write
 
-    def logged(self: Log, seq: int, images: Any, listed: Any) -> None:
+    def logged(self: Log, *transaction: Any) -> None:
         self._device.flush()
-        write(self, seq, images, listed)
+        write(self, *transaction)
 
     p.setattr(Log, "write", logged)
     flush_off(p)
@@ -348,6 +351,32 @@ def older_transaction(p: pytest.MonkeyPatch) -> None:
 _missing: Any = _Place.missing
 
 
+# -- newest versions
+
+
+def versions_ahead(p: pytest.MonkeyPatch) -> None:
+    """Every dirty page counts as written by the transaction at hand, also what is not in it."""
+
+    def run(self: Committer, *args: Any, **kwargs: Any) -> None:
+        for block in self._registry.attached:
+            self._tables.versions.set(block, self.seq + 1)
+        _transact(self, *args, **kwargs)
+
+    p.setattr(Committer, "_transact", run)
+
+
+def versions_of_the_undone(p: pytest.MonkeyPatch) -> None:
+    """Recovery believes the list of a transaction that never happened."""
+
+    def run(device: Any, seed: Any, log: Log, *args: Any) -> Any:
+        found = log.newest_untrusted(args[-1])
+        after = recover(device, seed, log, *args)
+        own = {image.block: found[0].seq for image in found[0].images} if found else {}
+        return replace(after, versions={**after.versions, **own})
+
+    p.setattr("xnfs.disk.xn.recover", run)
+
+
 # -- the collector
 
 
@@ -355,40 +384,24 @@ def collector_sees_no_change(p: pytest.MonkeyPatch) -> None:
     p.setattr(Collector, "saw", _nothing)
 
 
-# -- the device
-
-
-def flush_does_nothing(p: pytest.MonkeyPatch) -> None:
-    p.setattr(RecordingDevice, "flush", _nothing)
-
-
-def last_write_late(events: Sequence[Event]) -> list[Event]:
-    """A flush lets the write before it slip."""
-    out = list(events)
-    for i in range(1, len(out)):
-        if isinstance(out[i], Flush) and not isinstance(out[i - 1], Flush):
-            out[i - 1], out[i] = out[i], out[i - 1]
-    return out
-
-
-def lost_write(events: Sequence[Event]) -> list[Event]:
-    """Every seventh write never happens."""
-    return [e for i, e in enumerate(events) if isinstance(e, Flush) or i % 7]
-
-
-MUTANTS = (
-    Mutant("lower_at_once", "R1, data", run=lower_at_once),
-    Mutant("lower_metadata_at_once", "R1, metadata", run=lower_metadata_at_once),
+RULES = (
+    Mutant("lower_at_once", "R1, data", run=lower_at_once, first=28),
+    Mutant("lower_metadata_at_once", "R1, metadata", run=lower_metadata_at_once, first=30),
     Mutant("settle_before_commit", "R1, cached for durable", run=settle_before_commit),
-    Mutant("dead_settle_at_once", "R1, will-free list of a dead block", run=dead_settle_at_once),
+    Mutant(
+        "dead_settle_at_once",
+        "R1, will-free list of a dead block",
+        run=dead_settle_at_once,
+        first=22,
+    ),
     Mutant("fresh_after_parent", "R2", run=fresh_after_parent),
     Mutant("data_after_parent", "R2, data", run=data_after_parent),
     Mutant("not_cleared", "R2, new frames", run=not_cleared),
-    Mutant("retyped_not_written", "R2, unwritten extents", run=retyped_not_written),
-    Mutant("moves_not_tied", "R3", run=moves_not_tied),
+    Mutant("retyped_not_written", "R2, unwritten extents", run=retyped_not_written, first=16),
+    Mutant("moves_not_tied", "R3", run=moves_not_tied, first=10),
     Mutant("component_is_one_block", "R2, R3: no closure", run=component_is_one_block),
     Mutant("component_of_neighbours", "R3: closure of one step", run=component_of_neighbours),
-    Mutant("move_gives_ownership_up", "R1 after a move", run=move_gives_ownership_up),
+    Mutant("move_gives_ownership_up", "R1 after a move", run=move_gives_ownership_up, first=28),
     Mutant("map_after_parent", "R4", run=map_after_parent),
     Mutant("counts_after_parent", "R5", run=counts_after_parent),
     Mutant("tables_not_logged", "tables only through the log", run=tables_not_logged),
@@ -405,11 +418,16 @@ MUTANTS = (
     Mutant("no_recovery", "recovery", mount=no_recovery),
     Mutant("redo_without_evidence", "evidence rule", mount=redo_without_evidence),
     Mutant("never_redo", "redo", mount=never_redo),
-    Mutant("only_newest_redone", "redo of the one before", mount=only_newest_redone),
+    Mutant("only_newest_redone", "redo of the one before", mount=only_newest_redone, first=6),
     Mutant("redo_half", "redo of all images", mount=redo_half),
     Mutant("older_transaction", "newest transaction", mount=older_transaction),
-    Mutant("collector_sees_no_change", "barrier", run=collector_sees_no_change, trial="collecting"),
-    Mutant("flush_does_nothing", "device", run=flush_does_nothing),
-    Mutant("last_write_late", "device", disk=last_write_late),
-    Mutant("lost_write", "device", disk=lost_write),
+    Mutant("versions_ahead", "newest versions are lower bounds", run=versions_ahead),
+    Mutant("versions_of_the_undone", "versions of what happened", mount=versions_of_the_undone),
+    Mutant(
+        "collector_sees_no_change",
+        "barrier",
+        run=collector_sees_no_change,
+        trial="collecting",
+        first=5,
+    ),
 )

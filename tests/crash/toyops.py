@@ -67,12 +67,12 @@ class ToyActor:
         count: int,
         blocks: int = 160,
         start: Mapping[int, bytes] | None = None,
-        mode: int | None = None,
+        mode: str | None = None,
     ) -> None:
-        """`start`: a disk that a power cut left; its recovery is recorded as well. `mode`: which of
-        MODES; one by the seed if None."""
+        """`start`: a disk that a power cut left; its recovery is recorded as well. `mode`: what is
+        called more often; one of MODES by the seed if None."""
         self.rng = random.Random(seed)
-        extra = self.rng.choice(MODES) if mode is None else MODES[mode]
+        extra = self.rng.choice(MODES) if mode is None else mode
         self.choices = (MIXED + " " + extra).split()
         self.freed: list[int] = []  # lately: taken again soon
         self.moved: list[int] = []
@@ -241,6 +241,27 @@ class ToyActor:
         self._disown(src, at)
         self.moved = [*self.moved[-3:], child.block]
         return f"{child.ident} ({child.block}) from {src.block} to {dst.block}.{index}"
+
+    def _replace(self) -> str:
+        """Move something over something else, which loses an owner by it: a rename over a file."""
+        src, dst = self._pick(NODE), self._pick(NODE)
+        found = [i for i, ident in dst.slots.items() if not self.things[ident].slots]
+        if not src.slots or not found or src is dst:
+            return "nothing"
+        at, over = self.rng.choice(sorted(src.slots)), self.rng.choice(sorted(found))
+        child, old = self.things[src.slots[at]], self.things[dst.slots[over]]
+        if child is old or self._below(child, dst):
+            return "nothing"
+        edits = [
+            (src.block, [(slot_at(at), bytes(16))]),
+            (dst.block, [(slot_at(over), self._pointer(child))]),
+        ]
+        claim = [(self.toy.number(old.kind), old.block, old.count)]
+        self.toy.xn.change(self.toy.me, edits, free=claim)
+        self._disown(dst, over)
+        self._own(dst, over, child)
+        self._disown(src, at)
+        return f"{child.ident} from {src.block}.{at} over {old.ident} ({old.block}) in {dst.block}"
 
     def _swap(self) -> str:
         a, b = self._pick(NODE), self._pick(NODE)

@@ -25,7 +25,6 @@ class Shown:
 
     objects: Counter[int]
     leaks: int
-    recovered: Mapping[int, bytes]
 
 
 class ToyTrial(ToyActor):
@@ -36,9 +35,7 @@ class ToyTrial(ToyActor):
     def describe(self) -> list[str]:
         return self.log
 
-    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
-        disk = RawDisk(image, self.blocks)
-        disk.recover()
+    def inspect(self, disk: RawDisk) -> tuple[list[str], object]:
         names = {name: number for number, name in disk.type_names().items()}
         kinds = {NODE: names[b"t.node"], LEAF: names[b"t.leaf"]}
         owners: Counter[int] = Counter()
@@ -76,11 +73,13 @@ class ToyTrial(ToyActor):
                 if not disk.stamp_ok(block, raw) or disk.stamp(raw)[1] != kinds[kind]:
                     disk.find("R2", block, f"stamp of a node or leaf ({kind}) is wrong")
                     continue
+                disk.check_age(block, raw)
                 if kind == NODE:
                     for at in range(64, 64 + 16 * SLOTS, 16):
                         k, n, b = struct.unpack_from("<IIQ", raw, at)
                         if k:
                             todo.append((k, b, n))
+        disk.check_tables()
         for block, seen in owners.items():
             if not disk.in_use(block):
                 disk.find("R4", block, "named, and free in the map")
@@ -89,7 +88,7 @@ class ToyTrial(ToyActor):
         area = range(disk.super.data_start, self.blocks - 1)
         leaks = sum(1 for b in area if disk.in_use(b) and b not in owners)
         wrong = [f"{f.rule} block {f.block}: {f.text}" for f in disk.findings]
-        return wrong, Shown(objects, leaks, disk.image)
+        return wrong, Shown(objects, leaks)
 
     def promise(self, shown: object, cut: Cut) -> list[str]:
         """What was synced before the cut and not freed since is there."""
@@ -104,8 +103,9 @@ class ToyTrial(ToyActor):
         gone = {t.ident for t in self.dead if t.gone is not None and t.gone <= cut.version}
         return [f"object {i}, synced, is gone" for i in must - gone if not shown.objects[i]]
 
-    def mount(self, image: dict[int, bytes], shown: object) -> list[str]:
+    def mount(
+        self, image: dict[int, bytes], recovered: Mapping[int, bytes], shown: object
+    ) -> list[str]:
         """Recovery gives the same bytes as the checker's, twice; fsck is clean; leaks are
         collected."""
-        assert isinstance(shown, Shown)
-        return mount_checks(image, self.blocks, shown.recovered)
+        return mount_checks(image, self.blocks, recovered)

@@ -33,7 +33,7 @@ def fresh() -> Tables:
 
 
 def write_out(tables: Tables, disk: MemoryDevice | RecordingDevice) -> None:
-    for bno in tables.dirty_blocks():
+    for bno in reversed(tables.dirty_blocks()):
         disk.write(bno, [tables.encode(bno)])
         tables.mark_written(bno)
 

@@ -255,7 +255,7 @@ def test_superblock_newer_version_in_either_copy_refuses(
     disk = formatted()
     sb: Superblock = read_superblock_untrusted(disk)
     with monkeypatch.context() as patch:
-        patch.setattr("xnfs.disk.layout.VERSION", 3)
+        patch.setattr("xnfs.disk.layout.VERSION", 4)
         disk.write(bno, [encode_superblock(replace(sb, generation=9)).ljust(BLOCK, b"\0")])
     with pytest.raises(VersionError):
         read_superblock_untrusted(disk)

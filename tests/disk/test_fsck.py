@@ -13,6 +13,7 @@ from tests.disk.toyfs import DATA, LEAF, NODE, Toy, point, sample, slot, slot_at
 from xnfs import BadImage, MemoryDevice, XnError, format_image
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
+from xnfs.disk.geometry import COUNT_BLOCKS
 from xnfs.disk.layout import CLEAN
 
 At = dict[str, int]
@@ -38,6 +39,14 @@ def _map_sector(d: MemoryDevice, at: At) -> None:
 
 def _refs_sector(d: MemoryDevice, at: At) -> None:
     poke(d, sb(d).geometry.refs_start, 30, b"\xaa")
+
+
+def _versions_sector(d: MemoryDevice, at: At) -> None:
+    poke(d, sb(d).geometry.refs_start + COUNT_BLOCKS, 30, b"\xaa")
+
+
+def _stale(d: MemoryDevice, at: At) -> None:
+    forge(d, at["deep"], lambda raw: None, seq=1)
 
 
 def _outside(d: MemoryDevice, at: At) -> None:
@@ -133,6 +142,8 @@ CASES: list[tuple[Callable[[MemoryDevice, At], None], str]] = [
     (_copy, "superblock"),
     (_map_sector, "map-sector"),
     (_refs_sector, "refs-sector"),
+    (_versions_sector, "versions-sector"),
+    (_stale, "stale"),
     (_outside, "pointer"),
     (_into_kernel, "pointer"),
     (_huge, "pointer"),

@@ -92,7 +92,11 @@ def test_superblock_round_trip_agrees_with_construct(sb: Superblock) -> None:
     parsed = layout.SuperblockLayout.parse(raw)
     assert layout.SuperblockLayout.build(parsed) == raw
     g = sb.geometry
-    assert (parsed.magic, parsed.version, parsed.block_size) == (layout.MAGIC, 2, BLOCK)
+    assert (parsed.magic, parsed.version, parsed.block_size) == (
+        layout.MAGIC,
+        layout.VERSION,
+        BLOCK,
+    )
     assert (parsed.uuid, parsed.blocks, parsed.seq) == (sb.uuid, g.blocks, sb.seq)
     assert (parsed.log_start, parsed.map_start, parsed.refs_start) == (
         *(g.log_start, g.map_start, g.refs_start),
@@ -130,8 +134,10 @@ def _resealed(**fields: int | bytes) -> bytes:
 
 
 def test_superblock_newer_version_is_told_from_damage() -> None:
-    with pytest.raises(VersionError, match="version 3 is newer"):
-        layout.decode_superblock_untrusted(_resealed(version=3))
+    with pytest.raises(VersionError, match=r"version 4 is newer than this program's \(3\)"):
+        layout.decode_superblock_untrusted(_resealed(version=4))
+    with pytest.raises(VersionError, match="version 2 is older"):
+        layout.decode_superblock_untrusted(_resealed(version=2))
     with pytest.raises(VersionError, match="incompatible features 0x4"):
         layout.decode_superblock_untrusted(_resealed(incompat=4))
     assert layout.decode_superblock_untrusted(_resealed(ro_compat=4)).must_be_readonly
@@ -178,7 +184,7 @@ def test_geometry_defaults_fit_and_do_not_overlap(blocks: int) -> None:
     assert [at + n for at, n in zip(starts[:-1], sizes, strict=True)] == starts[1:]
     assert g.data_start < g.data_end == blocks - 1
     assert g.map_blocks * 8 * 4032 >= blocks > (g.map_blocks - 1) * 8 * 4032
-    assert g.refs_blocks * 2016 >= blocks
+    assert g.refs_blocks * 672 >= blocks
     assert g.log_blocks % 2 == 0
     assert 16 <= g.log_blocks <= 4096
 

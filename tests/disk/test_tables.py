@@ -169,7 +169,7 @@ def test_tables_refs_sector_as_declared() -> None:
         sector = raw[index * SECTOR : (index + 1) * SECTOR]
         parsed = RefsSectorLayout.parse(sector)
         want = [7 if index == 3 and i == 5 else 0 for i in range(252)]
-        assert (list(parsed.counts), parsed.zero) == (want, 0)
+        assert (list(parsed.counts), parsed.version) == (want, 0)
         assert parsed.crc == SEED.crc(G.refs_start + 1, bytes([index]), sector[:508])
 
 
@@ -180,7 +180,7 @@ def test_tables_first_count_makes_the_map_dirty_too() -> None:
     sync(tables, disk)
     assert tables.raise_one(6100) == 2
     # R5: a count that the map does not announce would not be read after a cut.
-    assert tables.dirty_blocks() == [G.map_start, G.refs_start + 3]
+    assert tables.dirty_blocks() == [G.map_start, G.refs_start + 7]
     sync(tables, disk)
     assert load(disk).total(6100) == 2
 
@@ -225,7 +225,7 @@ def test_tables_damaged_map_sector_is_all_in_use_for_fsck() -> None:
     assert tables.total(5000) == 1
     assert tables.find_free(5000, 1) == (8064, 1)
     # and the counts, which nobody had written, now that the flags announce them
-    assert tables.dirty_blocks() == [G.map_start, G.refs_start + 2]
+    assert tables.dirty_blocks() == [G.map_start, G.refs_start + 6]
     sync(tables, disk)
     assert load(disk).group_free(1) == 0
 
@@ -259,7 +259,7 @@ def test_tables_map_that_calls_the_kernels_blocks_free_is_damage(group: int, blo
 
 def test_tables_unknown_flags_are_damage() -> None:
     disk = DISK.fork()
-    _reseal_map(disk, 1, flags=16)
+    _reseal_map(disk, 1, flags=64)
     with pytest.raises(CorruptionError, match="sector 1"):
         load(disk)
 

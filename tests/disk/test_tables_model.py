@@ -72,7 +72,7 @@ class TablesMachine(RuleBasedStateMachine):
 
     @rule()
     def write(self) -> None:
-        for bno in self.tables.dirty_blocks():
+        for bno in reversed(self.tables.dirty_blocks()):
             self.disk.write(bno, [self.tables.encode(bno)])
             self.tables.mark_written(bno)
         self.written.append(len(self.disk.events))

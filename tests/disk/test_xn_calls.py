@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from xnfs import (
     AclRefused,
     Caller,
     CapabilityError,
+    DeviceError,
+    FileDevice,
     FramePool,
     NotCached,
     ReadOnly,
@@ -32,7 +35,9 @@ from xnfs import (
     TypeSpec,
     Xn,
     XnError,
+    create_image,
 )
+from xnfs.disk.stacked import CountingDevice, Fault, FaultingDevice
 
 
 @pytest.fixture
@@ -247,9 +252,31 @@ def test_calls_evict(kit: Kit) -> None:
 def test_calls_prefetch(kit: Kit) -> None:
     for start, count in ((0, 128), (127, 1), (128, 0), (0, 0)):
         kit.xn.prefetch(kit.me, start, count)
+        kit.xn.prefetch(kit.me, start, count, wait=False)
     for start, count in ((0, 129), (-1, 1), (0, -1), (128, 1), (2**70, 1), (0, 2**70), (5, 1025)):
-        with pytest.raises(Refused):
-            kit.xn.prefetch(kit.me, start, count)
+        for wait in (False, True):
+            with pytest.raises(Refused):
+                kit.xn.prefetch(kit.me, start, count, wait=wait)
+
+
+def test_calls_prefetch_tells_a_device_that_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(FileDevice, "will_need", lambda _self, *run: told.append(run))
+    path = str(tmp_path / "image")
+    create_image(path, 128 * BLOCK)
+    device = FileDevice(path)
+    source = image()
+    for block in range(128):
+        raw = bytearray(BLOCK)
+        source.read(block, [memoryview(raw)])
+        device.write(block, [bytes(raw)])
+    kit = Kit(device)
+    kit.xn.prefetch(kit.me, 5, 40, wait=False)
+    kit.xn.prefetch(kit.me, 60, 3)
+    assert told == [(5, 40)]
+    kit.xn.close()
 
 
 def test_calls_sync_and_writeback_ignore_what_is_not_there(kit: Kit) -> None:
@@ -378,3 +405,75 @@ def test_calls_refs_of_a_run_that_waits_for_a_commit(kit: Kit, kind: int) -> Non
     kit.sync()
     assert [kit.xn.refs(start + i) for i in range(3)] == [0, 0, 0]
     assert kit.find() == start
+
+
+# --- many children in one call
+
+
+def test_calls_readin_all_is_one_request_for_neighbours() -> None:
+    device = CountingDevice(image())
+    kit = Kit(device)
+    nodes = [kit.node(kit.root, index) for index in range(3)]
+    data = [kit.data(node, 0, b"%d" % index, 2) for index, node in enumerate(nodes)]
+    kit.sync()
+    kit.xn.evict(kit.me, [*nodes, *(b + i for b in data for i in range(2))])
+    assert data == [data[0], data[0] + 2, data[0] + 4]
+    before = device.counts.reads
+    kit.xn.readin_all(kit.me, [(kit.root, index, node, 1) for index, node in enumerate(nodes)])
+    assert device.counts.reads == before + 1
+    wanted = [(node, 0, start, 2) for node, start in zip(nodes, data, strict=True)]
+    kit.xn.readin_all(kit.me, wanted[::-1])
+    assert device.counts.reads == before + 2
+    for index, start in enumerate(data):
+        assert kit.xn.read(kit.me, start, 0, 2 * BLOCK) == fill(b"%d" % index) * 2
+        known = kit.xn.registered(start)
+        assert known is not None
+        assert (known.parent, known.type) == (nodes[index], NUMBER[DATA])
+    kit.xn.readin_all(kit.me, wanted)  # nothing is missing
+    assert device.counts.reads == before + 2
+
+
+def test_calls_readin_all_is_all_or_none() -> None:
+    kit = Kit()
+    node = kit.node(kit.root, 0)
+    data = kit.data(node, 0, b"text", 4)
+    hidden = kit.add(kit.root, 1, HIDDEN)
+    kit.sync()
+    kit.xn.evict(kit.me, range(data, data + 4))
+    free = kit.pool.free_frames
+    good = (node, 0, data, 2)
+    for bad in (
+        (node, 1, data, 1),
+        (node, 0, data + 3, 2),
+        (kit.root, 1, hidden, 1),
+        (kit.root, 0, data, 1),
+        (data, 0, data, 1),
+        (node, 0, data, 0),
+        (node, -1, data, 1),
+        (node, 0, 2**70, 1),
+    ):
+        with pytest.raises((Refused, NotCached)):
+            kit.xn.readin_all(kit.me, [good, bad])
+        assert not kit.xn.cached(data)
+        assert kit.pool.free_frames == free
+    with pytest.raises(Refused):
+        kit.xn.readin_all(kit.me, [("x", 0, data, 1)])  # type: ignore[list-item]
+    with pytest.raises(CapabilityError):
+        kit.xn.readin_all(Caller(b"forged"), [good])
+
+
+def test_calls_readin_all_that_the_device_fails_leaves_nothing() -> None:
+    device = FaultingDevice(image())
+    kit = Kit(device)
+    first = kit.data(kit.root, 0, b"first")
+    gap = kit.data(kit.root, 1, b"gap")
+    last = kit.data(kit.root, 2, b"last")
+    kit.sync()
+    kit.xn.evict(kit.me, [first, last])
+    assert gap == first + 1
+    free = kit.pool.free_frames
+    device.plant(Fault("read", "eio", block=last))
+    with pytest.raises(DeviceError):
+        kit.xn.readin_all(kit.me, [(kit.root, 0, first, 1), (kit.root, 2, last, 1)])
+    assert not kit.xn.cached(first)
+    assert kit.pool.free_frames == free

@@ -19,7 +19,7 @@ from tests.disk.xn_crash import (
     record,
     recover,
 )
-from tests.disk.xn_kit import DATA, HIDDEN, NODE, RAW, Kit, extent, image, slot
+from tests.disk.xn_kit import DATA, HIDDEN, NODE, RAW, Kit, extent, fill, image, slot
 from xnfs import Caller, MemoryDevice
 from xnfs.disk.fsck import check_image
 from xnfs.disk.recording import RecordingDevice
@@ -338,6 +338,53 @@ def test_crash_tails_overwritten_right_after_their_sync() -> None:
                     recover(disk)
                     turn = int(block_of(disk, start)[5:6])
                     assert least <= turn <= least + 1
+
+
+def test_crash_what_recovery_left_in_the_log_is_known_to_the_next_life() -> None:
+    """The images of the last transaction may be written once more: a sync of new bytes in their
+    place goes through the log, also if the transaction is one of the life before the cut."""
+    first = Story()
+    start = first.data(first.root, 0, b"text 0")
+    first.sync()
+    first.xn.write_raw(first.me, start, 0, b"text 1")  # listed, so it goes through the log
+    first.xn.update(first.me, first.root, [(RAW[0], b"x")])
+    first.sync()
+    end = len(first.disk.events)
+    disk = first.disk.image_at(end, {event.id for event in first.disk.pending(end)})
+    second = Kit(disk)
+    second.load(second.root)
+    second.xn.write_raw(second.me, start, 0, b"text 2")
+    second.sync([start])
+    assert block_of(disk, start)[:6] == b"text 2"
+    recover(disk)
+    assert block_of(disk, start)[:6] == b"text 2"
+
+
+def test_crash_a_copy_is_whole_or_not_there() -> None:
+    """R2 for blocks that were never filled, but lie in the frames of others."""
+    story = Story()
+    source = story.data(story.root, 0, b"source", 3)
+    story.begin()
+    target = story.find(3)
+    story.xn.change(
+        story.me,
+        [(story.root, [slot(1, DATA, target, 3)])],
+        alloc=[extent(DATA, target, 3)],
+        copies=[(target, source, 3)],
+    )
+    story.xn.writeback(story.me, [target + 1])
+    story.xn.write_raw(story.me, source, 0, fill(b"later"))
+    story.sync()
+    story.free(story.root, 0)
+    story.sync()
+    seen = set()
+    for disk in story.every_disk():
+        recover(disk)
+        slots = Walker(disk).walk().nodes[story.root][2]
+        seen.add(1 in slots)
+        if 1 in slots:
+            assert all(block_of(disk, target + i) == fill(b"source") for i in range(3))
+    assert seen == {False, True}
 
 
 def test_crash_images_in_place_are_evidence_enough() -> None:

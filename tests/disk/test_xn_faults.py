@@ -9,7 +9,9 @@ import pytest
 
 from tests.disk.xn_crash import Run, examine, record
 from tests.disk.xn_kit import DATA, RAW, Kit, extent, image, slot
-from xnfs import DeviceError, ReadOnly, TypeSpec
+from xnfs import DeviceError, FramePool, ReadOnly, TypeSpec, Xn
+from xnfs.disk.fsck import check_image
+from xnfs.disk.fsck_walk import Finding
 from xnfs.disk.stacked import Fault, FaultingDevice
 
 
@@ -135,6 +137,70 @@ def test_faults_of_the_clean_mark_stop_writes(op: str, after: int) -> None:
     with pytest.raises(DeviceError):
         kit.sync()
     assert not Kit(base).slots(kit.root)
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("where", [0, -1])
+@pytest.mark.parametrize("kind", ["eio", "short", "flip"])
+def test_faults_one_superblock_is_enough(kind: str, where: int, readonly: bool) -> None:
+    """The other copy is used, and said to be; and the bad one is written anew."""
+    base = image()
+    block = where % base.blocks
+    device = FaultingDevice(base, Fault("read", kind, block=block, bit=500))  # type: ignore[arg-type]
+    xn = Xn(device, frames=FramePool(64), readonly=readonly)
+    assert xn.bad_superblocks == (block,)
+    assert [root.name for root in xn.roots()] == ["main"]
+    xn.close()
+    poked = image()
+    poked.write(block, [b"\xff" * 4096])
+    before = dict(poked._contents)
+    Xn(poked, frames=FramePool(64), readonly=readonly).close()
+    if readonly:
+        assert poked._contents == before
+    else:
+        assert check_image(poked, repair=False, report=print).clean
+        assert Xn(poked, frames=FramePool(64)).bad_superblocks == ()
+
+
+def test_faults_no_superblock_is_not_enough() -> None:
+    base = image()
+    device = FaultingDevice(base, Fault("read", "eio", block=0), Fault("read", "eio", block=127))
+    with pytest.raises(DeviceError):
+        Kit(device)
+
+
+def test_faults_superblock_that_can_not_be_written_stops_writes() -> None:
+    device = FaultingDevice(
+        image(), Fault("read", "eio", block=0), Fault("write", "eio", block=0, sticky=True)
+    )
+    kit = Kit(device)
+    assert kit.slots(kit.root) == {}
+    with pytest.raises(ReadOnly):
+        kit.node(kit.root, 0)
+
+
+def test_faults_fsck_writes_a_superblock_that_can_not_be_read() -> None:
+    base = image()
+    found: list[Finding] = []
+    device = FaultingDevice(base, Fault("read", "eio", block=0, after=2))
+    check_image(device, repair=True, report=found.append)
+    assert [(f.code, f.block) for f in found] == [("superblock", 0)]
+
+
+def test_faults_log_of_a_clean_image_is_not_needed() -> None:
+    base = image()
+    kit = Kit(base)
+    node = kit.node(kit.root, 0)
+    kit.xn.close()
+    log = kit.xn._geometry.log_start
+    device = FaultingDevice(base, *(Fault("read", "eio", block=log + i) for i in range(16)))
+    kit = Kit(device)
+    kit.load(kit.root)
+    kit.node(node, 3)
+    kit.sync()
+    assert not any(fault.struck for fault in device.faults)
+    with pytest.raises(DeviceError):
+        Kit(device)  # it is needed now
 
 
 def test_faults_of_reading_change_nothing() -> None:

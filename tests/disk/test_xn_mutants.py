@@ -7,12 +7,13 @@ it away is the one of `test_xn_crash.py`, with a bound.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from tests.disk import test_xn_crash, test_xn_order
+from tests.disk import test_xn_crash, test_xn_order, xn_crash
 from tests.disk.xn_crash import explore, record
 from tests.disk.xn_kit import image
 from xnfs.disk.commit import Committer
@@ -292,11 +293,29 @@ STORIES: dict[str, tuple[Callable[[Patch], None], Callable[[], None]]] = {
         images_without_stamp_are_evidence,
         test_xn_crash.test_crash_the_same_bytes_again_prove_nothing,
     ),
+    "recovery forgets its log": (
+        recovery_forgets_its_log,
+        test_xn_crash.test_crash_what_recovery_left_in_the_log_is_known_to_the_next_life,
+    ),
     "images are overwritten": (
         images_are_overwritten,
         test_xn_crash.test_crash_tails_overwritten_right_after_their_sync,
     ),
 }
+
+
+@contextmanager
+def counted(patch: Patch) -> Iterator[Callable[[], int]]:
+    """How many disks have been looked at meanwhile."""
+    looked: list[int] = []
+    real = xn_crash.examine
+
+    def examine(*args: Any, **kwargs: Any) -> None:
+        looked.append(1)
+        real(*args, **kwargs)
+
+    patch.setattr(xn_crash, "examine", examine)
+    yield lambda: len(looked)
 
 
 def search(first: int, budget: int) -> str | None:

@@ -73,7 +73,7 @@ class Walker:
         if not self.map[block // 8] >> block % 8 & 1:
             return 0
         (flags,) = struct.unpack_from("<I", self.map, 504)
-        table, entry = divmod(block, 2016)
+        table, entry = divmod(block, 2016)  # counts come first
         if not flags & 1 << table:
             return 1
         raw = block_of(self.disk, self.refs_start + table)

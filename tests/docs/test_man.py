@@ -6,9 +6,10 @@ import argparse
 import re
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from xnfs_tools import cli, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, umount
+from xnfs_tools import cli, cp, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, serve, umount
 
 import xnfs
 
@@ -63,18 +64,29 @@ def test_man_options_are_those_of_the_command(page: str) -> None:
         assert f"\\-{letter}" in synopsis, letter
 
 
-def test_man_long_options_are_those_of_the_command() -> None:
+@pytest.mark.parametrize("module", [crash, serve])
+def test_man_long_options_are_those_of_the_command(module: ModuleType) -> None:
     """Those of the commands that have no page of their own."""
     text = section("xnfs.1", "OPTIONS")
-    found = re.search(r'^\.SS "xnfs crash"\n(.*?)(?=^\.SS |\Z)', text, re.M | re.S)
+    name = module.PROG
+    found = re.search(rf'^\.SS "{name}"\n(.*?)(?=^\.SS |\Z)', text, re.M | re.S)
     assert found
     documented = re.findall(r'^\.BI? \\-\\-(\w+)(?: " (\w+)")?$', found[1], re.M)
     real = [
         (action.dest, str(action.metavar or "").lower())
-        for action in crash.arguments()._actions
-        if action.dest not in ("help", "version")
+        for action in module.arguments()._actions
+        if action.option_strings and action.dest not in ("help", "version")
     ]
     assert documented == real
+
+
+def test_man_options_of_cp() -> None:
+    page = (ROOT / "man/xnfs.1").read_text()
+    found = re.search(r"^\.TP\n\.B cp\n(.*?)^\.TP", page, re.M | re.S)
+    assert found
+    real = {a.option_strings[0] for a in cp.arguments()._actions if a.option_strings}
+    documented = set(re.findall(r"^\.B \\(-\w)$", found[1], re.M))
+    assert documented == real - {"-h", "-V"}
 
 
 def test_man_mount_options() -> None:
@@ -121,7 +133,7 @@ def test_docs_readme_links() -> None:
 
 
 def test_docs_help_has_every_option_explained() -> None:
-    for parser in (*PARSERS.values(), crash.arguments()):
+    for parser in (*PARSERS.values(), crash.arguments(), cp.arguments(), serve.arguments()):
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
                 assert action.help, (parser.prog, action)

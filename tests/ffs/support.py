@@ -8,8 +8,8 @@ import uuid
 import zlib
 from collections.abc import Callable
 
+from libfs.common.checking import Finding
 from libfs.ffs import Ffs, Summary, check
-from libfs.ffs.findings import Finding
 from libfs.posix.interface import Ino, New, User
 from xnfs import BLOCK, FramePool, MemoryDevice, Xn, format_image
 

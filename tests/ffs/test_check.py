@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libfs.common.naming import name_hash
 from libfs.ffs import Finding, Summary
 from libfs.ffs import format as f
 from libfs.ffs.findings import PROBLEMS
-from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import Ino, New
 from tests.ffs.support import DIR, FILE, ROOT, Disk, write
 from xnfs import XnError

@@ -8,9 +8,9 @@ import random
 
 import pytest
 
+from libfs.common.naming import name_hash
 from libfs.ffs import Ffs
 from libfs.ffs import format as f
-from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import FsError, Ino
 from tests.ffs.support import DIR, FILE, ROOT, Disk
 

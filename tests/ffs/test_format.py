@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libfs.common.attributes import HEAD
 from libfs.ffs import format as f
 
 _RANGES = {"H": (0, 2**16 - 1), "I": (0, 2**32 - 1), "Q": (0, 2**64 - 1), "B": (0, 255)}
@@ -45,7 +46,7 @@ def test_format_record(values: tuple[int, ...]) -> None:
 @given(_integers("BBH"))
 def test_format_xattr(values: tuple[int, ...]) -> None:
     names = ["namespace", "name", "value"]
-    assert _built(f.XATTR_LAYOUT, names, values) == f.XATTR_HEAD.pack(*values)
+    assert _built(f.XATTR_LAYOUT, names, values) == HEAD.pack(*values)
 
 
 @given(_integers("IIIQQ"), st.binary(min_size=16, max_size=16))

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 import pytest
 
+from libfs.common.naming import name_hash
 from libfs.ffs import format as f
 from libfs.ffs import types as t
 from libfs.ffs.inode import decode_untrusted
-from libfs.ffs.nameblock import name_hash
-from libfs.posix.interface import Ino, New, User
+from libfs.posix.interface import FsError, Ino, New, User
 from tests.ffs.support import ALICE, BOB, FILE, ROOT, Disk, write
 from xnfs import AclRefused, Caller, Refused
 
@@ -271,7 +271,7 @@ def test_types_header_of_a_directory_that_could_not_be_read(
 def test_types_inode_is_born_readable(raw: Raw) -> None:
     number, block = raw.xn.type_number(t.INODE), raw.xn.find_free(raw.fs.root, 1)[0]
     assert number is not None
-    made = raw.fs._names._inode(block, New(FILE.mode, ALICE.uid, ALICE.gid), raw.fs.root)
+    made = raw.fs._names.inode(block, New(FILE.mode, ALICE.uid, ALICE.gid), raw.fs.root)
     for size, answer in ((2561, EUCLEAN), (2**44 + 1, EUCLEAN), (2560, 0)):
         made.size = size
         init = [(f.HEADER_AT, made.pack())]
@@ -317,7 +317,7 @@ class Directory(Raw):
         ]
         ends = f.ENDS.pack(len(nb.names) + 1, end + len(name))
         diff.append((area.ends, ends))
-        new = self.fs._names._inode(block, New(FILE.mode, inode.uid, inode.gid), self.ino)
+        new = self.fs._names.inode(block, New(FILE.mode, inode.uid, inode.gid), self.ino)
         number = self.xn.type_number(t.INODE)
         assert number is not None
         self.fs.volume.decoded.pop(nb.block)  # it doesn't know of what follows
@@ -433,3 +433,42 @@ def test_types_access(raw: Raw) -> None:
     assert not may(BOB, 2)  # the mask takes it
     assert may(User(9, 77), 4)
     assert not may(User(9, 78), 4)
+
+
+@pytest.mark.parametrize("user", [ALICE, BOB])
+def test_types_only_ffs_lets_go_of_an_open_file_without_a_name(raw: Raw, user: User) -> None:
+    """A9: the capability alone frees no file under whoever has it open."""
+    fs, xn, ino = raw.fs, raw.xn, raw.file(ALICE)
+    fs.sync(None)
+    free = xn.free_blocks()
+    fs.unlink(ROOT, fs.root, b"f644-1000", keep=True)
+    who = Caller(raw.cap, user.uid, user.gid, user.groups)
+    (pointer,) = (slot for slot in f.SLOT.iter_unpack(xn.read(who, ino, 256, 192)) if slot[2])
+    number = xn.type_number("ffs.data")
+    assert number is not None
+    data = [(number, pointer[2] & (1 << 56) - 1, pointer[1])]
+    for claims in ([], data):
+        with pytest.raises(AclRefused) as refused:
+            xn.drop(who, ino, free=claims)
+        assert refused.value.errno == EPERM
+    assert fs.read(ino, 0, 20_000) == b"x" * 10_000
+    fs.forget(ino)
+    fs.sync(None)
+    assert xn.free_blocks() == free + 1 + 3
+
+
+def test_types_an_owner_spoils_his_own_file_and_nobody_elses(raw: Raw) -> None:
+    """A9: bytes that the acl lets the owner write and FFS can't read. Only that file is lost."""
+    fs, ino, other = raw.fs, raw.file(ALICE), raw.file(BOB)
+    fs.sync(None)
+    assert raw.change(ALICE, {ino: [(3584, b"\x01\xff\xff\xff")]}) == 0
+    fs = raw.disk.remount()
+    spoilt = fs.lookup(fs.root, b"f644-1000")
+    assert spoilt == ino
+    with pytest.raises(FsError) as error:
+        fs.listxattr(ino)
+    assert error.value.errno == EUCLEAN
+    assert not fs.readonly
+    assert fs.lookup(fs.root, b"f644-1001") == other
+    write(fs, other, 0, b"still mine")
+    fs.sync(None)

@@ -25,10 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root, /dev/fuse and fusermount"))
 
 
-@pytest.fixture(params=["kernel", "fusepy"])
+@pytest.fixture(params=["kernel-ffs", "fusepy-ffs", "kernel-lfs"])
 def unmounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
-    """A formatted image, not mounted; every test is run over both transports."""
-    disk = Disk(tmp_path, request.param)
+    """A formatted image, not mounted; every test is run over both transports, and over
+    both file systems."""
+    disk = Disk(tmp_path, *request.param.split("-"))
     try:
         disk.mkfs()
         yield disk

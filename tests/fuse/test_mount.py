@@ -65,6 +65,25 @@ def test_mount_foreground_until_sigterm(unmounted: Disk) -> None:
     assert (unmounted.mnt / "a").read_text() == "x"
 
 
+def test_mount_says_which_superblock_it_could_not_use(unmounted: Disk) -> None:
+    with open(unmounted.image, "r+b") as image:
+        image.write(b"\xff" * 512)
+    server = subprocess.Popen(
+        [BIN / "mount.xnfs", "-f", unmounted.image, unmounted.mnt],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _until(lambda: os.path.ismount(unmounted.mnt))
+        server.send_signal(signal.SIGTERM)
+        _out, said = server.communicate(timeout=20)
+    finally:
+        server.kill()
+        server.wait()
+    assert "the superblock in block 0 is damaged; its other copy was used" in said
+    unmounted.fsck()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_mount_signal_keeps_what_open_files_hold(disk: Disk, number: signal.Signals) -> None:
     """Not even RELEASE comes then, and dirty pages of a mapping were never written."""

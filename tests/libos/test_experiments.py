@@ -29,7 +29,7 @@ def test_experiments_are_tables_and_plots(name: str) -> None:
     ElementTree.fromstring(made.svg())
 
 
-@pytest.mark.parametrize("name", ["signals", "revocation"])
+@pytest.mark.parametrize("name", ["signals", "revocation", "shares", "gang"])
 def test_experiments_are_the_same_every_time(name: str) -> None:
     assert EXPERIMENTS[name]() == result(name)
 
@@ -93,6 +93,54 @@ def test_experiment_revocation_that_asks_loses_nothing() -> None:
     for column in ("page-ins", "milliseconds"):
         asked = number("revocation", "cooperative", column)
         assert asked < 0.9 * number("revocation", "notify", column)
+
+
+def test_experiment_shares_are_exact_under_stride() -> None:
+    for slices in (6, 48, 384):
+        for tickets in (3, 2, 1):
+            error = number("shares", slices, f"stride {tickets}") - slices * tickets / 6
+            assert abs(error) < 1
+    assert 0.45 < number("shares", 384, "lottery 3") / 384 < 0.55
+
+
+def test_experiment_feedback_answers_sooner_at_no_cost() -> None:
+    for column in ("median answer, slices", "95 %"):
+        assert 3 * number("feedback", "feedback", column) < number(
+            "feedback", "round robin", column
+        )
+    batch = [number("feedback", policy, "batch gets %") for policy in ("feedback", "round robin")]
+    assert abs(batch[0] - batch[1]) < 1
+
+
+def test_experiment_latency_stays_flat_with_the_next_free_slot() -> None:
+    for way in ("polling", "predicate", "woken"):
+        assert number("latency", 32, way) > 12
+    assert all(float(late) < 0.7 for late in result("latency").column("next free slot"))
+
+
+def test_experiment_gangs_pass_more_barriers() -> None:
+    together, apart = (number("gang", g, "barriers a slice") for g in ("gang", "independent"))
+    assert together > 10 * apart
+
+
+def test_experiment_transfers_wait_for_nobody() -> None:
+    alone, crowded = "alone", "4 others compute"
+    for way in ("control transfer", "procedure call"):
+        assert number("transfer", way, crowded) == number("transfer", way, alone)
+    assert number("transfer", "pipes", crowded) > 1000 * number("transfer", "pipes", alone)
+    costs = [float(cost) for cost in result("transfer").column(alone)]
+    assert costs == sorted(costs)
+
+
+def test_experiment_tenants_do_not_disturb_each_other() -> None:
+    shares = [float(share) for share in result("tenants").column("% of the processor")]
+    assert all(abs(share - 20) < 0.5 for share in shares)
+    assert (
+        2.9
+        < number("tenants", "stride 3:1", "first client")
+        / number("tenants", "stride 3:1", "second client")
+        < 3.1
+    )
 
 
 def test_run_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

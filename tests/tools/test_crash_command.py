@@ -36,7 +36,7 @@ def test_crash_nothing_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert crash.main(["--fs", FINE, "--workload", WORKLOAD, "--jobs", "1"]) == 0
     said = capsys.readouterr()
     assert said.out.split("\n")[0].split() == (
-        "workload run generated pruned checked failures time".split()
+        "workload run generated pruned checked mounted failures time".split()
     )
     assert said.out.endswith("Nothing was found.\n")
     assert said.err == ""

@@ -8,9 +8,12 @@ import stat
 import subprocess
 import uuid
 from pathlib import Path
+from typing import cast
 
 import pytest
+from xnfs_tools.session import open_image
 
+from libfs.ffs import Ffs
 from tests.support import BIN, command, good
 
 
@@ -193,3 +196,15 @@ def test_mkfs_on_a_full_host_disk(tmp_path: Path) -> None:
         assert list(mnt.iterdir()) == []
     finally:
         subprocess.run(["umount", mnt], check=True)
+
+
+def test_mkfs_feature_is_kept(tmp_path: Path) -> None:
+    """Small files are read together on a mount that says nothing of it."""
+    good("mkfs.xnfs", "-O", "cffs", tmp_path / "d", "16m")
+    good("mkfs.xnfs", tmp_path / "e", "16m")
+    for name, there in (("d", True), ("e", False)):
+        with open_image(str(tmp_path / name), readonly=True) as session:
+            assert (cast(Ffs, session.posix._core.fs).volume.groups is not None) == there
+    with open_image(str(tmp_path / "d"), readonly=True, grouping=False) as session:
+        assert cast(Ffs, session.posix._core.fs).volume.groups is None
+    assert command("mkfs.xnfs", "-O", "other", tmp_path / "f", "16m").returncode == 1

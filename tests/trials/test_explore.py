@@ -19,6 +19,7 @@ from xnfs_trials.crash.ffstrial import FfsTrial
 from xnfs_trials.crash.memo import Known, Memo
 from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.prune import Bounded, Impure, ReadTree, View
+from xnfs_trials.crash.rawdisk import RawDisk
 from xnfs_trials.crash.recovery import Recovery
 from xnfs_trials.crash.states import NEVER, Cutter, Event, Flush, State, Write
 from xnfs_trials.crash.workload import Op
@@ -150,7 +151,9 @@ def verdicts(subject: Any, plan: Any) -> Iterator[tuple[State, list[str]]]:
     """Every state, each looked at for itself."""
     cutter = Cutter(subject.base, subject.events, random.Random(1), plan)
     for state in cutter.states(subject.asks):
-        yield state, subject.inspect(dict(state.image))[0]
+        disk = RawDisk(dict(state.image), subject.blocks)
+        disk.recover()
+        yield state, subject.inspect(disk)[0]
 
 
 @pytest.mark.parametrize("make", [trial, toy])
@@ -303,13 +306,15 @@ class Promising:
         self.events: list[Event] = [Write(100, b"a" * 4096), Flush(), Write(102, b"c" * 4096)]
         self.marks, self.asks = [0], [2]
 
-    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
-        return [], image.get(101, b"")[:1]
+    def inspect(self, disk: RawDisk) -> tuple[list[str], object]:
+        return [], disk.block(101)[:1]
 
     def promise(self, shown: object, cut: Cut) -> list[str]:
         return ["seen"] if shown == b"b" and cut.event >= 2 else []
 
-    def mount(self, image: dict[int, bytes], shown: object) -> list[str]:
+    def mount(
+        self, image: dict[int, bytes], recovered: Mapping[int, bytes], shown: object
+    ) -> list[str]:
         return []
 
     def describe(self) -> list[str]:
@@ -322,7 +327,7 @@ def test_explore_asks_again_below(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def recover(image: Mapping[int, bytes], blocks: int) -> Recovery:
         due = image.get(100) == b"a" * 4096 and image.get(101) != b"d" * 4096
-        return Recovery(after if due else (), (), (100, 101))
+        return Recovery(after if due else (), (), {}, (100, 101))
 
     monkeypatch.setattr(exploring, "recover", recover)
     plan = replace(QUICK, torn=0, depth=2)
@@ -347,9 +352,9 @@ def test_explore_inspection_that_remembers_is_a_finding(monkeypatch: pytest.Monk
     """What it reads depends on what it was asked before."""
     real, turns = FfsTrial.inspect, iter(range(1, 1 << 20))
 
-    def inspect(self: FfsTrial, image: Mapping[int, bytes]) -> tuple[list[str], object]:
-        image.get(20 + next(turns) // 4, b"")
-        return real(self, image)
+    def inspect(self: FfsTrial, disk: RawDisk) -> tuple[list[str], object]:
+        disk.block(20 + next(turns) // 4)
+        return real(self, disk)
 
     monkeypatch.setattr(FfsTrial, "inspect", inspect)
     failure = explore(trial(), 1, mount_every=1 << 30).failures[0]

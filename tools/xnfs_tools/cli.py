@@ -24,10 +24,12 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
 }
 
 #: These too, but have no other name. The modules are loaded when they are asked for.
-_TRIALS: Final = {
+_MODULES: Final = {
     "attack": ("xnfs_tools.attack", "what a hostile file system can do to the kernel and others"),
+    "cp": ("xnfs_tools.cp", "copy within an image, without touching the bytes"),
     "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
     "run": ("xnfs_tools.run", "an experiment on the simulated machine"),
+    "serve": ("xnfs_tools.serve", "serve the files of an image over HTTP, on a TAP device"),
 }
 
 
@@ -39,7 +41,7 @@ def arguments() -> Parser:
     )
     for name in _COMMANDS:
         kinds.add_parser(name, help=f"the same as {name}.xnfs", add_help=False)
-    for name, (_module, text) in _TRIALS.items():
+    for name, (_module, text) in _MODULES.items():
         kinds.add_parser(name, help=text, add_help=False)
     kinds.add_parser("doctor", help="say whether this machine can mount")
     each = kinds.add_parser("ls", help="list a directory of an image")
@@ -64,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = words(argv)
     if given and given[0] in _COMMANDS:
         return _COMMANDS[given[0]](given[1:])
-    if given and given[0] in _TRIALS:
-        status: int = importlib.import_module(_TRIALS[given[0]][0]).main(given[1:])
+    if given and given[0] in _MODULES:
+        status: int = importlib.import_module(_MODULES[given[0]][0]).main(given[1:])
         return status
     return run(PROG, CODES, lambda: _main(given))
 

@@ -81,7 +81,7 @@ def _superblock(sb: Superblock) -> None:
     areas = (
         ("log", g.log_start, g.log_blocks),
         ("free map", g.map_start, g.map_blocks),
-        ("counts", g.refs_start, g.refs_blocks),
+        ("counts, versions", g.refs_start, g.refs_blocks),
         ("types", g.types_start, g.types_blocks),
         ("roots", g.roots_start, g.roots_blocks),
         ("data", g.data_start, g.data_end - g.data_start),

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from libfs.ffs import Finding as FfsFinding
-from libfs.ffs import check as ffs_check
+from libfs.common.checking import Finding as FileSystemFinding
+from libfs.formats import of_type
 from xnfs import BLOCK, FileDevice, FramePool, InUse, Xn, XnError, read_superblock_untrusted
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
@@ -31,7 +31,7 @@ from xnfs_tools.command import (
     run,
     words,
 )
-from xnfs_tools.session import CACHE, FFS
+from xnfs_tools.session import CACHE
 
 PROG: Final = "fsck.xnfs"
 # The bits of the exit status, as fsck(8) knows them.
@@ -113,7 +113,7 @@ class _Pass:
     """One look at everything, with or without mending it."""
 
     def __init__(self, path: str, *, writable: bool, quiet: bool = False) -> None:
-        self.findings: list[Finding | FfsFinding] = []
+        self.findings: list[Finding | FileSystemFinding] = []
         self.left = 0
         self._path = path
         self._writable = writable
@@ -142,13 +142,14 @@ class _Pass:
         xn = Xn(device, frames=FramePool(CACHE // BLOCK), readonly=not repair)
         try:
             for root in xn.roots():
-                if root.type == xn.type_number(FFS):
-                    found = ffs_check(xn, xn.admin, root.name, repair=repair, report=self._found)
+                kind = of_type(xn, root.type)
+                if kind is not None and kind.check is not None:
+                    found = kind.check(xn, xn.admin, root.name, repair=repair, report=self._found)
                     self.left += found.unrepaired
         finally:
             xn.close()
 
-    def _found(self, finding: Finding | FfsFinding) -> None:
+    def _found(self, finding: Finding | FileSystemFinding) -> None:
         self.findings.append(finding)
         if not self._quiet:
             print(f"{finding.code}: block {finding.block}: {finding.message}")

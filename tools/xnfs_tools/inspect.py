@@ -56,7 +56,7 @@ class Inspector:
         for name, start, count in (
             ("log", g.log_start, g.log_blocks),
             ("free map", g.map_start, g.map_blocks),
-            ("reference counts", g.refs_start, g.refs_blocks),
+            ("counts and versions", g.refs_start, g.refs_blocks),
             ("type catalogue", g.types_start, g.types_blocks),
             ("root catalogue", g.roots_start, g.roots_blocks),
         ):

@@ -7,10 +7,11 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from libfs.ffs import Ffs
+from libfs.ffs import F_GROUPING
+from libfs.formats import FORMATS, Format
 from libfs.posix import Posix
 from xnfs import (
     BLOCK,
@@ -51,7 +52,17 @@ def arguments() -> Parser:
     """The command line."""
     made = parser(PROG, "Make an xnfs image with a file system in it.")
     made.add_argument(
-        "-t", metavar="TYPE", default="ffs", choices=["ffs"], help="kind of file system (ffs)"
+        "-t",
+        metavar="TYPE",
+        default="ffs",
+        choices=sorted(FORMATS),
+        help="kind of file system: ffs (the default) or lfs",
+    )
+    made.add_argument(
+        "-O",
+        metavar="FEATURE",
+        choices=["cffs"],
+        help="cffs: small files of a directory are read together",
     )
     made.add_argument("-L", metavar="LABEL", default="", help="label, at most 64 bytes")
     made.add_argument("-U", metavar="UUID", help="UUID (default: a random one)")
@@ -87,7 +98,10 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"would make {plan}")
         return 0
     with _created(path, size, fresh=fresh):
-        _make(path, ident.bytes, args.L, args.d)
+        if args.O and args.t != "ffs":
+            raise Usage(f"{args.t} has no feature '{args.O}'")
+        features = {"flags": F_GROUPING} if args.O else {}
+        _make(path, ident.bytes, args.L, args.d, FORMATS[args.t], features)
     print(plan)
     return 0
 
@@ -163,16 +177,23 @@ def _created(path: str, size: int, *, fresh: bool) -> Iterator[None]:
         raise
 
 
-def _make(path: str, ident: bytes, label: str, source: str | None) -> None:
+def _make(
+    path: str,
+    ident: bytes,
+    label: str,
+    source: str | None,
+    kind: Format,
+    features: Mapping[str, int],
+) -> None:
     device = _open(path, readonly=False)
     try:
         format_image(device, uuid=ident, label=label, now=time.time_ns())
         xn = Xn(device, frames=FramePool(CACHE // BLOCK))
         try:
             # Who makes an image for themselves wants to write in it.
-            Ffs.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid())
+            kind.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid(), **features)
             if source is not None:
-                posix = Posix(Ffs.mount(xn, xn.admin, ROOT, readonly=False))
+                posix = Posix(kind.mount(xn, xn.admin, ROOT, readonly=False))
                 try:
                     populate(posix, source)
                 finally:

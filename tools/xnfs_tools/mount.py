@@ -136,10 +136,18 @@ def _serve(
                 root=options.root,
                 cache=options.cache,
                 options=options.posix(),
+                grouping=options.grouping,
             ) as session:
                 kind = DirectMount if options.direct() else Mount
                 words = options.words() if options.direct() else options.libfuse()
-                kind(session.posix, directory, source=image, options=words, ready=ready).run()
+
+                def started(bad: tuple[int, ...] = session.xn.bad_superblocks) -> None:
+                    ready()
+                    for block in bad:
+                        text = "%s: the superblock in block %d is damaged; its other copy was used"
+                        logging.getLogger("xnfs").warning(text, image, block)
+
+                kind(session.posix, directory, source=image, options=words, ready=started).run()
             return
         except Failed as error:
             cause = error.__context__

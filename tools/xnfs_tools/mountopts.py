@@ -44,6 +44,8 @@ class MountOptions:
     atime: Atime = Atime.RELATIME
     cache: int = CACHE
     root: str | None = None
+    #: small files of a directory are read together (C-FFS); None: as the file system was made
+    grouping: bool | None = None
     transport: str = "auto"
     spin: bool = True
     kernel: list[str] = field(default_factory=list)
@@ -89,6 +91,8 @@ def _one(options: MountOptions, word: str) -> None:
         options.readonly = word == "ro"
     elif word in ("remount", "sync", "dirsync"):
         setattr(options, word, True)
+    elif word in ("cffs", "nocffs"):
+        options.grouping = word == "cffs"
     elif word in _ATIME:
         options.atime = _ATIME[word]
     elif word in _KERNEL:

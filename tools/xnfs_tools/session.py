@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from libfs.ffs import Ffs
+from libfs.formats import of_type
 from libfs.posix import Options, Posix
 from libfs.posix.interface import Attr, FsError, Ino, User
 from xnfs import BLOCK, FileDevice, FramePool, RootEntry, Xn, XnError
@@ -17,7 +17,6 @@ from xnfs_tools.command import Failed, about
 CACHE: Final = 64 << 20
 ROOT: Final = "main"
 SUPERUSER: Final = User(0, 0)
-FFS: Final = "ffs.super"
 
 
 @dataclass
@@ -79,12 +78,16 @@ def open_image(
     root: str | None = None,
     cache: int = CACHE,
     options: Options | None = None,
+    grouping: bool | None = None,
 ) -> Iterator[Session]:
     """An image with its file system; everything is durable when the block ends. Raises: Failed."""
     with open_kernel(path, readonly=readonly, cache=cache) as xn:
-        name = choose_root(xn, path, root).name
+        entry = choose_root(xn, path, root)
+        kind = of_type(xn, entry.type)
+        assert kind is not None  # choose_root asked the same
         try:
-            fs = Ffs.mount(xn, xn.admin, name, readonly=readonly)
+            features = {} if grouping is None else {"grouping": grouping}
+            fs = kind.mount(xn, xn.admin, entry.name, readonly=readonly, **features)
         except (XnError, FsError) as error:
             raise about(path, error) from None
         posix = Posix(fs, options=options or Options(readonly=readonly))
@@ -103,7 +106,7 @@ def choose_root(xn: Xn, path: str, name: str | None) -> RootEntry:
         known = ", ".join(sorted(roots)) or "none"
         raise Failed(f"{path}: no file system named '{name}' in this image (there: {known})")
     entry = roots[name]
-    if entry.type != xn.type_number(FFS):
+    if of_type(xn, entry.type) is None:
         kinds = {number: spec.name for number, spec in xn.types()}
         kind = kinds.get(entry.type, str(entry.type))
         raise Failed(f"{path}: root '{name}' is of type {kind}, which is not known here")

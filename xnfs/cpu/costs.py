@@ -17,6 +17,7 @@ class Costs:
 
     hz: int = 12_500_000  # cycles in a second
     quantum: int = 195_312  # a time slice: 1/64 s
+    excess: int = 4 * 195_312  # time beyond slices, not yet paid for, that ends an environment
 
     instruction: int = 1  # one that touches no memory
     access: int = 1  # a load or a store that the TLB translates
@@ -30,6 +31,10 @@ class Costs:
     trap: int = 18  # an exception handed to the application: Aegis's 18 instructions
     resume: int = 6  # the application puts its registers back and jumps; the kernel is not entered
     upcall: int = 18  # any other entry of an application by the kernel
+    transfer: int = 12  # a protected control transfer, besides crossing and switch
+
+    download: int = 2000  # code verified and compiled
+    step: int = 1  # each step of downloaded code, in the worst case that was proved
 
     stlb: int = 18  # a TLB miss that the software TLB answers
     refill: int = 24  # a TLB miss in the bootstrapping segment

@@ -16,6 +16,7 @@ from xnfs.cpu.numbers import READY
 
 if TYPE_CHECKING:
     from xnfs.cpu.exposed import Exposed
+    from xnfs.cpu.predicates import Wait
     from xnfs.cpu.processor import Processor
 
 #: No sleep to go back to.
@@ -59,11 +60,14 @@ class Environment:
     __slots__ = (
         "alarm",
         "area",
+        "callee",
+        "caller",
         "cpu",
         "cycles",
         "doze",
         "environments",
         "error",
+        "excess",
         "frames",
         "generator",
         "handlers",
@@ -78,11 +82,13 @@ class Environment:
         "resource",
         "retry",
         "slots",
+        "soon",
         "stack",
         "state",
         "token",
         "upcalls",
         "value",
+        "wait",
     )
 
     def __init__(self, id: int, resource: Resource, parent: int) -> None:
@@ -107,6 +113,11 @@ class Environment:
         self.pinned: dict[int, int] | None = None  # page -> entry, refilled by the kernel
         self.inbox: list[bytes] | None = None  # capabilities granted and not yet accepted
         self.alarm = 0  # when a timer may wake it
+        self.soon = False  # wants the next free slot after a sleep
+        self.excess = 0  # cycles used beyond its slices and not yet paid for
+        self.callee: Environment | None = None  # whom it has called
+        self.caller: Environment | None = None  # whose call it carries out
+        self.wait: Wait | None = None  # for which predicate
         self.pc = 0  # requests made
         self.cycles = 0  # of processor time
         self.frames = 0  # quotas: what it may take for itself or give away

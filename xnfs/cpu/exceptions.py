@@ -25,7 +25,17 @@ from typing import TYPE_CHECKING, Any, Final
 from xnfs.capability import READ, WRITE
 from xnfs.cpu.dispatch import Fault, operation
 from xnfs.cpu.environment import AWAKE, Context, Environment
-from xnfs.cpu.numbers import ASLEEP, EXCEPTION, HANDLER, KINDS, SAVE_AREA, SKIP, UNWIND
+from xnfs.cpu.numbers import (
+    ASLEEP,
+    CALLED,
+    EXCEPTION,
+    HANDLER,
+    KINDS,
+    SAVE_AREA,
+    SKIP,
+    UNWIND,
+    WAITING,
+)
 from xnfs.cpu.processor import Processor
 from xnfs.cpu.trace import FAULT, UPCALL
 from xnfs.errors import Refused
@@ -106,7 +116,7 @@ class Exceptions:
         _LEVEL.pack_into(view, at, level + 1)
         self.delivered += 1
         env.retry = request
-        self._enter(cpu, env, EXCEPTION, entry, (fault.cause, fault.address, env.pc))
+        self.enter(cpu, env, EXCEPTION, entry, (fault.cause, fault.address, env.pc))
 
     def post(self, env: Environment, kind: int, *args: Any) -> bool:
         """Have an upcall delivered before the environment's next request; False if it has no
@@ -120,8 +130,8 @@ class Exceptions:
             self.lost += 1
             return False
         env.upcalls.append((kind, args))
-        if env.state == ASLEEP:
-            doze = env.alarm
+        if env.state in (ASLEEP, WAITING):
+            doze = env.alarm if env.state == ASLEEP else AWAKE  # a wait is over, with False
             self._machine.slices.rise(env, self._machine.time)
             env.doze = doze
         if env.cpu is not None:
@@ -139,11 +149,12 @@ class Exceptions:
         entry = env.handlers.get(kind) if env.handlers else None
         if entry is not None:
             cpu.now += self._machine.costs.upcall
-            self._enter(cpu, env, kind, entry, args)
+            self.enter(cpu, env, kind, entry, args)
 
-    def _enter(
+    def enter(
         self, cpu: Processor, env: Environment, kind: int, entry: Any, args: tuple[Any, ...]
     ) -> None:
+        """Put a handler on top of what an environment does."""
         machine = self._machine
         self.upcalls += 1
         if machine.trace.on:
@@ -186,10 +197,14 @@ class Exceptions:
             elif result[0] == UNWIND and issubclass(type(result[1]), BaseException):
                 env.retry, env.left, env.error = None, 0, result[1]
                 was.doze = AWAKE
-        if was.doze == 0 or was.doze > cpu.now:
+        dozes = was.doze == 0 or was.doze > cpu.now
+        if dozes:
             self._machine.slices.block(env, was.doze)
+        if was.kind == CALLED and env.caller is not None:
+            self._machine.transfers.finished(cpu, env, result)
+        elif dozes:
             cpu.until = 0
-            self._machine.slices.leave(cpu)
+            self._machine.turns.leave(cpu)
 
     def _restore(self, env: Environment) -> None:
         """What the application's epilogue does: registers back, one level down. In its own memory,

@@ -40,6 +40,15 @@ SLEEP: Final = 25  # (time): no slices before; 0 = until woken
 WAKE: Final = 26  # (id, token)
 SLOT_ALLOC: Final = 27  # (account, processor, position, token) -> (processor, position)
 SLOT_FREE: Final = 28  # (processor, position, token)
+SOON: Final = 29  # (1 or 0): after a sleep, the next free slot
+PREDICATE: Final = 30  # (source, frames, token) -> number
+PREDICATE_FREE: Final = 31  # (number)
+WAIT: Final = (
+    32  # (number, args, time or 0) -> True: it holds; False: the time, a wake or an upcall
+)
+CALL: Final = 33  # (id, r0, r1, r2) -> (r0, r1, r2)
+SEND: Final = 34  # (id, r0, r1, r2)
+REVOKE_SLOTS: Final = 35  # (account, slots, patience, to, token) -> positions got at once
 
 # --- capabilities -------------------------------------------------------------------------------
 NARROW: Final = 40  # (token, resource, rights) -> token
@@ -75,9 +84,11 @@ ILLEGAL: Final = 5  # no such instruction
 EXCEPTION: Final = 0  # entry(cause, address, pc)
 REVOKED: Final = 1  # entry(frames wanted, deadline)
 REPOSSESSED: Final = 2  # entry(): look at the repossession vector
-PROLOGUE: Final = 3
-EPILOGUE: Final = 4
-CALLED: Final = 5
+PROLOGUE: Final = 3  # entry(end of the slice)
+EPILOGUE: Final = 4  # entry(when the environment is ended if it still has the processor)
+CALLED: Final = 5  # entry(caller, r0, r1, r2); returns the three for the caller
+SENT: Final = 6  # entry(sender, r0, r1, r2)
+SLOTS_REVOKED: Final = 7  # entry(positions wanted, deadline)
 KINDS: Final = 8
 
 # --- how an environment is asked for frames ------------------------------------------------------
@@ -99,3 +110,5 @@ NONE: Final = 0
 READY: Final = 1
 ASLEEP: Final = 2
 ENDED: Final = 3
+WAITING: Final = 4  # for a predicate
+CALLING: Final = 5  # until the other returns

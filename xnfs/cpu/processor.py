@@ -15,11 +15,16 @@ class Processor:
     """State of one processor."""
 
     __slots__ = (
+        "early",
         "env",
         "id",
         "idle",
         "idle_cycles",
+        "last",
+        "looks",
+        "nominal",
         "now",
+        "overtime",
         "position",
         "slice_end",
         "started",
@@ -36,11 +41,16 @@ class Processor:
         self.until = 0  # leave the inner loop at or after this time; 0 = now
         self.stop = 0  # computing is cut here: the end of the slice, or an event
         self.slice_end = 0
+        self.nominal = 0  # from here on, what is used is overtime
+        self.overtime = False  # the slice is over, and the environment has been told
+        self.early: dict[int, Environment] = {}  # who wants the next free slot
+        self.looks = False  # idle, with an event under way that makes it look at predicates
         self.started = 0  # when the current environment got the processor
         self.idle = True
         self.idle_cycles = 0
         self.switches = 0
         self.env: Environment | None = None
+        self.last = 0  # who had it last
         self.vector: list[Environment | None] = [None] * slots
         self.position = slots - 1
         self.tlb = Tlb(seed + id)

@@ -1,8 +1,13 @@
-"""Time slices: whose turn it is (Engler et al. 1995, section 5.1.1).
+"""Positions: who owns which time slices, and who could run (Engler et al. 1995, section 5.1.1).
 
 Each processor has a vector of positions. An environment owns positions, and gets a slice of
 `Costs.quantum` cycles whenever one of them is reached and it is ready. Which positions to ask for,
-and to whom to yield, is the environment's policy; the kernel goes round.
+and to whom to yield, is the environment's policy; the kernel goes round (`turns`).
+
+`ready` has a bit for each position whose owner could run. Of those, `asked` are the ones where that
+must be found out when the position is reached: the owner waits for a predicate, or for the end of a
+call. Nobody looks at predicates while a processor idles, so it is made to look again after each
+event, and every quantum while anything can change without one.
 """
 
 from __future__ import annotations
@@ -12,9 +17,8 @@ from typing import TYPE_CHECKING
 from xnfs.capability import ALLOC, WRITE
 from xnfs.cpu.dispatch import operation
 from xnfs.cpu.environment import AWAKE, Environment
-from xnfs.cpu.numbers import ANY, ASLEEP, READY, SLEEP, SLOT_ALLOC, SLOT_FREE, WAKE, YIELD
+from xnfs.cpu.numbers import ANY, ASLEEP, CALLING, READY, SLOT_ALLOC, SLOT_FREE, WAITING
 from xnfs.cpu.processor import Processor
-from xnfs.cpu.trace import RUN
 from xnfs.errors import NoSpace, NotFree, Refused
 
 if TYPE_CHECKING:
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Slices:
-    """The part of the kernel that shares processors."""
+    """The part of the kernel that owns positions, and the states of their owners."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -31,6 +35,7 @@ class Slices:
         self._all = (1 << self._slots) - 1  # all positions of a processor
         #: positions whose owner could run, as in `Environment.positions`
         self.ready = 0
+        self.asked = 0  # of these, positions whose owner must be asked first
         self._ring = self._alarm  # bound once, not for each sleep
 
     # --- operations -------------------------------------------------------------------------
@@ -71,38 +76,6 @@ class Slices:
         self._machine.checked(owner.id, token, WRITE)
         self.take(place, position)
 
-    @operation(YIELD)
-    def yield_(self, cpu: Processor, env: Environment, to: int) -> None:
-        """Give the rest of the slice away: to one environment, or (0) to the next position.
-
-        Raises NoSuchEnvironment; Refused: it sleeps, or runs elsewhere.
-        """
-        if to:
-            other = self._machine.environment(to)
-            if other.state != READY or (other.cpu is not None and other is not env):
-                raise Refused(f"environment {to} can't run now")
-            if other is not env:
-                self.leave(cpu)
-                self._start(cpu, other)
-        else:
-            self.leave(cpu)
-        cpu.until = 0
-
-    @operation(SLEEP)
-    def sleep(self, cpu: Processor, env: Environment, time: int) -> None:
-        """Take no slices before that time; 0: until woken. A time that has passed is a yield."""
-        if time < 0:
-            raise Refused(f"a sleep until {time}")
-        if not time or time > cpu.now:
-            self.block(env, time)
-        cpu.until = 0
-        self.leave(cpu)
-
-    @operation(WAKE, "check")
-    def wake_(self, cpu: Processor, env: Environment, id: int, token: bytes) -> None:
-        """End another's sleep. Raises NoSuchEnvironment, CapabilityError (WRITE on it)."""
-        self.wake(self._machine.checked(id, token, WRITE), cpu.now)
-
     # --- states -----------------------------------------------------------------------------
 
     def block(self, env: Environment, time: int) -> None:
@@ -113,22 +86,46 @@ class Slices:
         env.state = ASLEEP
         env.alarm = time
         self.ready &= ~env.positions
+        self.asked &= ~env.positions
         self._machine.show(env)
         if time:
             self._machine.at(time, self._ring, env)
+
+    def suspend(self, env: Environment, state: int, time: int = 0) -> None:
+        """It runs again when its predicate holds (WAITING), or when its call has ended (CALLING);
+        a wait also ends at the time, if it is not 0.
+        """
+        env.state = state
+        env.alarm = time
+        self.ready |= env.positions
+        self.asked |= env.positions
+        self._machine.show(env)
+        if time:
+            self._machine.at(time, self._ring, env)
+
+    def resume(self, env: Environment, time: int) -> None:
+        """It is ready, whatever it was."""
+        if env.wait is not None:
+            self._machine.predicates.ended(env)
+        env.state = READY
+        env.alarm = 0
+        self.ready |= env.positions
+        self.asked &= ~env.positions
+        self._machine.show(env)
+        self.kick(env, time)
 
     def _alarm(self, time: int, env: Environment) -> None:
         if env.alarm == time:
             self.rise(env, time)
 
     def rise(self, env: Environment, time: int) -> None:
-        """Make a sleeper ready; no effect on others."""
-        if env.state == ASLEEP:
-            env.state = READY
-            env.alarm = 0
-            self.ready |= env.positions
-            self._machine.show(env)
-            self.kick(env, time)
+        """End a sleep or a wait; no effect on others."""
+        if env.state in (ASLEEP, WAITING):
+            if env.soon:
+                for cpu in self.processors:
+                    if self.has_position(cpu, env):
+                        cpu.early[env.id] = env
+            self.resume(env, time)
 
     def wake(self, env: Environment, time: int) -> None:
         """End every sleep: its own, and those that upcalls have interrupted."""
@@ -144,12 +141,40 @@ class Slices:
             self.wake(env, self._machine.time)
 
     def kick(self, env: Environment, time: int) -> None:
-        """Idle processors with a position of this environment go on at that time."""
+        """Idle processors with a position of this environment, or of one whose call it carries out,
+        go on at that time.
+        """
+        positions, caller = env.positions, env.caller
+        while caller is not None:
+            positions |= caller.positions
+            caller = caller.caller
         for cpu in self.processors:
-            if cpu.idle and env.positions >> cpu.id * self._slots & self._all:
-                cpu.idle = False
-                cpu.idle_cycles += max(0, time - cpu.now)
-                cpu.now = max(cpu.now, time)
+            if cpu.idle and positions >> cpu.id * self._slots & self._all:
+                self._go_on(cpu, time)
+
+    def stir(self, time: int) -> None:
+        """Something has happened: idle processors ask again."""
+        for cpu in self.processors:
+            if cpu.idle and self.asked >> cpu.id * self._slots & self._all:
+                self._go_on(cpu, time)
+
+    def idled(self, cpu: Processor) -> None:
+        """A processor has found nobody. If a predicate may come to hold without any event, it looks
+        again in a while.
+        """
+        if cpu.looks or not self.asked >> cpu.id * self._slots & self._all:
+            return
+        if self._machine.predicates.timed or not all(each.idle for each in self.processors):
+            cpu.looks = True
+            self._machine.at(cpu.now + self._machine.costs.quantum, self._look, cpu)
+
+    def _look(self, time: int, cpu: Processor) -> None:
+        cpu.looks = False  # `stir` comes after each event
+
+    def _go_on(self, cpu: Processor, time: int) -> None:
+        cpu.idle = False
+        cpu.idle_cycles += max(0, time - cpu.now)
+        cpu.now = max(cpu.now, time)
 
     # --- positions --------------------------------------------------------------------------
 
@@ -184,8 +209,10 @@ class Slices:
         cpu.vector[position] = owner
         owner.positions |= bit
         self._machine.show_slot(cpu, position, owner.id)
-        if owner.state == READY:
+        if owner.state in (READY, WAITING, CALLING):
             self.ready |= bit
+            if owner.state != READY:
+                self.asked |= bit
             self.kick(owner, self._machine.time)
 
     def take(self, cpu: Processor, position: int) -> None:
@@ -197,52 +224,29 @@ class Slices:
         owner.positions &= ~bit
         owner.slots += 1
         self.ready &= ~bit
+        self.asked &= ~bit
         self._machine.show_slot(cpu, position, 0)
+        self._machine.reclaim.paid(owner)
 
-    def drop(self, env: Environment) -> None:
-        """All positions of an environment that ends."""
-        while env.positions:
-            last = env.positions.bit_length() - 1
-            self.take(self.processors[last // self._slots], last % self._slots)
+    def has_position(self, cpu: Processor, env: Environment) -> bool:
+        """True if a position of the processor is the environment's."""
+        return env.positions >> cpu.id * self._slots & self._all != 0
 
-    # --- turns ------------------------------------------------------------------------------
-
-    def begin(self, cpu: Processor) -> bool:
-        """Give the processor to the owner of the next position that can run; False: it idles."""
+    def candidates(self, cpu: Processor) -> int:
+        """Positions of the processor whose owner could run and does not already."""
         ready = self.ready
         if len(self.processors) > 1:
             for other in self.processors:
                 if other.env is not None and other is not cpu:
                     ready &= ~other.env.positions  # it can't run twice at once
             ready = ready >> cpu.id * self._slots & self._all
-        position = cpu.next_position(ready)
-        if position < 0:
-            cpu.idle = True
-            return False
-        env = cpu.vector[position]
-        assert env is not None
-        cpu.position = position
-        cpu.slice_end = cpu.now + self._machine.costs.quantum
-        self._start(cpu, env)
-        return True
+        return ready
 
-    def _start(self, cpu: Processor, env: Environment) -> None:
-        cpu.now += self._machine.costs.switch
-        cpu.started = cpu.now
-        cpu.switches += 1
-        cpu.tlb.enter(env.id)
-        cpu.env = env
-        env.cpu = cpu
+    def drop(self, env: Environment) -> None:
+        """All positions of an environment that ends."""
+        while env.positions:
+            self.take(*self.place_of(env.positions.bit_length() - 1))
 
-    def leave(self, cpu: Processor) -> None:
-        """Take the processor from whoever has it."""
-        env = cpu.env
-        if env is None:
-            return
-        env.cycles += cpu.now - cpu.started
-        if self._machine.trace.on:
-            self._machine.trace.add(cpu.now, cpu.id, env.id, RUN, cpu.started)
-        cpu.env = None
-        env.cpu = None
-        if env.state == READY and len(self.processors) > 1:
-            self.kick(env, cpu.now)
+    def place_of(self, bit: int) -> tuple[Processor, int]:
+        """Where a bit of `Environment.positions` lies."""
+        return self.processors[bit // self._slots], bit % self._slots

@@ -62,6 +62,7 @@ class Wall:
         while self._posted:
             action, what = self._posted.popleft()
             action(machine.now, what)
+            machine.slices.stir(machine.now)
 
     def wait(self, until: int) -> bool:
         """Nothing to do before that time: wait. True if something was posted meanwhile."""

@@ -13,12 +13,13 @@ Source: Kaashoek et al. 1997, section 4.2.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from xnfs.disk.blocktype import MAX_GROUP_IDS, ZERO, BlockType
 from xnfs.disk.flow import Edit
-from xnfs.disk.records import OP_BIRTH, OP_CHANGE, OP_DEATH, Caller, Extent
+from xnfs.disk.records import OP_BIRTH, OP_CHANGE, OP_DEATH, Caller
 from xnfs.disk.registry import MetaPage
 from xnfs.errors import AclRefused
 
@@ -44,10 +45,8 @@ class Acls:
         `witness`: by edited block, and under 0 the one for all others. Raises AclRefused.
         """
         shown = {edit.block: edit for edit in plan}
-        for edit in births:
-            edit.parent = next(
-                (e.block for e in plan if any(_holds(x, edit.block) for x in e.added)), 0
-            )
+        if births:
+            _name_parents(births, plan)
         for edit in plan:
             if edit.type.acl is not None:
                 op = OP_BIRTH if edit.page is None else OP_CHANGE
@@ -101,5 +100,11 @@ def _witness(
     return number, bytes(page.view) if page else ZERO
 
 
-def _holds(extent: Extent, block: int) -> bool:
-    return extent[1] <= block < extent[1] + extent[2]
+def _name_parents(births: Sequence[Edit], plan: Sequence[Edit]) -> None:
+    """Note for each newborn the first edited block that names it."""
+    born = sorted(births, key=lambda edit: edit.block)
+    blocks = [edit.block for edit in born]
+    for owner in plan:
+        for _t, start, count in owner.added:
+            for edit in born[bisect_left(blocks, start) : bisect_left(blocks, start + count)]:
+                edit.parent = edit.parent or owner.block

@@ -8,9 +8,13 @@ What the numbers may be is not decided here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from xnfs.disk.records import Diff, Extent
 from xnfs.errors import Refused
+
+#: Blocks of data that one change can fill from others.
+MAX_COPIES: Final = 16384
 
 
 def plain_diff(diff: Diff) -> Diff:
@@ -35,6 +39,36 @@ def plain_extents(extents: Iterable[Extent]) -> list[Extent]:
         return [(_integer(t), _integer(start), _integer(count)) for t, start, count in extents]
     except (TypeError, ValueError):
         raise Refused("a claim is triples of type, start and count") from None
+
+
+def plain_children(
+    wanted: Iterable[tuple[int, int, int, int]],
+) -> list[tuple[int, int, int, int]]:
+    """(parent, partition, start, count), all of them integers. Raises Refused."""
+    try:
+        return [
+            (_integer(parent), _integer(part), _integer(start), _integer(count))
+            for parent, part, start, count in wanted
+        ]
+    except (TypeError, ValueError):
+        raise Refused("children are named by parent, partition, start and count") from None
+
+
+def plain_runs(copies: Iterable[tuple[int, int, int]]) -> dict[int, int]:
+    """(target, source, count) triples as target -> source, block by block. Raises Refused."""
+    out: dict[int, int] = {}
+    try:
+        for target, source, count in copies:
+            count = min(_integer(count), MAX_COPIES + 1 - len(out))
+            run = range(_integer(target), target + count)
+            if not out.keys().isdisjoint(run):
+                raise Refused(f"blocks from {target} on are filled twice")
+            out.update(zip(run, range(_integer(source), source + count), strict=True))
+    except (TypeError, ValueError):
+        raise Refused("copies are triples of target, source and count") from None
+    if len(out) > MAX_COPIES:
+        raise Refused(f"more than {MAX_COPIES} blocks are filled in one change")
+    return out
 
 
 def plain_bytes(data: bytes | bytearray | memoryview) -> bytes | memoryview:

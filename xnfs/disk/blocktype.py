@@ -17,6 +17,7 @@ import re
 from array import array
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from xnfs.disk.records import BLOCK, T_UNREADABLE, Extent, TypeSpec
 from xnfs.errors import Refused, UnknownType
@@ -95,12 +96,10 @@ class BlockType:
         self._resolve = resolve
         self._numbers: list[int | None] = [None] * len(spec.refs)
         self._known: dict[tuple[int, int], tuple[int, ...]] = {}
-        self.ranges, self._part_map = _layout(spec)
-        self.nparts = len(self.ranges)
-        self._hulls = [(at, at + step * (n - 1) + size) for at, step, size, n in spec.parts if n]
-        self._owns = _verified_owns(spec)
-        self.acl = _verified("acl", spec.acl, ACL_SIGNATURE, ACL_BUDGET)
-        self.size = _verified("size", spec.size, SIZE_SIGNATURE, SIZE_BUDGET)
+        proof = _proof(spec)
+        self.ranges, self._part_map, self._hulls = proof.ranges, proof.part_map, proof.hulls
+        self.nparts = len(proof.ranges)
+        self._owns, self.acl, self.size = proof.owns, proof.acl, proof.size
 
     def parts_of(self, offset: int, length: int) -> Sequence[int]:
         """The partitions that a write of these bytes touches. Refused: outside, or the stamp."""
@@ -175,14 +174,30 @@ def _check_shape(spec: TypeSpec) -> None:
             raise Refused(f"type {spec.name}: stamp at {spec.stamp}: multiple of 8, inside")
 
 
+class _Proof(NamedTuple):
+    """What is proved of a spec: shared by all types of it, never changed."""
+
+    ranges: list[tuple[int, int]]  # of each partition
+    part_map: array[int]  # owner of each byte
+    hulls: list[tuple[int, int]]  # from the first to the last byte of each group of partitions
+    owns: Callable[..., list[tuple[int, int, int]]] | None
+    acl: Callable[..., int] | None
+    size: Callable[..., int] | None
+
+
+# A proof depends on nothing but the spec, so that a process makes it once.
 @lru_cache(maxsize=128)
-def _layout(spec: TypeSpec) -> tuple[list[tuple[int, int]], array[int]]:
-    """(range of each partition, owner of each byte): shared by all types of this spec, never
-    changed.
-    """
+def _proof(spec: TypeSpec) -> _Proof:
     _check_shape(spec)
     ranges = _ranges(spec)
-    return ranges, _part_map(spec, ranges)
+    return _Proof(
+        ranges,
+        _part_map(spec, ranges),
+        [(at, at + step * (n - 1) + size) for at, step, size, n in spec.parts if n],
+        _verified_owns(spec, ranges),
+        _verified("acl", spec.acl, ACL_SIGNATURE, ACL_BUDGET),
+        _verified("size", spec.size, SIZE_SIGNATURE, SIZE_BUDGET),
+    )
 
 
 def _ranges(spec: TypeSpec) -> list[tuple[int, int]]:
@@ -217,8 +232,6 @@ def _part_map(spec: TypeSpec, ranges: Sequence[tuple[int, int]]) -> array[int]:
     return owner
 
 
-# A proof depends on nothing but the text, so that a process makes it once.
-@lru_cache(maxsize=256)
 def _verified(what: str, source: str, sig: Signature, budget: int) -> Callable[..., int] | None:
     if not source:
         return None
@@ -229,10 +242,10 @@ def _verified(what: str, source: str, sig: Signature, budget: int) -> Callable[.
     return program.run
 
 
-@lru_cache(maxsize=128)
-def _verified_owns(spec: TypeSpec) -> Callable[..., list[tuple[int, int, int]]] | None:
+def _verified_owns(
+    spec: TypeSpec, ranges: Sequence[tuple[int, int]]
+) -> Callable[..., list[tuple[int, int, int]]] | None:
     """Prove `owns` for all partitions at once, then what each one alone reads and says of zeros."""
-    ranges = _ranges(spec)
     if not spec.owns:
         if ranges:
             raise Refused(f"type {spec.name}: partitions but no owns")

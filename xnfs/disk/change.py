@@ -28,7 +28,7 @@ from xnfs.disk.blocktype import ZERO, BlockType
 from xnfs.disk.flow import Edit, Flow, balance, compare, edit_of
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import BLOCK, Caller, Diff, Extent
-from xnfs.disk.registry import MetaPage, Registry
+from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import MAX_TOTAL, Tables
 from xnfs.disk.typetable import TypeTable
 from xnfs.errors import (
@@ -76,6 +76,7 @@ class Changer:
         free: Sequence[Extent],
         share: Sequence[Extent],
         inits: Mapping[int, Diff],
+        copies: Mapping[int, Page],
         witness: Mapping[int, MetaPage],
     ) -> None:
         """Check everything, then do it. Raises with no effect: Refused, NotFree, AclRefused,
@@ -89,14 +90,14 @@ class Changer:
         if len({edit.block for edit in plan}) != len(plan):
             raise Refused("a block is edited twice in one change")
         flow = balance(plan, alloc, free, share, self._types)
-        if data:
-            self._check_data(data, flow)
+        if data or copies:
+            self._check_data(data, copies, flow)
         if alloc:
             self._check_alloc(alloc, flow)
         dying = self._dying(flow, plan) if flow.freed else []
         self._acls.ask_all(who, plan, births, dying, witness)
         load_counts(self._tables, [e for x in plan for e in (*x.added, *x.removed)])
-        self._apply(plan, flow, dying)
+        self._apply(plan, flow, dying, copies)
         for block, diff in data.items():
             self._fill(block, diff)
 
@@ -121,14 +122,20 @@ class Changer:
                 out.append(edit)
         return out, left
 
-    def _check_data(self, data: Mapping[int, Diff], flow: Flow) -> None:
+    def _check_data(self, data: Mapping[int, Diff], copies: Mapping[int, Page], flow: Flow) -> None:
         """These are blocks of data that get their frames in this change, and bytes inside them."""
-        new = [extent for _edit, extent in flow.born]
-        new += [extent for _src, _dst, extent in flow.retyped]
+        extents = [extent for _edit, extent in flow.born]
+        extents += [extent for _src, _dst, extent in flow.retyped]
+        new: set[int] = set()
+        for t, start, n in extents:
+            kind = self._types.get(t)
+            if kind.stamp is None and not kind.unreadable:
+                new.update(range(start, start + n))
+        if strange := (data.keys() | copies.keys()) - new:
+            raise Refused(f"first bytes for block {min(strange)}, which is not allocated")
+        if twice := data.keys() & copies.keys():
+            raise Refused(f"block {min(twice)} is filled twice")
         for block, diff in data.items():
-            t = next((t for t, start, n in new if start <= block < start + n), None)
-            if t is None or self._types.get(t).unreadable:
-                raise Refused(f"first bytes for block {block}, which is not allocated")
             if any(offset < 0 or offset + len(piece) > BLOCK for offset, piece in diff):
                 raise Refused(f"first bytes for block {block} leave it")
 
@@ -212,8 +219,14 @@ class Changer:
 
     # -- the effect
 
-    def _apply(self, plan: Sequence[Edit], flow: Flow, dying: Sequence[Edit]) -> None:
-        self._make_pages(flow, plan[0])  # the last step that can fail
+    def _apply(
+        self,
+        plan: Sequence[Edit],
+        flow: Flow,
+        dying: Sequence[Edit],
+        copies: Mapping[int, Page],
+    ) -> None:
+        self._make_pages(flow, plan[0], copies)  # the last step that can fail
         for edit in plan:
             page = edit.page
             if page is None:
@@ -248,23 +261,33 @@ class Changer:
         for src, dst, (_t, start, count) in flow.retyped:
             self._ledger.retype(_page(src), _page(dst), start, count)
 
-    def _make_pages(self, flow: Flow, first: Edit) -> None:
-        """Frames for everything that is born, cleared before anyone can see them."""
+    def _make_pages(self, flow: Flow, first: Edit, copies: Mapping[int, Page]) -> None:
+        """Frames for everything that is born, cleared before anyone can see them; or those of the
+        blocks that it copies.
+        """
         assert first.page is not None  # a change edits at least one existing block
         root = first.page.root
         wanted = flow.born + [(dst, piece) for _src, dst, piece in flow.retyped]
         done: list[tuple[int, int]] = []
+        copied: list[tuple[int, Edit, BlockType]] = []
         for edit, (t, start, count) in wanted:
             kind = self._types.get(t)
             if kind.unreadable:
                 continue
+            blank = [(start, count)]
+            if copies and kind.stamp is None:
+                copied += [(block, edit, kind) for block in _run(start, count) if block in copies]
+                blank = runs(block for block in _run(start, count) if block not in copies)
             try:
-                self._registry.add_blank(start, count, kind, edit.block, root)
+                for lo, n in blank:
+                    self._registry.add_blank(lo, n, kind, edit.block, root)
+                    done.append((lo, n))
             except NoFrames:
                 for lo, n in done:
                     self._registry.drop(range(lo, lo + n))
                 raise
-            done.append((start, count))
+        for block, edit, kind in copied:
+            self._registry.alias(block, copies[block], kind, edit.block, root)
 
     def _free(self, page: MetaPage, extent: Extent) -> None:
         t, start, count = extent
@@ -273,6 +296,10 @@ class Changer:
                 self._ledger.remove_one(page, block)
             return
         self._ledger.discard(page, start, count)
+
+
+def _run(start: int, count: int) -> range:
+    return range(start, start + count)
 
 
 def load_counts(tables: Tables, extents: Sequence[Extent]) -> None:

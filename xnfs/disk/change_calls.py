@@ -16,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from xnfs.capability import ALLOC, READ, WRITE
-from xnfs.disk.arguments import plain_diff, plain_extents
+from xnfs.disk.arguments import plain_diff, plain_extents, plain_runs
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.flow import Edit
 from xnfs.disk.page_calls import PageCalls
-from xnfs.disk.records import OP_ACCESS, Caller, Diff, Extent
+from xnfs.disk.records import OP_ACCESS, OP_DEATH, Caller, Diff, Extent
+from xnfs.disk.registry import Page
 from xnfs.disk.syscalls import syscall
-from xnfs.errors import Refused
+from xnfs.errors import NotCached, Refused
 
 
 class ChangeCalls(PageCalls):
@@ -40,13 +41,16 @@ class ChangeCalls(PageCalls):
         free: Sequence[Extent] = (),
         share: Sequence[Extent] = (),
         inits: Mapping[int, Diff] | None = None,
+        copies: Sequence[tuple[int, int, int]] = (),
         witness: int = 0,
         witnesses: Mapping[int, int] | None = None,
     ) -> None:
         """Edit metadata blocks, atomically: in memory now, on the disk in one transaction.
 
         Pointers added minus removed must equal `alloc + share - free` exactly. `inits`: first bytes
-        of allocated blocks, durable no later than the pointers. `witness`: the block shown to every
+        of allocated blocks, durable no later than the pointers. `copies`: likewise (target, source,
+        count), allocated blocks of data that begin with the bytes of cached ones that the caller
+        may read; both lie in one frame until either is written. `witness`: the block shown to every
         acl; `witnesses`: by edited block. Not durable until `sync`. Raises Refused, NotFree,
         NotEmpty, NotCached, NoFrames, AclRefused, CapabilityError; then nothing has changed.
         """
@@ -67,7 +71,26 @@ class ChangeCalls(PageCalls):
         shown = {block: self._meta(who, w, READ) for block, w in (witnesses or {}).items()}
         if witness:
             shown[0] = self._meta(who, witness, READ)
-        self._changer.change(who, pages, alloc, free, share, first, shown)
+        sources = self._sources(who, plain_runs(copies)) if copies else {}
+        self._changer.change(who, pages, alloc, free, share, first, sources, shown)
+
+    def _sources(self, who: Caller, copies: Mapping[int, int]) -> dict[int, Page]:
+        """The pages to copy from: data, filled, and such as the caller may read."""
+        pages, root = self._registry.pages, None
+        out = {}
+        for target, block in copies.items():
+            page = pages.get(block)
+            if page is None:
+                raise NotCached(f"block {block} is not cached")
+            if page.root != root:
+                root = page.root
+                self._may(who, root, READ)
+            if page.meta or page.type.unreadable:
+                raise Refused(f"block {block} is not plain data")
+            if not page.valid:
+                raise NotCached(f"block {block} is not filled")
+            out[target] = page
+        return out
 
     def _check_claims(self, claims: Iterable[Extent]) -> None:
         lo, hi = self._data
@@ -168,11 +191,17 @@ class ChangeCalls(PageCalls):
     def drop(self, who: Caller, block: int, *, free: Sequence[Extent] = ()) -> None:
         """Let go of a held block. If nothing else owns it, it is freed, and with it the data that
         it owns, which must be exactly `free` (NotEmpty).
+
+        Whose it is, and who may have it open, the kernel doesn't know: the acl is asked (OP_DEATH,
+        with 1 as the mask). Raises AclRefused.
         """
         self._writable()
         page = self._meta(who, block, WRITE)
         if block not in self._ledger.held:
             raise Refused(f"block {block} is not held")
+        last = bytes(page.view)
+        edit = Edit(block, page.type, page, (), last, bytearray(last))
+        self._acls.ask(who, page.type, OP_DEATH, 1, edit, (0, ZERO))
         claims = plain_extents(free)
         if self._ledger.owners(block) == 0:
             self._reshaper.bury_held(page, claims)

@@ -127,7 +127,8 @@ class Collector:
         else:
             view = memoryview(bytearray(BLOCK))
             self._device.read(block, [view])
-            check_stamp_untrusted(self._seed, block, view, kind.stamp, t)
+            seq = check_stamp_untrusted(self._seed, block, view, kind.stamp, t)
+            self._tables.versions.check(block, seq)
         self._visited += 1
         for part in range(kind.nparts):
             owned = kind.owned(view, part)

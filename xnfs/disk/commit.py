@@ -29,7 +29,9 @@ import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
+from xnfs.disk.blocktype import ZERO
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import Seed, stamp_block
 from xnfs.disk.ledger import Due, Ledger
@@ -38,6 +40,9 @@ from xnfs.disk.order import Order
 from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import Tables
 from xnfs.errors import DeviceError, ReadOnly, XnError
+
+#: Images written in place by one request, at most.
+RUN: Final = 256
 
 
 class Committer:
@@ -219,15 +224,20 @@ class Committer:
         """Is one half of the log enough for this, with a list of all that was written in place?"""
         images = len(self._guarded(plain))
         if attached := len(members & self._registry.attached):
-            images += attached + len(self._tables.dirty_blocks())
-            if images + len(plain) + len(self._written) > self._log.entries:
+            images += attached
+            listed = len(plain) + len(self._written)
+            if images + listed + self._tables.due_at_most(len(plain)) <= self._log.capacity:
+                return True
+            tables, versions = self._due(plain)
+            images += len(tables)
+            if images + listed + versions > self._log.entries:
                 return False
         return images <= self._log.capacity
 
     def _go_ahead(self, plain: set[int], *, patient: bool) -> None:
         """Make durable what may be so at any time: plain blocks and tables. Then the rest fits."""
         logged = sorted(self._guarded(plain))[: self.capacity]
-        # The map, which says where there are counts, comes after them.
+        # The map, which says where there are numbers, comes after them.
         tables = self._tables.dirty_blocks()[::-1][: self.capacity - len(logged)]
         self._transact([], [*map(self._page, logged)], tables, plain, patient=patient)
 
@@ -238,8 +248,13 @@ class Committer:
         logged = [*dirty, *map(self._page, self._guarded(plain))]
         logged.sort(key=lambda page: page.block)
         # Without a new durable pointer the tables can wait.
-        tables = self._tables.dirty_blocks() if dirty else []
+        tables = self._due(plain)[0] if dirty else []
         self._transact(pages, logged, tables, plain, patient=True)
+
+    def _due(self, plain: Iterable[int]) -> tuple[list[int], int]:
+        """See `Tables.due`."""
+        pages = self._registry.pages
+        return self._tables.due([block for block in plain if pages[block].meta])
 
     def _page(self, block: int) -> Page:
         return self._registry.pages[block]
@@ -270,12 +285,17 @@ class Committer:
             try:
                 self._write_plain(plain - self._guarded(plain))
                 images = [self._image(page) for page in logged]
-                images += [Image(block, 0, self._tables.encode(block)) for block in tables]
+                # The map last: blocks of numbers may have it say that they hold some.
+                images += [
+                    Image(block, 0, self._tables.encode(block, self.seq))
+                    for block in sorted(tables, reverse=True)
+                ]
                 listed = self._relied_on(reached, logged)
                 if images:
                     self._unflushed = True
-                    self._log.write(self.seq, images, listed)
-            except DeviceError:
+                    self._reserve(tables)
+                    self._log.write(self.seq, images, listed, self._tables.versions.pending)
+            except XnError:
                 self.seq = last
                 raise
         due = self._take(pages, reached)
@@ -286,11 +306,19 @@ class Committer:
             else:
                 self._flush(patient=patient)
             # Commit point: the transaction is durable, in the log.
-            for image in images:
+            for run in _neighbours(images):
                 self._unplaced = True
-                self._device.write(image.block, [image.data])
+                self._device.write(run[0].block, [image.data for image in run])
         self.in_flight = frozenset()
+        self._tables.placed()
         self._ledger.settle(due)
+
+    def _reserve(self, tables: Iterable[int]) -> None:
+        """Have the host find room for tables that are holes in its file. Until this transaction
+        counts no map says that they hold anything, so they may be anything.
+        """
+        for block in self._tables.first_written.intersection(tables):
+            self._device.write(block, [ZERO])
 
     def _flush_log(self, images: Sequence[Image], listed: dict[int, int], *, patient: bool) -> None:
         """Flush, and know meanwhile and afterwards what recovery may need or write."""
@@ -351,6 +379,11 @@ class Committer:
         self._order.written(blocks)
         for block in tables:
             self._tables.mark_written(block)
+            if self._tables.has_version(block):
+                self._tables.versions.set(block, self.seq)
+        for page in pages:
+            if page.meta:
+                self._tables.versions.set(page.block, self.seq)
 
     def _write_plain(self, plain: set[int]) -> None:
         registry, written = self._registry, self._written
@@ -362,6 +395,7 @@ class Committer:
                     stamp_block(
                         self._seed, block, page.view, page.type.stamp, page.type.number, self.seq
                     )
+                    self._tables.versions.set(block, self.seq)
                 if len(written) <= self._log.entries or block in written:
                     written[block] = self._seed.digest(block, page.view)
             self._unflushed = True
@@ -397,3 +431,14 @@ class Committer:
                 self._lock.acquire()
         self._listed = frozenset()
         self._order.flushed()
+
+
+def _neighbours(images: Iterable[Image]) -> list[list[Image]]:
+    """The images in runs of consecutive blocks, each of which is one request."""
+    out: list[list[Image]] = []
+    for image in sorted(images, key=lambda image: image.block):
+        if out and out[-1][-1].block + 1 == image.block and len(out[-1]) < RUN:
+            out[-1].append(image)
+        else:
+            out.append([image])
+    return out

@@ -18,7 +18,8 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from contextlib import suppress
+from typing import Final, Protocol, runtime_checkable
 
 from xnfs.disk.records import BLOCK
 from xnfs.errors import DeviceError, InUse
@@ -55,6 +56,14 @@ class BlockDevice(Protocol):
 
     def close(self) -> None:
         """Release the device. Flushes nothing."""
+
+
+@runtime_checkable
+class Foresight(Protocol):
+    """A device that can be told what will be read, and may fetch many such pieces at a time."""
+
+    def will_need(self, start: int, count: int) -> None:
+        """These blocks will be read soon. Returns at once, and promises nothing."""
 
 
 def span(device: BlockDevice, start: int, views: Iterable[memoryview | bytes]) -> int:
@@ -118,6 +127,11 @@ class FileDevice:
                     errno.EIO, f"{self.path}: {what} at block {at // BLOCK}: unexpected end"
                 )
             at += done
+
+    def will_need(self, start: int, count: int) -> None:
+        """See Foresight."""
+        with suppress(OSError):  # a host that takes no advice
+            os.posix_fadvise(self._fd, start * BLOCK, count * BLOCK, os.POSIX_FADV_WILLNEED)
 
     def flush(self) -> None:
         """See BlockDevice."""

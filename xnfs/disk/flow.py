@@ -14,6 +14,8 @@ Source: Kaashoek et al. 1997, section 4.2.
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -155,9 +157,13 @@ def _trace(
 
 
 def _place(edit: Edit, piece: Extent, claimed: Sequence[Extent], flow: Flow) -> None:
-    """A pointer that came from no other edit: allocated here, or shared."""
+    """A pointer that came from no other edit: allocated here, or shared. Claims that overlap are
+    refused later.
+    """
     t, start, count = piece
-    if any(u == t and s <= start and start + count <= s + n for u, s, n in claimed):
+    at = bisect_right(claimed, (t, start, sys.maxsize)) - 1
+    u, s, n = claimed[at] if at >= 0 else (t, 0, 0)
+    if u == t and start + count <= s + n:
         flow.born.append((edit, piece))
     else:
         flow.shared += [(edit, (t, b, 1)) for b in range(start, start + count)]

@@ -27,7 +27,6 @@ from xnfs.disk.fsck_roots import RootsCheck
 from xnfs.disk.fsck_walk import Finding, Walk
 from xnfs.disk.layout import (
     CLEAN,
-    COUNTS,
     DAMAGED,
     FIRST_TYPE,
     GROUP,
@@ -38,13 +37,14 @@ from xnfs.disk.layout import (
     decode_superblock_untrusted,
 )
 from xnfs.disk.log import Log
+from xnfs.disk.numbers import VERSION, column_of
 from xnfs.disk.records import BLOCK
-from xnfs.disk.recovery import recover
+from xnfs.disk.recovery import Recovered, recover
 from xnfs.disk.scratch import Scratch
 from xnfs.disk.superblock import read_superblock_untrusted, write_superblock
-from xnfs.disk.tables import REFS_PER_BLOCK, Tables
+from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
-from xnfs.errors import BadImage, CorruptionError, VersionError
+from xnfs.errors import BadImage, DeviceError, VersionError
 
 Report = Callable[[Finding], None]
 Progress = Callable[[str, int, int], None]
@@ -109,16 +109,18 @@ class _Fsck:
         """All passes."""
         self._superblocks()
         replayed = self._replay()
-        RootsCheck(self._device, self._g, self._seed, self._table, self._report).run()
-        walk = self._walk()
+        damaged: set[tuple[int, int]] = set()
+        tables = Tables.load(self._device, self._g, self._seed, damaged, replayed.versions)
+        RootsCheck(self._device, self._g, self._seed, self._table, tables, self._report).run()
+        walk = self._walk(tables)
         self._check_types(walk)
-        leaked = self._tables(walk)
+        leaked = self._tables(tables, walk, damaged)
         self._finish(walk)
         return Result(
             self._findings,
             self._unrepaired,
             leaked,
-            replayed,
+            replayed.done == "redone",
             walk.incomplete,
             walk.marked.count(1),
             self._g.blocks,
@@ -146,7 +148,7 @@ class _Fsck:
         for block in (0, self._g.data_end):
             try:
                 copy: Superblock | None = decode_superblock_untrusted(self._read(block))
-            except (BadImage, CorruptionError):
+            except (BadImage, DeviceError):
                 copy = None
             if copy is None:
                 self._report(Finding("superblock", block, "this copy is damaged", True))
@@ -174,13 +176,14 @@ class _Fsck:
 
     # -- log
 
-    def _replay(self) -> bool:
+    def _replay(self) -> Recovered:
         """What recovery at mount does; then the log is emptied, or it would undo what is mended
         here."""
         log = Log(self._device, self._seed, self._g)
         found = log.newest_untrusted(self._sb.seq)
+        nothing = Recovered(self._device, self._sb.seq, frozenset(), "nothing")
         if not found:
-            return False
+            return nothing
         stamps, images = self._table.stamps(), [image for t in found for image in t.images]
         unknown = [i for i in images if i.type and i.type not in stamps]
         outside = [i for i in images if not self._g.is_loggable(i.block)]
@@ -188,18 +191,18 @@ class _Fsck:
             text = f"transaction {found[0].seq}: {len(unknown)} blocks of unusable types"
             text += f", {len(outside)} outside the data area"
             self._report(Finding("log", self._g.log_start, text, repairable=False))
-            return False
-        done = recover(self._device, self._seed, log, stamps, self._g, self._sb.seq).done
+            return nothing
+        replayed = recover(self._device, self._seed, log, stamps, self._g, self._sb.seq)
         # No number is used again.
         self._sb = write_superblock(self._device, replace(self._sb, seq=found[0].seq))
         log.erase(0)
         log.erase(1)
         self._device.flush()
-        return done == "redone"
+        return replayed
 
     # -- the walk
 
-    def _walk(self) -> Walk:
+    def _walk(self, tables: Tables) -> Walk:
         """Until nothing had to be cut."""
         proven = bitarray(self._g.blocks, endian="little")
         solid = bitarray(self._g.blocks, endian="little")
@@ -209,6 +212,7 @@ class _Fsck:
                 self._g,
                 self._seed,
                 self._types,
+                tables,
                 self._report,
                 lambda done: self._progress("blocks of metadata", done, 0),
                 proven,
@@ -224,11 +228,11 @@ class _Fsck:
 
     # -- tables
 
-    def _tables(self, walk: Walk) -> int:
-        """Make `total` what the walk has counted. Returns how many blocks were marked for
-        nobody."""
-        damaged: set[tuple[int, int]] = set()
-        tables = Tables.load(self._device, self._g, self._seed, damaged)
+    def _tables(self, tables: Tables, walk: Walk, damaged: set[tuple[int, int]]) -> int:
+        """Make `total` what the walk has counted, and the newest versions those that it has seen.
+        Returns how many blocks were marked for nobody."""
+        for block, seq in walk.versions.items():
+            tables.versions.set(block, seq)
         leaked = 0
         for group in range(self._g.groups):
             if group % 64 == 0:
@@ -240,6 +244,9 @@ class _Fsck:
         for block, sector in sorted(damaged):
             if block < self._g.refs_start:
                 self._report(Finding("map-sector", block, f"sector {sector} of the free map"))
+            elif column_of(block - self._g.refs_start) is VERSION:
+                text = f"sector {sector} of the versions"
+                self._report(Finding("versions-sector", block, text))
             else:
                 self._report(Finding("refs-sector", block, f"sector {sector} of the counts"))
         self._write(tables)
@@ -257,7 +264,7 @@ class _Fsck:
             self._report(Finding("map-missing", start, text))
             for block in range(start, start + count):
                 tables.set_total(block, walk.counts.get(block, 1))
-        self._counts(tables, walk, lo, hi, damaged)
+        self._counts(tables, walk, lo, hi)
         unnamed = used & ~named
         leaked = unnamed.count(1)
         if walk.incomplete or not leaked:
@@ -270,9 +277,7 @@ class _Fsck:
                 tables.set_total(block, 0)
         return leaked if known else 0
 
-    def _counts(
-        self, tables: Tables, walk: Walk, lo: int, hi: int, damaged: set[tuple[int, int]]
-    ) -> None:
+    def _counts(self, tables: Tables, walk: Walk, lo: int, hi: int) -> None:
         """R5: counts are never below the pointers; above only after a cut."""
         wrong = {b: (n, 1) for b, n in tables.shared(lo, hi - lo) if walk.marked[b]}
         for block in wrong.keys() & walk.counts.keys():
@@ -281,23 +286,21 @@ class _Fsck:
             if lo <= block < hi and tables.total(block) != seen:
                 wrong[block] = tables.total(block), seen
         for block, (total, seen) in sorted(wrong.items()):
-            entry = block % REFS_PER_BLOCK
-            sector = (self._g.refs_start + block // REFS_PER_BLOCK, entry // COUNTS)
             if total < seen:
                 text = f"{seen} pointers name it, it counts {total}"
                 self._report(Finding("refs-low", block, text))
             elif walk.incomplete:
                 continue
-            elif self._sb.state & CLEAN and sector not in damaged:
+            elif self._sb.state & CLEAN and not tables.count_is_damaged(block):
                 text = f"{seen} pointers name it, it counts {total}"
                 self._report(Finding("refs-high", block, text, safe_to_preen=True))
             tables.set_total(block, seen)
 
     def _write(self, tables: Tables) -> None:
         dirty = tables.dirty_blocks()
-        counts = [block for block in dirty if block >= self._g.refs_start]
-        # The map, which says where there are counts, comes after them.
-        for blocks in (counts, dirty[: len(dirty) - len(counts)]):
+        numbers = [block for block in dirty if block >= self._g.refs_start]
+        # The map, which says where there are numbers, comes after them.
+        for blocks in (numbers, dirty[: len(dirty) - len(numbers)]):
             for block in blocks:
                 self._device.write(block, [tables.encode(block)])
                 tables.mark_written(block)

@@ -64,10 +64,11 @@ class RootsCheck:
         geometry: Geometry,
         seed: Seed,
         table: TypeTable,
+        tables: Tables,
         report: Callable[[Finding], None],
     ) -> None:
         self._device, self._g, self._seed = device, geometry, seed
-        self._report = report
+        self._tables, self._report = tables, report
         self._types = {kind.number: kind for kind in table}
         self._blocks: dict[int, bytearray] = {}
         self._slots: list[_Slot] = []
@@ -89,7 +90,8 @@ class RootsCheck:
             self._restore()
         for block in sorted(wrong):
             raw = self._blocks[block]
-            seq = 0 if block in self._destroyed else STAMP.unpack_from(raw)[2]
+            broken = block in self._destroyed
+            seq = self._tables.versions.lag(block, 0) if broken else STAMP.unpack_from(raw)[2]
             stamp_block(self._seed, block, raw, 0, ROOTS_TYPE, seq)
             self._device.write(block, [bytes(raw)])
         self._device.flush()
@@ -180,7 +182,7 @@ class RootsCheck:
         """Root blocks on the disk that no slot names."""
         if self._found is None:
             self._found = {}
-            used = Tables.load(self._device, self._g, self._seed, set()).snapshot()
+            used = self._tables.snapshot()
             named, tops = {slot.first for slot in self._slots}, self._tops()
             block = used.find(1, self._g.data_start, self._g.data_end)
             while block >= 0:

@@ -6,6 +6,9 @@ whose root comes before, back to an ancestor) is *cut*: the bytes that its parti
 zeroed, because an all-zero partition owns nothing, and the block gets its stamp anew. What
 `fsck.py` does with the marks, and the tables, is not here.
 
+A block that is whole but *stale*, older than the tables know, is believed last of all: it is kept,
+but what it names that something else names as well is not its own any more, and is cut.
+
 Guarantees: ends on any bytes (a block is entered once, claims that repeat are bounded), does not
 recurse, keeps bits and not objects per block. What it can't judge (a type without a verified
 `owns`) makes it `incomplete`: then nobody may free what is not marked.
@@ -25,6 +28,7 @@ from xnfs.disk.blocktype import ZERO, BlockType
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import ROOTS_TYPE, STAMP, Geometry, Seed, check_stamp_untrusted, stamp_block
 from xnfs.disk.records import BLOCK, Extent
+from xnfs.disk.tables import Tables
 from xnfs.errors import CorruptionError, Refused, UnknownType
 
 #: So many claims on blocks that had an owner already are believed of one block.
@@ -64,18 +68,21 @@ class Walk:
         geometry: Geometry,
         seed: Seed,
         types: dict[int, BlockType],
+        tables: Tables,
         report: Callable[[Finding], None],
         progress: Callable[[int], None],
         proven: bitarray,
         solid: bitarray,
     ) -> None:
         self._device, self._g, self._seed, self._types = device, geometry, seed, types
-        self._report, self._progress = report, progress
+        self._tables, self._report, self._progress = tables, report, progress
         # What earlier passes have learned: blocks whose own stamp says that they are metadata, and
         # blocks of data that somebody else has as reserved only.
         self._proven, self._solid = proven, solid
         self.marked = _bits(geometry.blocks)
         self.counts: dict[int, int] = {}  # of blocks with more than one pointer
+        #: block -> number in its stamp, where the tables don't know it or know a newer one
+        self.versions: dict[int, int] = {}
         self.incomplete = False
         self.cuts = 0
         self._planes: dict[int, bitarray] = {}  # plain type -> its blocks
@@ -84,6 +91,8 @@ class Walk:
         self._open = _bits(geometry.blocks)  # ancestors of the block at hand
         self._bad: set[int] = set()
         self._visited = 0
+        self._stale: list[tuple[int, BlockType]] = []  # to be followed when all else is done
+        self._late = False
         # Pending pointers, five numbers each: first block, count, type, parent, partition. Count 0:
         # leave the block again.
         self._todo = array("Q")
@@ -92,15 +101,23 @@ class Walk:
         """Walk from the blocks of the root catalogue."""
         for root in catalogue:
             self._enter(root, self._types[ROOTS_TYPE], root, 0)
-            while self._todo:
-                block, count, kind, parent, part = self._todo[-5:]
-                del self._todo[-5:]
-                if not count:
-                    self._open[block] = False
-                    continue
-                if count > 1:
-                    self._push(block + 1, count - 1, kind, parent, part)
-                self._pointer(block, self._types[kind], parent, part)
+            self._drain()
+        self._late = True
+        while self._stale:
+            stale, kind = self._stale.pop(0)
+            self._follow(stale, kind, self._read(stale))
+            self._drain()
+
+    def _drain(self) -> None:
+        while self._todo:
+            block, count, kind, parent, part = self._todo[-5:]
+            del self._todo[-5:]
+            if not count:
+                self._open[block] = False
+                continue
+            if count > 1:
+                self._push(block + 1, count - 1, kind, parent, part)
+            self._pointer(block, self._types[kind], parent, part)
 
     def _push(self, block: int, count: int, kind: int, parent: int, part: int) -> None:
         self._todo.extend((block, count, kind, parent, part))
@@ -115,6 +132,8 @@ class Walk:
             self._cut(parent, part, "destroyed-block", f"names block {block}, which is destroyed")
         elif self._open[block]:
             self._cut(parent, part, "cycle", f"names block {block}, which it lies below")
+        elif self._late and self.marked[block]:
+            self._cut(parent, part, "stale-claim", f"names block {block}, which it has no more")
         elif self.marked[block] and not self._meta[block]:
             self._versus_plain(block, kind, parent, part)
         elif self.marked[block]:
@@ -147,14 +166,33 @@ class Walk:
         raw = self._read(block)
         assert kind.stamp is not None  # plain blocks are claimed, not entered
         try:
-            check_stamp_untrusted(self._seed, block, raw, kind.stamp, kind.number)
+            seq = check_stamp_untrusted(self._seed, block, raw, kind.stamp, kind.number)
         except CorruptionError as e:
             self._destroyed(block, kind, parent, part, e)
             return
-        self.marked[block] = self._meta[block] = self._open[block] = self._mine[block] = True
+        self.marked[block] = self._meta[block] = self._mine[block] = True
         self._visited += 1
         if self._visited % 256 == 0:
             self._progress(self._visited)
+        if self._is_stale(block, seq):
+            self._stale.append((block, kind))
+        else:
+            self._follow(block, kind, raw)
+
+    def _is_stale(self, block: int, seq: int) -> bool:
+        lag = self._tables.versions.lag(block, seq)
+        if self._tables.versions.is_damaged(block):
+            self.versions[block] = seq
+            return False
+        if lag:
+            self.versions[block] = seq
+            text = f"of transaction {seq}, the newest version is of {seq + lag}"
+            self._report(Finding("stale", block, text))
+        return bool(lag)
+
+    def _follow(self, block: int, kind: BlockType, raw: bytearray) -> None:
+        """What a block of metadata owns, and what that owns."""
+        self._open[block] = True
         self._push(block, 0, kind.number, 0, 0)
         repeats = 0
         for child in reversed(range(kind.nparts)):  # the first pointer on top: in order
@@ -228,6 +266,9 @@ class Walk:
         """A pointer to a run of plain blocks."""
         plane = self._planes.setdefault(kind.number, _bits(self._g.blocks))
         end = start + count
+        if self._late and (taken := self.marked.find(1, start, end)) >= 0:
+            self._cut(parent, part, "stale-claim", f"names block {taken}, which it has no more")
+            return
         wrong = self._proven.find(1, start, end)
         if wrong < 0 and kind.unreadable:
             wrong = self._solid.find(1, start, end)

@@ -14,6 +14,8 @@ from xnfs.errors import Refused
 
 GROUP: Final = 4032  # bits of one sector of the free map
 MAP_SECTORS: Final = 8  # groups in one map block
+NUMBER_BLOCKS: Final = 6  # for each group: two of counts, four of versions
+COUNT_BLOCKS: Final = 2
 LOG_ENTRIES: Final = 250  # in one descriptor block
 
 MIN_BLOCKS: Final = 64
@@ -80,6 +82,12 @@ class Geometry:
         """True if the run is not empty and lies wholly in the data area."""
         return count > 0 and self.data_start <= start and start + count <= self.blocks - 1
 
+    def is_versioned_table(self, block: int) -> bool:
+        """True for blocks of the map and of counts, but not of versions."""
+        inside = block - self.refs_start
+        in_map = self.map_start <= block < self.refs_start
+        return in_map or (0 <= inside < self.refs_blocks and inside % NUMBER_BLOCKS < COUNT_BLOCKS)
+
     def is_loggable(self, block: int) -> bool:
         """True for what transactions write: tables, the root catalogue, data blocks."""
         tables = self.map_start <= block < self.types_start
@@ -106,8 +114,8 @@ def geometry(
     if not 1 <= types_blocks <= MAX_TYPES or not 1 <= roots_blocks <= MAX_ROOTS:
         raise Refused(f"{types_blocks} blocks of types, {roots_blocks} of roots: out of range")
     groups = -(-blocks // GROUP)
-    lengths = (log_blocks, -(-groups // MAP_SECTORS), 2 * groups, types_blocks, roots_blocks)
-    return _place(blocks, lengths)
+    tables = -(-groups // MAP_SECTORS), NUMBER_BLOCKS * groups
+    return _place(blocks, (log_blocks, *tables, types_blocks, roots_blocks))
 
 
 def _place(blocks: int, lengths: tuple[int, int, int, int, int]) -> Geometry:

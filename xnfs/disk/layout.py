@@ -25,12 +25,13 @@ import construct as c
 
 from xnfs.disk.geometry import GROUP as GROUP
 from xnfs.disk.geometry import LOG_ENTRIES as LOG_ENTRIES
+from xnfs.disk.geometry import NUMBER_BLOCKS as NUMBER_BLOCKS
 from xnfs.disk.geometry import Geometry as Geometry
 from xnfs.disk.geometry import geometry as geometry
 from xnfs.disk.records import BLOCK, SECTOR
 from xnfs.errors import BadImage, CorruptionError, Refused, VersionError
 
-VERSION: Final = 2
+VERSION: Final = 3
 MAGIC: Final = b"\x89XNFS\r\n\x1a"
 LOG_MAGIC: Final = b"XNLOGDSC"
 TYPE_MAGIC: Final = b"XTYP"
@@ -49,7 +50,8 @@ FIRST_TYPE: Final = 16
 
 LABEL: Final = 64
 GROUP_BYTES: Final = GROUP // 8
-COUNTS: Final = 252  # counts in one sector of the reference table
+COUNTS: Final = 252  # in one sector
+VERSIONS: Final = 126
 SECTORS: Final = BLOCK // SECTOR
 STAMP_SIZE: Final = 16
 TYPE_PAYLOAD: Final = 4064  # bytes of a type's record in one block
@@ -98,12 +100,19 @@ SuperblockLayout: Any = c.Struct(  # offset
 
 MapSectorLayout: Any = c.Struct(
     "bits" / c.Bytes(GROUP_BYTES),  # 0
-    "flags" / c.Int32ul,  # 504
+    "flags" / c.Int8ul,  # 504
+    "version" / c.Int24ul,  # 505: of the block, in its first sector; else 0
     "crc" / c.Int32ul,  # 508
 )
 
 RefsSectorLayout: Any = c.Struct(
     "counts" / c.Array(COUNTS, c.Int16ul),  # 0
+    "version" / c.Int32ul,  # 504: of the block, in its first sector; else 0
+    "crc" / c.Int32ul,  # 508
+)
+
+VersionsSectorLayout: Any = c.Struct(
+    "versions" / c.Array(VERSIONS, c.Int32ul),  # 0
     "zero" / c.Int32ul,  # 504
     "crc" / c.Int32ul,  # 508
 )
@@ -125,8 +134,8 @@ DescriptorLayout: Any = c.Struct(
     "seq" / c.Int64ul,  # 8
     "images" / c.Int32ul,  # 16
     "listed" / c.Int32ul,  # 20
-    "count" / c.Int32ul,  # 24
-    "zero" / c.Int32ul,  # 28
+    "versions" / c.Int32ul,  # 24
+    "count" / c.Int32ul,  # 28
     "entries" / c.Array(LOG_ENTRIES, LogEntryLayout),  # 32
     "pad" / c.Bytes(60),  # 4032
     "crc" / c.Int32ul,  # 4092
@@ -185,7 +194,7 @@ SUPERBLOCK: Final = struct.Struct(
     "QQQQ"  # 200 data_start, created, generation, seq
 )
 STAMP: Final = struct.Struct("<IIQ")  # crc, type, seq
-DESCRIPTOR: Final = struct.Struct("<8sQIIII")  # magic, seq, images, listed, count, zero
+DESCRIPTOR: Final = struct.Struct("<8sQIIII")  # magic, seq, images, listed, versions, count
 LOG_ENTRY: Final = struct.Struct("<QII")  # block, type, digest
 TYPE_BLOCK: Final = struct.Struct("<I4sIHHI12x")  # crc, magic, number, part, parts, length
 #: name length, references, groups, zero, flags, raw lo and hi, stamp, lengths of owns, acl, size
@@ -329,12 +338,13 @@ def decode_superblock_untrusted(raw: View) -> Superblock:
     (_, version, size, uuid, label, blocks, compat, ro_compat, incompat, state, *areas) = fields
     if U32.unpack_from(sector, SECTOR - 4)[0] != crc(uuid, 0, sector[: SECTOR - 4]):
         raise BadImage("the superblock's checksum is wrong")
-    if version > VERSION:
-        raise VersionError(f"format version {version} is newer than this program's ({VERSION})")
+    if version != VERSION:
+        age = "newer" if version > VERSION else "older"
+        raise VersionError(f"format version {version} is {age} than this program's ({VERSION})")
     if incompat & ~KNOWN_INCOMPAT:
         raise VersionError(f"unknown incompatible features {incompat & ~KNOWN_INCOMPAT:#x}")
-    if version != VERSION or size != BLOCK:
-        raise BadImage(f"superblock: version {version}, block size {size}")
+    if size != BLOCK:
+        raise BadImage(f"superblock: block size {size}")
     layout = _geometry_untrusted(blocks, areas)
     created, generation, seq = areas[11:]
     if max(generation, seq) > MAX_COUNTER:

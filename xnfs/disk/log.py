@@ -3,8 +3,8 @@ again.
 
 Two halves of a small fixed area, used in turn. A half holds one transaction: descriptors at fixed
 places, then the images. The descriptors also list, with their checksums, the blocks written in
-place that the images rely on. Descriptors are never looked for among images, because images are
-bytes that a file system chose.
+place that the images rely on, and newest versions that the tables don't have yet. Descriptors are
+never looked for among images, because images are bytes that a file system chose.
 
 What it guarantees: a half is read back as it was written, or not at all. What it relies on: the
 caller (`commit.py`) writes a half only after everything of the transaction before is durable in
@@ -16,8 +16,11 @@ al. 2005, IRON file systems.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Final
 
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import (
@@ -34,8 +37,13 @@ from xnfs.disk.records import BLOCK
 
 _CRC_AT = BLOCK - 4
 
-#: (block, type, digest): an image or, with type 0 and behind all images, a listed block
+#: (block, type, digest): an image or, with type 0 and behind all images, a listed block; or,
+#: behind these, block and version, low half first
 _Entry = tuple[int, int, int]
+#: how many images, listed blocks, versions
+_Counts = tuple[int, int, int]
+
+_ENTRIES_SIZE: Final = LOG_ENTRIES * LOG_ENTRY.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,13 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A complete transaction of the log. `listed`: (block, digest) of what it relies on."""
+    """A complete transaction of the log. `listed`: (block, digest) of what it relies on.
+    `versions`: block -> newest version, apart from its own images."""
 
     seq: int
     images: tuple[Image, ...]
     listed: tuple[tuple[int, int], ...] = ()
+    versions: Mapping[int, int] = field(default_factory=dict)
 
 
 class Log:
@@ -70,15 +80,26 @@ class Log:
         #: how many images and listed blocks together
         self.entries = self._heads * LOG_ENTRIES
 
-    def write(self, seq: int, images: Sequence[Image], listed: Mapping[int, int]) -> None:
-        """Write a transaction into its half, not durably. `listed`: block -> digest."""
-        base, digest = self._base(seq), self._seed.digest
-        entries = [(i.block, i.type, digest(i.block, i.data)) for i in images]
-        entries += [(block, 0, value) for block, value in listed.items()]
-        counts = len(images), len(listed)
+    def write(
+        self,
+        seq: int,
+        images: Sequence[Image],
+        listed: Mapping[int, int],
+        versions: Mapping[int, int],
+    ) -> None:
+        """Write a transaction into its half, not durably. `listed`: block -> digest; `versions`:
+        block -> newest version, as many as there is room for.
+        """
+        base, digest, pack = self._base(seq), self._seed.digest, LOG_ENTRY.pack
+        entries = [pack(i.block, i.type, digest(i.block, i.data)) for i in images]
+        entries += [pack(block, 0, value) for block, value in listed.items()]
+        newest = min(len(versions), self.entries - len(entries))
+        flat = chain.from_iterable(islice(versions.items(), newest))
+        packed = b"".join(entries) + struct.pack(f"<{2 * newest}Q", *flat)
+        counts = len(images), len(listed), newest
         heads = [
-            self._head(seq, counts, entries[first : first + LOG_ENTRIES], base + i)
-            for i, first in enumerate(range(0, len(entries), LOG_ENTRIES))
+            self._head(seq, counts, packed[first : first + _ENTRIES_SIZE], base + i)
+            for i, first in enumerate(range(0, len(packed), _ENTRIES_SIZE))
         ]
         self._device.write(base, heads)
         self._device.write(base + self._heads, [image.data for image in images])
@@ -90,7 +111,7 @@ class Log:
         view = memoryview(area)
         self._device.read(base, [view])
         entries: list[_Entry] = []
-        seq, counts = 0, (0, 0)
+        seq, counts = 0, (0, 0, 0)
         for i in range(self._heads):
             head = self._check_head(view[i * BLOCK : (i + 1) * BLOCK], base + i)
             if head is None or head[0] % 2 != half or (i and head[:2] != (seq, counts)):
@@ -108,8 +129,10 @@ class Log:
             if self._seed.digest(block, data) != digest:
                 return None
             images.append(Image(block, kind, data))
-        listed = tuple((block, digest) for block, _kind, digest in entries[counts[0] :])
-        return Transaction(seq, tuple(images), listed)
+        behind = entries[counts[0] :]
+        listed = tuple((block, digest) for block, _kind, digest in behind[: counts[1]])
+        versions = {block: high << 32 | low for block, low, high in behind[counts[1] :]}
+        return Transaction(seq, tuple(images), listed, versions)
 
     def newest_untrusted(self, settled: int) -> list[Transaction]:
         """The newest complete transaction after `settled`, and the one before it if that is
@@ -127,18 +150,13 @@ class Log:
     def _base(self, seq: int) -> int:
         return self._start + (seq % 2) * self._half
 
-    def _head(self, seq: int, counts: tuple[int, int], mine: Sequence[_Entry], at: int) -> bytes:
-        body = bytearray(BLOCK)
-        DESCRIPTOR.pack_into(body, 0, LOG_MAGIC, seq, *counts, len(mine), 0)
-        for i, entry in enumerate(mine):
-            LOG_ENTRY.pack_into(body, DESCRIPTOR.size + i * LOG_ENTRY.size, *entry)
-        U32.pack_into(body, _CRC_AT, self._seed.crc(at, memoryview(body)[:_CRC_AT]))
-        return bytes(body)
+    def _head(self, seq: int, counts: _Counts, mine: bytes, at: int) -> bytes:
+        head = DESCRIPTOR.pack(LOG_MAGIC, seq, *counts, len(mine) // LOG_ENTRY.size)
+        body = (head + mine).ljust(_CRC_AT, b"\0")
+        return body + U32.pack(self._seed.crc(at, body))
 
-    def _check_head(
-        self, view: memoryview, at: int
-    ) -> tuple[int, tuple[int, int], list[_Entry]] | None:
-        magic, seq, images, listed, count, _zero = DESCRIPTOR.unpack_from(view)
+    def _check_head(self, view: memoryview, at: int) -> tuple[int, _Counts, list[_Entry]] | None:
+        magic, seq, images, listed, versions, count = DESCRIPTOR.unpack_from(view)
         if magic != LOG_MAGIC or count > LOG_ENTRIES or seq > MAX_COUNTER:
             return None
         if self._seed.crc(at, view[:_CRC_AT]) != U32.unpack_from(view, _CRC_AT)[0]:
@@ -146,4 +164,4 @@ class Log:
         found = [
             LOG_ENTRY.unpack_from(view, DESCRIPTOR.size + i * LOG_ENTRY.size) for i in range(count)
         ]
-        return seq, (images, listed), found
+        return seq, (images, listed, versions), found

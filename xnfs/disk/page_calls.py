@@ -13,11 +13,11 @@ Source: Kaashoek et al. 1997, section 4.3 (buffer cache registry).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from xnfs.capability import READ, WRITE
-from xnfs.disk.arguments import plain_bytes
+from xnfs.disk.arguments import plain_bytes, plain_children
 from xnfs.disk.records import BLOCK, Caller, Registered
 from xnfs.disk.registry import MetaPage
 from xnfs.disk.syscalls import Boundary, syscall
@@ -38,6 +38,18 @@ class PageCalls(Boundary):
         self._pages.read_in(self._meta(who, parent, READ), part, start, count)
 
     @syscall
+    def readin_all(self, who: Caller, wanted: Sequence[tuple[int, int, int, int]]) -> None:
+        """As `readin` of each (parent, part, start, count), with one request for each run of
+        neighbours among all that are not cached. All or none: raises as `readin`.
+        """
+        self._pages.read_all(
+            [
+                (self._meta(who, parent, READ), part, start, count)
+                for parent, part, start, count in plain_children(wanted)
+            ]
+        )
+
+    @syscall
     def bind(self, who: Caller, parent: int, part: int, start: int, count: int) -> None:
         """Bind data blocks that are about to be overwritten whole, without reading them."""
         self._pages.bind(self._meta(who, parent, WRITE), part, start, count)
@@ -47,15 +59,21 @@ class PageCalls(Boundary):
         self.evict(who, [block])
 
     @syscall
-    def prefetch(self, who: Caller, start: int, count: int) -> None:
-        """Have the device fetch blocks before their parent is known. Nothing becomes readable."""
+    def prefetch(self, who: Caller, start: int, count: int, *, wait: bool = True) -> None:
+        """Have the device fetch blocks before their parent is known. Nothing becomes readable.
+
+        Without `wait` the device is only told, if it is one that can be: so many pieces can be on
+        their way at once.
+        """
         if not 0 <= start <= start + count <= self._geometry.blocks or count > 1024:
             raise Refused("prefetch of at most 1024 blocks inside the image")
-        self._pages.prefetch(start, count)
+        self._pages.prefetch(start, count, wait=wait)
 
     @syscall
     def evict(self, who: Caller, blocks: Iterable[int]) -> int:
-        """Drop the clean, unpinned pages among these that the caller may read. Returns how many."""
+        """Drop the clean, unpinned pages among these that the caller may read. Returns how many
+        frames came free: as many, but for pages that share one.
+        """
         get = self._registry.get
         mine = [
             b
@@ -88,7 +106,8 @@ class PageCalls(Boundary):
     def write_raw(self, who: Caller, start: int, offset: int, data: bytes | memoryview) -> None:
         """Write bytes that own nothing: data blocks, or the raw range of one metadata block.
 
-        Data may span consecutive bound blocks. Not durable until `sync`. Raises NotCached, Refused.
+        Data may span consecutive bound blocks. Not durable until `sync`. Raises NotCached, Refused;
+        NoFrames if a page shares its frame and there is none for it alone.
         """
         self._writable()
         data = plain_bytes(data)

@@ -7,7 +7,7 @@ when used.
 
 Not here: changes of metadata (`change.py`), when dirty pages are written (`commit.py`), rights
 (`syscalls.py`). Everything that comes from the device is checked before it is believed: stamps,
-types, and that the free map knows the block.
+types, versions, and that the free map knows the block.
 
 Source: Kaashoek et al. 1997, section 4.3 (registry); Engler et al. 1995, section 3.1 (secure
 bindings).
@@ -15,10 +15,11 @@ bindings).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 from xnfs.disk.blocktype import BlockType
-from xnfs.disk.device import BlockDevice
+from xnfs.disk.device import BlockDevice, Foresight
 from xnfs.disk.layout import Seed, check_stamp_untrusted
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import BLOCK
@@ -26,6 +27,9 @@ from xnfs.disk.registry import MetaPage, Page, Registry, runs
 from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
 from xnfs.errors import CorruptionError, NotCached, Refused
+
+#: the type under which a block is read, and the parent that names it
+Owner: TypeAlias = tuple[BlockType, MetaPage]
 
 
 class PageIO:
@@ -67,7 +71,28 @@ class PageIO:
         kind = self._bindable(parent, part, start, count)
         pages = self._registry.pages
         for first, n in runs(b for b in range(start, start + count) if not _filled(pages.get(b))):
-            self._fill(first, n, kind, parent)
+            self._fill(first, n, dict.fromkeys(range(first, first + n), (kind, parent)))
+
+    def read_all(self, wanted: Iterable[tuple[MetaPage, int, int, int]]) -> None:
+        """As `read_in` of several runs, each of its own parent, with one request for neighbours."""
+        owners: dict[int, Owner] = {}
+        pages = self._registry.pages
+        for parent, part, start, count in wanted:
+            kind = self._bindable(parent, part, start, count)
+            for block in range(start, start + count):
+                if _filled(pages.get(block)):
+                    continue
+                known = owners.setdefault(block, (kind, parent))[0]
+                if known is not kind:
+                    raise CorruptionError(block, "type", kind.spec.name, known.spec.name)
+        done: list[int] = []
+        try:
+            for first, n in runs(owners):
+                self._fill(first, n, owners)
+                done += range(first, first + n)
+        except BaseException:
+            self._registry.drop(done)
+            raise
 
     def bind(self, parent: MetaPage, part: int, start: int, count: int) -> None:
         """Frames for blocks that are about to be overwritten whole; their bytes are not read."""
@@ -89,25 +114,33 @@ class PageIO:
                 raise CorruptionError(block, "type", page.type.spec.name, kind.spec.name)
         return kind
 
-    def _fill(self, start: int, count: int, kind: BlockType, parent: MetaPage) -> None:
+    def _fill(self, start: int, count: int, owners: Mapping[int, Owner]) -> None:
+        """Read a run of blocks, each under the type and the parent that `owners` gives it."""
         registry = self._registry
         new = [b for b in range(start, start + count) if b not in registry.pages]
         try:
-            for first, n in runs(new):
+            for first, n in _alike(new, owners):
+                kind, parent = owners[first]
                 registry.add_run(first, n, kind, parent.block, parent.root)
             self._device.read(start, registry.views(start, count))
-            if kind.stamp is not None:
-                for block in range(start, start + count):
+            for block in range(start, start + count):
+                kind = owners[block][0]
+                if kind.stamp is not None:
                     view = registry.pages[block].view
-                    check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
+                    seq = check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
+                    self._tables.versions.check(block, seq)
         except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise
         for block in range(start, start + count):
             registry.pages[block].valid = True
 
-    def prefetch(self, start: int, count: int) -> None:
+    def prefetch(self, start: int, count: int, *, wait: bool) -> None:
         """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""
+        if not wait:
+            if isinstance(self._device, Foresight):
+                self._device.will_need(start, count)
+            return
         scratch = bytearray(count * BLOCK)
         self._device.read(start, [memoryview(scratch)])
 
@@ -139,6 +172,7 @@ class PageIO:
         first, end = start + offset // BLOCK, start + -(-(offset + size) // BLOCK)
         self._check_write(first, end, offset % BLOCK, offset + size - (end - 1 - start) * BLOCK)
         registry = self._registry
+        registry.own(first, end - first)
         at = -(offset % BLOCK)
         whole = range(first + (at < 0), end - ((offset + size) % BLOCK != 0))
         if registry.blank:
@@ -168,7 +202,9 @@ class PageIO:
     # -- dropping
 
     def evict(self, blocks: Iterable[int], busy: Callable[[int], bool]) -> int:
-        """Drop the pages among these that can be dropped without loss. Returns how many."""
+        """Drop the pages among these that can be dropped without loss. Returns how many frames
+        came free.
+        """
         registry, held = self._registry, self._ledger.held
         gone = [
             block
@@ -181,8 +217,20 @@ class PageIO:
             and not registry.is_dirty(block)
             and not (isinstance(page, MetaPage) and (page.pending or page.fresh))
         ]
-        registry.drop(gone)
-        return len(gone)
+        return registry.drop(gone)
+
+
+def _alike(blocks: Iterable[int], owners: Mapping[int, Owner]) -> list[tuple[int, int]]:
+    """Ascending blocks as runs (start, count) of one type and one parent."""
+    out: list[tuple[int, int]] = []
+    last: Owner | None = None
+    for block in blocks:
+        if out and sum(out[-1]) == block and owners[block] == last:
+            out[-1] = out[-1][0], out[-1][1] + 1
+        else:
+            out.append((block, 1))
+            last = owners[block]
+    return out
 
 
 def _filled(page: Page | None) -> bool:

@@ -14,7 +14,7 @@ Source: DESIGN section 5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xnfs.disk.device import BlockDevice, Buffers, Views
 from xnfs.disk.layout import STAMP, Geometry, Seed
@@ -70,12 +70,14 @@ class Overlay:
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """`device`: the one to go on with. `seq`: the newest transaction that happened. `logged`: the
-    blocks that recovery may write again next time. `done`: "nothing", "redone" or "undone"."""
+    blocks that recovery may write again next time. `done`: "nothing", "redone" or "undone".
+    `versions`: block -> newest version, where the tables may have an older one."""
 
     device: BlockDevice
     seq: int
     logged: frozenset[int]
     done: str
+    versions: Mapping[int, int] = field(default_factory=dict)
 
 
 def recover(
@@ -118,13 +120,15 @@ def recover(
                 device.write(block, [data])
             # Images of the newest transaction in place prove that the one before is.
             device.flush()
-    return Recovered(device, seq, place.logged, done)
+    own = {i.block: seq for i in found[0].images if i.type or geometry.is_versioned_table(i.block)}
+    return Recovered(device, seq, place.logged, done, {**found[0].versions, **own})
 
 
 def _named(found: Iterable[Transaction]) -> Iterator[int]:
     for transaction in found:
         yield from (image.block for image in transaction.images)
         yield from (block for block, _digest in transaction.listed)
+        yield from transaction.versions
 
 
 class _Place:

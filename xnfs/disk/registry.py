@@ -2,7 +2,8 @@
 
 Frames come from `xnfs.memory`; the registry says what lies in them. It is shared by all libFSes and
 exposed read-only. It prefers no page: which ones to drop is the libFS's choice (`Xn.evict`); what
-may be dropped is decided here.
+may be dropped is decided here. Blocks of data with the same bytes may share a frame, until one of
+them is written.
 
 Dirty blocks are in one of two sets, because they are written by different rules (DESIGN section 5):
 
@@ -86,6 +87,8 @@ class Registry:
         self.blank: set[int] = set()
         self._frames = frames
         self._owner = owner
+        #: frame -> blocks beyond the first that it holds
+        self._sharers: dict[int, int] = {}
 
     def get(self, block: int) -> Page | None:
         """The page of a block, if cached."""
@@ -121,6 +124,43 @@ class Registry:
             self.blank.update(run)
         self.plain.update(run)
 
+    def alias(self, block: int, source: Page, kind: BlockType, parent: int, root: str) -> None:
+        """A page of data for `block` in the frame of another: dirty and fresh, with its bytes. It
+        costs no frame until one of the two is written (`own`).
+        """
+        if self.blank:
+            self.clear(source.block, 1)
+        frame, sharers = source.frame, self._sharers
+        self.pages[block] = Page(block, kind, frame, source.view, parent, root)
+        sharers[frame] = sharers.get(frame, 0) + 1
+        self.plain.add(block)
+
+    def own(self, start: int, count: int) -> None:
+        """Frames of their own, with the same bytes, for those of the cached blocks that share one:
+        they are about to be written. Raises NoFrames with no effect.
+        """
+        if not self._sharers:
+            return
+        pages = [self.pages[block] for block in range(start, start + count)]
+        pages = [page for page in pages if page.frame in self._sharers]
+        if not pages:
+            return
+        for page, frame in zip(pages, self._frames.alloc(self._owner, len(pages)), strict=True):
+            view = self._frames.view(frame)
+            view[:] = page.view
+            if self._leave(page.frame):
+                self._frames.free([page.frame])
+            page.frame, page.view = frame, view
+
+    def _leave(self, frame: int) -> bool:
+        """One block less in the frame; whether that was the last."""
+        if not self._sharers:
+            return True
+        more = self._sharers.pop(frame, 0)
+        if more > 1:
+            self._sharers[frame] = more - 1
+        return not more
+
     def clear(self, start: int, count: int) -> None:
         """Clear the frames of blank blocks, before they are read or written out."""
         if self.blank:
@@ -128,18 +168,20 @@ class Registry:
                 self.pages[block].view[:] = ZERO
                 self.blank.discard(block)
 
-    def drop(self, blocks: Iterable[int]) -> None:
-        """Forget pages, whatever their state, and give their frames back."""
+    def drop(self, blocks: Iterable[int]) -> int:
+        """Forget pages, whatever their state, and give their frames back; how many."""
         frames: list[int] = []
         for block in blocks:
             page = self.pages.pop(block, None)
             if page is not None:
-                frames.append(page.frame)
+                if self._leave(page.frame):
+                    frames.append(page.frame)
                 self.plain.discard(block)
                 self.attached.discard(block)
                 self.blank.discard(block)
         if frames:
             self._frames.free(frames)
+        return len(frames)
 
     def mark_dirty(self, page: Page) -> None:
         """The frame is newer than the disk."""

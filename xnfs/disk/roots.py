@@ -18,6 +18,7 @@ from xnfs.disk.entries import (
 from xnfs.disk.layout import ROOTS_TYPE, SLOT_SIZE, SLOTS, Geometry, Seed, check_stamp_untrusted
 from xnfs.disk.records import Diff, RootEntry
 from xnfs.disk.registry import MetaPage, Registry
+from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
 from xnfs.errors import CorruptionError, NoSpace, Refused
 
@@ -34,6 +35,7 @@ class Roots:
         geometry: Geometry,
         types: TypeTable,
         registry: Registry,
+        tables: Tables,
     ) -> None:
         self._data = (geometry.data_start, geometry.data_end)
         kind = types.get(ROOTS_TYPE)
@@ -43,7 +45,8 @@ class Roots:
         for page in registry.add_run(start, count, kind, 0, KERNEL):
             assert isinstance(page, MetaPage)  # the type has a stamp
             device.read(page.block, [page.view])
-            check_stamp_untrusted(seed, page.block, page.view, 0, ROOTS_TYPE)
+            seq = check_stamp_untrusted(seed, page.block, page.view, 0, ROOTS_TYPE)
+            tables.versions.check(page.block, seq)
             page.pins = 1
             self._pages.append(page)
         list(self._slots_untrusted())

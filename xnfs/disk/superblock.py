@@ -13,7 +13,7 @@ from typing import Final
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import MAGIC, Superblock, decode_superblock_untrusted, encode_superblock
 from xnfs.disk.records import BLOCK
-from xnfs.errors import BadImage, VersionError
+from xnfs.errors import BadImage, DeviceError, VersionError, XnError
 
 #: What an image may be instead of ours: (offset in the first block, bytes there, name).
 _FOREIGN: Final = (
@@ -32,44 +32,51 @@ _FOREIGN: Final = (
 
 def read_superblock_untrusted(device: BlockDevice) -> Superblock:
     """The newer whole copy. Raises BadImage, VersionError, DeviceError."""
+    return read_copies_untrusted(device)[0]
+
+
+def read_copies_untrusted(device: BlockDevice) -> tuple[Superblock, tuple[int, ...]]:
+    """The newer whole copy; and the blocks where a copy is damaged, of another image, or can't be
+    read. Raises BadImage, VersionError; DeviceError if neither can be read.
+    """
     if device.blocks < 1:
         raise BadImage("the image is smaller than one block")
-    first = _block(device, 0)
+    first = bytearray(BLOCK)
     try:
+        device.read(0, [memoryview(first)])
         front = decode_superblock_untrusted(first)
     except VersionError:
         raise
+    except DeviceError as e:
+        return _only_copy(device, e), (0,)
     except BadImage as e:
-        return _only_copy(device, _describe(first, e))
+        return _only_copy(device, _describe(first, e)), (0,)
     if front.geometry.blocks > device.blocks:
         raise BadImage(
             f"the image is truncated: {device.blocks} blocks,"
             f" the superblock says {front.geometry.blocks}"
         )
+    last = front.geometry.data_end
     try:
-        back = decode_superblock_untrusted(_block(device, front.geometry.data_end))
+        back = decode_superblock_untrusted(_block(device, last))
     except VersionError:
         raise
-    except BadImage:
-        return front
-    return _newer(front, back)
-
-
-def _newer(front: Superblock, back: Superblock) -> Superblock:
+    except (BadImage, DeviceError):
+        return front, (last,)
     if back.uuid != front.uuid or back.geometry != front.geometry:
         # The rest of an older image on the same device: whoever made this one wrote block 0 last.
-        return front
+        return front, (last,)
     # The copy is written first, so on a tie it is the one that can't be older.
-    return back if back.generation >= front.generation else front
+    return (back if back.generation >= front.generation else front), ()
 
 
-def _only_copy(device: BlockDevice, reason: BadImage) -> Superblock:
+def _only_copy(device: BlockDevice, reason: XnError) -> Superblock:
     """Block 0 is unusable: the copy must be in the last block, or the image is not ours."""
     try:
         back = decode_superblock_untrusted(_block(device, device.blocks - 1))
     except VersionError:
         raise
-    except BadImage:
+    except (BadImage, DeviceError):
         raise reason from None
     if back.geometry.blocks != device.blocks:
         raise reason

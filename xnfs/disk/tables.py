@@ -1,17 +1,18 @@
-"""The free map and the reference counts: `total(b)` of DESIGN.md section 4, in memory.
+"""The kernel's tables in memory: `total(b)` of DESIGN.md section 4, and the newest version of b.
 
-`Tables` holds both over their areas of the disk. It reads the map when the image is opened, and
-blocks of reference counts when they are first asked for. It never writes: `dirty_blocks`, `encode`
-and `mark_written` let the transaction code write them at a time of its choice. It doesn't know who
-owns a block, or what is durable; keeping `total` an upper bound (R1, R4, R5) is up to the callers
-of raise and lower. The search for free runs is in `freespace.py`.
+`Tables` holds the free map, with the reference counts (`numbers.py`) and newest versions
+(`versions.py`) beside it, over their areas of the disk. It reads the map when the image is opened.
+It never writes: `dirty_blocks`, `encode`, `mark_written` and `placed` let the transaction code
+write at a time of its choice. It doesn't know who owns a block, or what is durable; keeping `total`
+an upper bound (R1, R4, R5) is up to the callers of raise and lower. The search for free runs is in
+`freespace.py`.
 
-Relies on: one caller at a time; a map block that begins to announce counts is not durable before
-the counts. Guarantees: no count changes if a call raises; the kernel's own areas can neither be
-raised nor lowered; damaged sectors never read as free.
+Relies on: one caller at a time; a map block that begins to announce numbers is not durable before
+them. Guarantees: no count changes if a call raises; the kernel's own areas can neither be raised
+nor lowered; damaged sectors never read as free.
 
 Cost: a run of blocks within one group is a few C calls whatever its length. Counts above 1 are
-the exception, and a group that never had one (its flags say so) never touches the reference table.
+the exception, and a group that never had one (its flags say so) never touches the counts.
 """
 
 from __future__ import annotations
@@ -19,30 +20,28 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from bitarray import bitarray
 
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.freespace import first_fit
-from xnfs.disk.layout import COUNTS, GROUP, GROUP_BYTES, SECTORS, U16, U32, Geometry, Seed
+from xnfs.disk.layout import COUNTS, GROUP, GROUP_BYTES, SECTORS, U32, Geometry, Seed
+from xnfs.disk.numbers import COUNT, VERSION, Numbers, Sector
 from xnfs.disk.records import BLOCK, SECTOR
+from xnfs.disk.versions import MAP_BITS, MOST_PENDING, Versions
 from xnfs.errors import CorruptionError, NotFree, Refused
 
 MAX_TOTAL: Final = 65535
-REFS_PER_BLOCK: Final = COUNTS * SECTORS
-#: Flag of a map sector, shifted by 0 or 1: the first or second reference block holds counts.
-IN_USE: Final = 1
 
 _READ_BLOCKS: Final = 256
 _FREE_GROUP: Final = bytes(GROUP_BYTES)
 _FULL_GROUP: Final = memoryview(b"\xff" * GROUP_BYTES)
-_ALL_FLAGS: Final = 3
-_MAP_TAIL: Final = struct.Struct("<II")  # flags, crc
-_COUNTS: Final = struct.Struct(f"<{COUNTS}H")
-
-#: (device block, sector in it)
-Sector = tuple[int, int]
+#: Of a map sector: which blocks of numbers of its group hold some. Two of counts, four of versions.
+_COUNT_FLAGS: Final = 3
+_ALL_FLAGS: Final = 63
+_MAP_TAIL: Final = struct.Struct("<II")  # flags (8 bits) and version (24), crc
 
 
 class Tables:
@@ -58,11 +57,15 @@ class Tables:
         self._bits = bitarray(buffer=self._bytes, endian="little")
         self._flags = bytearray(groups)
         self._crcs = array("I", bytes(4 * groups))
+        self._map_versions = array("I", bytes(4 * geometry.map_blocks))
         self._group_free = array("H", bytes(2 * groups))
-        self._refs: dict[int, bytearray] = {}  # by number in the table, in the disk's form
         self._stale: set[Sector] = set()  # changed since last encoded
         self._unwritten: set[int] = set()  # encoded, but not yet written
         self._damaged: set[Sector] | None = None
+        self._numbers = Numbers(
+            *(device, geometry, seed, self._flags, self._announce, self._lag, self._stale)
+        )
+        self.versions = Versions(self._numbers)
         self.free_blocks = 0
 
     # --- loading ----------------------------------------------------------------------------
@@ -74,14 +77,21 @@ class Tables:
         geometry: Geometry,
         seed: Seed,
         damaged: set[Sector] | None = None,
+        versions: Mapping[int, int] | None = None,
     ) -> Tables:
-        """Read the free map. Raises CorruptionError, DeviceError.
+        """Read the free map. `versions`: newest ones that only the log has. Raises CorruptionError,
+        DeviceError.
 
-        With `damaged` (for fsck) bad sectors are added to it, now and when counts are read later:
-        their blocks then are in use, with the highest count, so that nothing in them is lent out.
+        With `damaged` (for fsck) bad sectors are added to it, now and when numbers are read later:
+        their blocks then are in use, with the highest count, so that nothing in them is lent out,
+        and no version of them is known.
         """
         tables = cls(device, geometry, seed)
         tables._damaged = damaged
+        tables.versions.pending.update(versions or {})
+        if damaged is not None:
+            tables._numbers.damaged = damaged
+            tables._numbers.guessed = lambda group: tables._map_sector(group) in damaged
         tables._load_map_untrusted()
         return tables
 
@@ -95,6 +105,8 @@ class Tables:
                 offset = (bno - at) * BLOCK
                 self._load_map_block_untrusted(bno, buffer[offset : offset + BLOCK])
         self._check_areas_untrusted()
+        for index, seq in enumerate(self._map_versions):
+            self._check_map_version_untrusted(start + index, seq)
         self.free_blocks = sum(self._group_free)
 
     def _load_map_block_untrusted(self, bno: int, raw: memoryview) -> None:
@@ -102,14 +114,27 @@ class Tables:
         for index in range(min(SECTORS, self._g.groups - first)):
             group, at = first + index, index * SECTOR
             bits = raw[at : at + GROUP_BYTES]
-            flags, got = _MAP_TAIL.unpack_from(raw, at + GROUP_BYTES)
+            tail, got = _MAP_TAIL.unpack_from(raw, at + GROUP_BYTES)
+            flags, seq = tail & 255, tail >> 8
             want = zlib.crc32(raw[at : at + SECTOR - 4], self._seed.sector(bno, index))
             if got != want or flags > _ALL_FLAGS:
                 self._damage(bno, index, "checksum or flags", (got, flags), (want, _ALL_FLAGS))
-                bits, flags = _FULL_GROUP, IN_USE | IN_USE << 1
+                bits, flags = _FULL_GROUP, _ALL_FLAGS
             self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES] = bits
             self._flags[group], self._crcs[group] = flags, want
+            if not index:
+                self._map_versions[first // SECTORS] = seq
             self._group_free[group] = GROUP if bits == _FREE_GROUP else self._count_free(group)
+
+    def _check_map_version_untrusted(self, bno: int, seq: int) -> None:
+        """An older version of a map block calls blocks free that are not."""
+        if lag := self.versions.lag(bno, seq, MAP_BITS):
+            first = (bno - self._g.map_start) * SECTORS
+            for index in range(min(SECTORS, self._g.groups - first)):
+                self._damage(bno, index, "version", seq, f"{seq + lag} or later")
+                group = first + index
+                self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES] = _FULL_GROUP
+                self._flags[group], self._group_free[group] = _ALL_FLAGS, 0
 
     def _count_free(self, group: int) -> int:
         return self._bits.count(0, group * GROUP, (group + 1) * GROUP)
@@ -137,6 +162,12 @@ class Tables:
     def _map_sector(self, group: int) -> Sector:
         return self._g.map_start + group // SECTORS, group % SECTORS
 
+    def _announce(self, group: int) -> None:
+        self._stale.add(self._map_sector(group))
+
+    def _lag(self, block: int, seq: int) -> int:
+        return self.versions.lag(block, seq)
+
     @classmethod
     def fresh(cls, device: BlockDevice, geometry: Geometry, seed: Seed) -> Tables:
         """The tables of a new image: all data blocks free, the whole map still to be written."""
@@ -157,9 +188,9 @@ class Tables:
             raise Refused(f"block {block} is outside the image")
         if not self._bits[block]:
             return 0
-        if not self._flags[block // GROUP]:
+        if not self._flags[block // GROUP] & _COUNT_FLAGS:
             return 1
-        return self._count(block) or 1
+        return self._numbers.get(COUNT, block) or 1
 
     def in_use(self, start: int, count: int) -> bool:
         """True if the run lies in the data area and none of it is free."""
@@ -250,122 +281,123 @@ class Tables:
             group = start // GROUP
             stop = min(end, (group + 1) * GROUP)
             self._group_free[group] += sign * (stop - start)
-            self._stale.add((self._g.map_start + group // SECTORS, group % SECTORS))
+            self._stale.add(self._map_sector(group))
             start = stop
 
     # --- reference counts -------------------------------------------------------------------
 
-    def _count(self, block: int) -> int:
-        table, entry = divmod(block, REFS_PER_BLOCK)
-        if not self._flags[table // 2] & IN_USE << table % 2:
-            return 0
-        value: int = U16.unpack_from(self._refs_block(table), _count_offset(entry))[0]
-        return value
-
     def _set_count(self, block: int, value: int) -> None:
-        table, entry = divmod(block, REFS_PER_BLOCK)
-        raw = self._refs_block(table)
-        if not self._flags[table // 2] & IN_USE << table % 2:
-            self._flags[table // 2] |= IN_USE << table % 2
-            self._stale.add(self._map_sector(table // 2))
-        U16.pack_into(raw, _count_offset(entry), value if value > 1 else 0)
-        self._stale.add((self._g.refs_start + table, entry // COUNTS))
+        self._numbers.put(COUNT, block, value if value > 1 else 0)
 
     def _shared(self, start: int, end: int) -> list[tuple[int, int]]:
         """(block, count) of the blocks in [start, end) whose count is above 1."""
         out: list[tuple[int, int]] = []
         for group in range(start // GROUP, (end - 1) // GROUP + 1):
-            if self._flags[group]:
+            if self._flags[group] & _COUNT_FLAGS:
                 lo, hi = max(start, group * GROUP), min(end, (group + 1) * GROUP)
                 for sector in range(lo // COUNTS, (hi - 1) // COUNTS + 1):
                     out += self._shared_in(sector, lo, hi)
         return out
 
     def _shared_in(self, sector: int, lo: int, hi: int) -> list[tuple[int, int]]:
-        """The same for one sector of the table, counted from the start of the table."""
-        table, index = divmod(sector, SECTORS)
-        if not self._flags[table // 2] & IN_USE << table % 2:
-            return []
-        counts = _COUNTS.unpack_from(self._refs_block(table), index * SECTOR)
-        if max(counts) <= 1:
-            return []
+        """The same for one sector of the counts."""
         first = sector * COUNTS
+        counts = self._numbers.sector(COUNT, first)
+        if not counts or max(counts) <= 1:
+            return []
         return [
             (b, counts[b - first])
             for b in range(max(lo, first), min(hi, first + COUNTS))
             if counts[b - first] > 1
         ]
 
-    def _refs_block(self, table: int) -> bytearray:
-        """Block `table` of the reference table, read when first needed. Raises CorruptionError."""
-        raw = self._refs.get(table)
-        if raw is None:
-            raw = bytearray(BLOCK)
-            # With the flag clear the counts are all 0, whatever stands on the disk.
-            if self._flags[table // 2] & IN_USE << table % 2:
-                self._device.read(self._g.refs_start + table, [memoryview(raw)])
-            for index in range(SECTORS):
-                body = memoryview(raw)[index * SECTOR : (index + 1) * SECTOR]
-                self._check_refs_sector_untrusted(table, index, body)
-            self._refs[table] = raw
-        return raw
-
-    def _check_refs_sector_untrusted(self, table: int, index: int, sector: memoryview) -> None:
-        bno = self._g.refs_start + table
-        crc = zlib.crc32(sector[:-4], self._seed.sector(bno, index))
-        (got,) = U32.unpack_from(sector, SECTOR - 4)
-        guess = self._damaged is not None and self._map_sector(table // 2) in self._damaged
-        flag = self._flags[table // 2] & IN_USE << table % 2
-        if got != crc and flag and guess and not any(sector):
-            # Nobody knows what a damaged flag said: zeros then are counts that were never written.
-            # They are to be, since the flag will say that they were.
-            self._stale.add((bno, index))
-        elif got != crc and flag:
-            self._damage(bno, index, "checksum", got, crc)
-            sector[: 2 * COUNTS] = b"\xff" * (2 * COUNTS)
-            sector[2 * COUNTS : -4] = bytes(4)
-        U32.pack_into(sector, SECTOR - 4, crc)
+    def count_is_damaged(self, block: int) -> bool:
+        """For fsck: what the block counts, nobody knows."""
+        return self._numbers.is_damaged(COUNT, block)
 
     # --- writing ----------------------------------------------------------------------------
 
-    def dirty_blocks(self) -> list[int]:
-        """The device blocks of both tables that differ from the disk, in ascending order."""
-        return sorted({bno for bno, _index in self._stale} | self._unwritten)
+    def dirty_blocks(self, stamped: Iterable[int] | None = ()) -> list[int]:
+        """The device blocks of the tables that differ from the disk, in ascending order. With None
+        those of pending versions are left out; else also those of these blocks, which will be.
+        """
+        dirty = {bno for bno, _index in self._stale} | self._unwritten
+        if stamped is not None:
+            for bno, blocks in self.versions.homes(stamped).items():
+                dirty.add(bno)
+                if self._numbers.unannounced(VERSION, blocks[0]):
+                    dirty.add(self._map_sector(blocks[0] // GROUP)[0])
+        return sorted(dirty)
 
-    def encode(self, block: int) -> bytes:
-        """The 4096 bytes to write to device block `block` now."""
+    def due(self, fresh: Sequence[int]) -> tuple[list[int], int]:
+        """The blocks of the tables for a transaction that writes these fresh blocks of metadata in
+        place, and how many new versions that leaves for the log to list.
+        """
+        left = len(self.versions.pending) + len(fresh)
+        if left > MOST_PENDING:
+            return self.dirty_blocks(fresh), 0
+        return self.dirty_blocks(None), left
+
+    def due_at_most(self, fresh: int) -> int:
+        """No less than what `due` says of so many blocks: of tables and versions together."""
+        left = len(self.versions.pending) + fresh
+        return len(self._stale) + len(self._unwritten) + 2 * left
+
+    @property
+    def first_written(self) -> set[int]:
+        """Dirty blocks that the host may not have room for: so far they are holes in the image, and
+        no flag in the map says that they hold anything.
+        """
+        return self._numbers.first
+
+    def has_version(self, block: int) -> bool:
+        """True of all blocks of the tables but those of the versions."""
+        return self._g.is_versioned_table(block)
+
+    def encode(self, block: int, seq: int | None = None) -> bytes:
+        """The 4096 bytes to write to device block `block` now. Blocks of numbers come before those
+        of the map, which they may change. `seq`: of the transaction that writes it; without one, as
+        before. Raises CorruptionError, DeviceError.
+        """
+        if not self.has_version(block):
+            self.versions.move(block)
+        elif seq is None:
+            seq = self.versions.newest(block)
         stale = [index for index in range(SECTORS) if (block, index) in self._stale]
-        refs = block >= self._g.refs_start
-        out = self._encode_refs(block, stale) if refs else self._encode_map(block, stale)
+        if block >= self._g.refs_start:
+            out = self._numbers.encode(block, stale, seq)
+        else:
+            out = self._encode_map(block, stale, (seq or 0) % (1 << MAP_BITS))
         self._stale.difference_update([(block, index) for index in stale])
         if stale:
             self._unwritten.add(block)
         return out
 
-    def _encode_map(self, block: int, stale: list[int]) -> bytes:
+    def _encode_map(self, block: int, stale: list[int], seq: int) -> bytes:
         first = (block - self._g.map_start) * SECTORS
+        changed = self._map_versions[first // SECTORS] != seq
+        self._map_versions[first // SECTORS] = seq
         out: list[bytes] = []
         for index in range(min(SECTORS, self._g.groups - first)):
             group = first + index
             bits = bytes(self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES])
-            body = bits + U32.pack(self._flags[group])
-            if index in stale:
+            body = bits + U32.pack(self._flags[group] | (0 if index else seq << 8))
+            if index in stale or (changed and not index):
                 self._crcs[group] = zlib.crc32(body, self._seed.sector(block, index))
             out += [body, U32.pack(self._crcs[group])]
         return b"".join(out).ljust(BLOCK, b"\0")
-
-    def _encode_refs(self, block: int, stale: list[int]) -> bytes:
-        raw = self._refs_block(block - self._g.refs_start)
-        for index in stale:
-            at = index * SECTOR
-            body = memoryview(raw)[at : at + SECTOR - 4]
-            U32.pack_into(raw, at + SECTOR - 4, zlib.crc32(body, self._seed.sector(block, index)))
-        return bytes(raw)
 
     def mark_written(self, block: int) -> None:
         """The bytes that `encode` gave last are written, or in the log. Later changes keep the
         block dirty."""
         self._unwritten.discard(block)
+        self._numbers.mark_written(block)
+        if not self.has_version(block):
+            self.versions.mark_written(block)
+
+    def placed(self) -> None:
+        """All that was marked as written is where it belongs."""
+        self._numbers.placed(self._unwritten)
 
     # --- free space -------------------------------------------------------------------------
 
@@ -383,8 +415,3 @@ class Tables:
         if count <= 0:
             raise Refused(f"a run of {count} blocks")
         return first_fit(self._bits, self._bytes, self._g.data_start, self._g.data_end, hint, count)
-
-
-def _count_offset(entry: int) -> int:
-    """Where count `entry` of a reference block lies in it."""
-    return entry // COUNTS * SECTOR + entry % COUNTS * 2

@@ -12,6 +12,7 @@ used twice; nor is one whose record was wiped, if a later record or a root (`res
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.device import BlockDevice
@@ -60,6 +61,9 @@ class RootsType(BlockType):
         return [(kind, first, 1)] if first else []
 
 
+_ROOTS: Final = RootsType()
+
+
 class TypeTable:
     """All installed types of one image."""
 
@@ -69,8 +73,7 @@ class TypeTable:
         self._start = geometry.types_start
         self._blocks = geometry.types_blocks
         self._next = 0  # first catalogue block never written
-        roots = RootsType()
-        self._types: dict[int, BlockType] = {ROOTS_TYPE: roots}
+        self._types: dict[int, BlockType] = {ROOTS_TYPE: _ROOTS}
         self._names: dict[str, int] = {}
         self._stamps: dict[int, int] = {ROOTS_TYPE: 0}
         #: type number -> why it can't be used

@@ -27,6 +27,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -47,17 +48,17 @@ from xnfs.disk.recovery import Overlay, Recovered, recover
 from xnfs.disk.registry import Registry
 from xnfs.disk.reshape import Reshaper
 from xnfs.disk.roots import Roots
-from xnfs.disk.superblock import read_superblock_untrusted
+from xnfs.disk.superblock import read_copies_untrusted
 from xnfs.disk.syscalls import DISK, syscall
 from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
-from xnfs.errors import Refused
+from xnfs.errors import DeviceError, Refused
 from xnfs.memory.frames import FramePool
 
 #: The calls that `batch` can make: those that never wait for the device's cache.
 BATCHED: Final = frozenset(
     "access alloc alloc_held bind change depend drop evict free hold lock map move pin prefetch"
-    " read readin relocate swap unbind unlock unpin update write_raw writeback".split()
+    " read readin readin_all relocate swap unbind unlock unpin update write_raw writeback".split()
 )
 
 
@@ -83,7 +84,8 @@ class Xn(CatalogueCalls):
         self._lock = threading.Condition(self._mutex)
         self._calls = 0
         self._clock = clock
-        sb = self._sb = read_superblock_untrusted(device)
+        sb, self.bad_superblocks = read_copies_untrusted(device)
+        self._sb = sb
         g = self._geometry = sb.geometry
         self._seed = Seed(sb.uuid)
         self._data = (g.data_start, g.data_end)
@@ -94,13 +96,22 @@ class Xn(CatalogueCalls):
         self._closed = False
         log = Log(device, self._seed, g)
         self._assemble(frames, log, self._recover(device, log))
+        if self.bad_superblocks and not self.readonly:
+            # A disk may well take a write where it could not read. If not, writes have stopped.
+            with suppress(DeviceError):
+                self._set_state(sb.state)
         self._caps = capabilities or Capabilities()
         #: capability for the whole disk, for whoever opened the image
         self.admin = self._caps.mint(DISK, ALL, "admin")
 
     def _recover(self, device: BlockDevice, log: Log) -> Recovered:
-        """Finish what a cut interrupted, in memory only if the image is read-only."""
+        """Finish what a cut interrupted, in memory only if the image is read-only. When the image
+        was marked clean everything was in place: the log is not looked at.
+        """
         self._types = TypeTable(device, self._geometry, self._seed)
+        if self._clean:
+            self._device, self.recovered = device, "nothing"
+            return Recovered(device, self._sb.seq, frozenset(), "nothing")
         target = Overlay(device, {}) if self.readonly else device
         after = recover(target, self._seed, log, self._types.stamps(), self._geometry, self._sb.seq)
         self._device, self.recovered = after.device, after.done
@@ -108,7 +119,7 @@ class Xn(CatalogueCalls):
 
     def _assemble(self, frames: FramePool, log: Log, after: Recovered) -> None:
         device, seed, types = self._device, self._seed, self._types
-        tables = self._tables = Tables.load(device, self._geometry, seed)
+        tables = self._tables = Tables.load(device, self._geometry, seed, versions=after.versions)
         registry = self._registry = Registry(frames, "xn")
         ledger = self._ledger = Ledger(tables, registry)
         self._order = Order(registry)
@@ -122,7 +133,7 @@ class Xn(CatalogueCalls):
             types, registry, ledger, tables, self._data, self._acls, self._saw
         )
         self._pages = PageIO(device, seed, types, registry, ledger, tables)
-        self._roots = Roots(device, seed, self._geometry, types, registry)
+        self._roots = Roots(device, seed, self._geometry, types, registry, tables)
         self._collector = None
 
     # -- the image

@@ -205,7 +205,9 @@ class Memory:
         return frame << 2 | (WRITABLE if rights & WRITE else 0)
 
     def _lost(self, id: int, frame: int) -> None:
-        """An environment no longer holds a frame: nor is it its save area, nor pinned."""
+        """An environment no longer holds a frame: nor is it its save area, nor pinned, nor
+        does a predicate see it.
+        """
         env = self._machine.living(id)
         if env is None:
             return
@@ -213,6 +215,7 @@ class Memory:
             env.area = None
         if env.pinned is not None:
             env.pinned = {p: e for p, e in env.pinned.items() if e >> 2 != frame} or None
+        self._machine.predicates.lost(env, frame)
 
     # --- owners -----------------------------------------------------------------------------
 

@@ -112,10 +112,14 @@ class Revocation:
         """The repossession vector: frames taken by force since the last call."""
         return tuple(self._vectors.pop(env.id, ()))
 
+    def style(self, env: Environment) -> int:
+        """How an environment wants to be asked."""
+        return self._styles.get(env.id, COOPERATIVE)
+
     # --- protocol ---------------------------------------------------------------------------
 
     def _press(self, cpu: Processor, debtor: Environment, debt: Debt, patience: int) -> None:
-        style = self._styles.get(debtor.id, COOPERATIVE)
+        style = self.style(debtor)
         if style == COOPERATIVE:
             deadline = cpu.now + patience
             if self._machine.exceptions.post(debtor, REVOKED, debt.frames, deadline):

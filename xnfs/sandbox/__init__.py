@@ -11,7 +11,7 @@ other two.
 from xnfs.sandbox.errors import InterpreterError, VerifyError
 from xnfs.sandbox.interpreter import interpret
 from xnfs.sandbox.program import Program, verify
-from xnfs.sandbox.signature import Buffer, Int, Ints, Limits, Signature
+from xnfs.sandbox.signature import Buffer, Int, Ints, Limits, Param, Signature
 
 __all__ = [
     "Buffer",
@@ -19,6 +19,7 @@ __all__ = [
     "InterpreterError",
     "Ints",
     "Limits",
+    "Param",
     "Program",
     "Signature",
     "VerifyError",

@@ -156,6 +156,35 @@ def _readin(s: Session) -> None:
 
 
 @case(
+    "copies-forged",
+    "new blocks filled from what may not be read: another's data, nodes, hidden and unread blocks",
+    OWN,
+    Refused,
+    NotCached,
+    CapabilityError,
+)
+def _copies(s: Session) -> None:
+    xn, m = s.xn, s.m
+    hidden, new = s.add(HIDDEN), s.find()
+    xn.sync(s.admin)
+    xn.evict(m.who, [m.data, m.data + 1])
+    xn.bind(m.who, m.node, 0, m.data, 1)
+
+    def fill_from(source: int, target: int = new, count: int = 1) -> None:
+        edit = (m.root, [slot(20, DATA, new)])
+        xn.change(m.who, [edit], alloc=[claim(DATA, new)], copies=[(target, source, count)])
+
+    for source in (s.a.data, s.a.node, m.node, m.root, hidden, m.data, new, 5, -1, 2**60):
+        s.refused(lambda: fill_from(source), f"from {source}")
+    xn.readin(m.who, m.node, 0, m.data, 2)
+    for target, count in ((m.data, 1), (new, 2), (s.a.data, 1), (new, 2**60), (m.node, 1)):
+        s.refused(lambda: fill_from(m.data, target, count), f"to {target}, {count}")
+    fill_from(m.data)
+    xn.write_raw(m.who, m.data, 0, b"mine")
+    s.holds(xn.read(m.who, new, 0, 4) != b"mine", "a write shows in the copy")
+
+
+@case(
     "prefetch-to-read",
     "blocks prefetched without being named by a parent, then read",
     SOSP97,

@@ -61,9 +61,14 @@ def used_frames(count: int) -> FramePool:
     """Memory in which others have been: every frame holds the canary."""
     pool = FramePool(count)
     frames = pool.alloc("others", count)
-    pool.view_run(0, count)[:] = CANARY * (count * 4096 // len(CANARY))
+    pool.view_run(0, count)[:] = _canaries(count)
     pool.free(frames, "others")
     return pool
+
+
+@lru_cache(maxsize=8)
+def _canaries(count: int) -> bytes:
+    return CANARY * (count * 4096 // len(CANARY))
 
 
 def open_subject(

@@ -11,11 +11,13 @@ over costs nothing. What a workload is: `families.py`; what is looked at: `explo
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -32,13 +34,15 @@ from xnfs_trials.crash.trial import PosixTrial
 SLICE_SECONDS: Final = 0.5
 MAX_SLICE: Final = 512
 #: States of a workload, and of one recovery, unless all are asked for. Few short ones have more.
-STATES: Final = 500
+STATES: Final = 1000
 AGAIN: Final = 32
+#: Of metadata in which at most so many sectors change, all subsets of its sectors are made.
+FEW: Final = 3
 #: Workloads of more operations leave trees that take long to read; fewer of their states are made.
 LONG: Final = 20
 FEWER: Final = 100
 #: Of the states checked every so many-th is also mounted, used up, and checked by fsck.
-MOUNT_EVERY: Final = 16
+MOUNT_EVERY: Final = 32
 #: Slices under way for each worker: one runs, one waits.
 AHEAD: Final = 2
 
@@ -60,7 +64,7 @@ class Job:
         if self.full:
             return replace(FULL, states=self.states)
         states = self.states or (STATES if length <= LONG else FEWER)
-        return replace(QUICK, depth=2, states=states, again=AGAIN)
+        return replace(QUICK, depth=2, states=states, again=AGAIN, few=FEW)
 
     def name(self) -> dict[str, object]:
         """What the results depend on."""
@@ -84,10 +88,23 @@ def run_slice(work: Slice) -> Done:
     begin = time.perf_counter()
     # What somebody has written down is looked at closely.
     every = MOUNT_EVERY if work.workload in FAMILIES else 1
-    for number, named in family(work.workload, work.job.seed).part(work.first, work.count):
-        total.add(run_workload(work.job, named, number, memo=memo, mount_every=every))
+    with _patient_collector():
+        for number, named in family(work.workload, work.job.seed).part(work.first, work.count):
+            total.add(run_workload(work.job, named, number, memo=memo, mount_every=every))
     total.seconds = time.perf_counter() - begin
     return Done(work.workload, work.first, work.count, total)
+
+
+@contextmanager
+def _patient_collector() -> Iterator[None]:
+    """Python's collector of cycles comes seldom: what a slice makes is mostly kept, and it would go
+    over all of it each time (12 % of a run)."""
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def run_workload(

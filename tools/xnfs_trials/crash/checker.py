@@ -63,6 +63,7 @@ class Checker(Walk):
             if not self.disk.stamp_ok(at, raw):
                 self.disk.find("roots", at, "stamp of the root catalogue is wrong")
                 continue
+            self.disk.check_age(at, raw)
             for i in range(31):
                 bno, number = struct.unpack_from("<QI", raw, 128 + 128 * i + 64)
                 if bno:
@@ -200,15 +201,16 @@ class Checker(Walk):
         return ino in self.inodes and stat.S_ISDIR(self.inodes[ino].mode)
 
     def _tables(self) -> None:
+        self.disk.check_tables()
         for bno, seen in self.owners.items():
             if not self.disk.in_use(bno):
                 self.disk.find("R4", bno, "a pointer names it, the map says free")
             elif seen > max(1, self.disk.refs(bno)):
                 self.disk.find("R5", bno, f"{seen} pointers, counted {self.disk.refs(bno)}")
 
-    def report(self, redone: list[int]) -> Report:
+    def report(self) -> Report:
         """The result of `run`."""
-        return Report(self.disk, self.inodes, self.root, redone, self.owners)
+        return Report(self.disk, self.inodes, self.root, self.owners)
 
 
 _FORMATS = {
@@ -228,12 +230,17 @@ def name_hash(key: int, name: bytes) -> int:
     return int.from_bytes(digest, "little")
 
 
+def check_recovered(disk: RawDisk, canary: bytes | None = None) -> Report:
+    """Walk a disk that was recovered."""
+    checker = Checker(disk, canary)
+    checker.run()
+    return checker.report()
+
+
 def check(
     image: Mapping[int, bytes], blocks: int, canary: bytes | None = None
 ) -> tuple[Report, Mapping[int, bytes]]:
     """Recover a copy of the image, walk it, and return the report with the recovered blocks."""
     disk = RawDisk(image, blocks)
-    redone = disk.recover()
-    checker = Checker(disk, canary)
-    checker.run()
-    return checker.report(redone), disk.image
+    disk.recover()
+    return check_recovered(disk, canary), disk.image

@@ -28,7 +28,9 @@ class Plan:
     near: int = 2
     samples: int = 4096
     torn: int | None = None  # None: every prefix of each block, every subset of metadata; else: so
-    #                          many random tears at each cut
+    #                          many random tears at each cut, and
+    few: int = 0  # every subset of the newest block, if it is metadata of which at most so many
+    #               sectors change: few of these images differ
     states: int | None = None  # make at most so many, spread over all cuts; the rest is left out
     depth: int = 2  # cuts in a row: 2 = also during the recovery that follows a cut
     again: int | None = None  # at most so many states of one recovery
@@ -55,7 +57,7 @@ class Cutpoint:
     `newest`: True: only states that hold the last pending write, the others have been seen; False:
     all of them, once more (a sync has returned); None: only the one that holds none (a flush has
     completed). `closing`: a flush or the end comes next. `metadata`: of which pending writes every
-    subset of the sectors is wanted.
+    subset of the sectors is wanted; `few`: of the newest one, of which few sectors change.
     """
 
     number: int
@@ -65,6 +67,7 @@ class Cutpoint:
     newest: bool | None
     closing: bool = False
     metadata: int = 0
+    few: bool = False
 
 
 #: (how many, the choice with a number below that)
@@ -128,6 +131,8 @@ def _tears(cut: Cutpoint, plan: Plan, rng: random.Random) -> Iterator[Family]:
     full, last = (1 << n) - 1, 1 << n - 1
     if plan.torn is not None:
         yield plan.torn, lambda i: _random_tear(n, rng)
+        if cut.few:
+            yield SUBSETS, lambda i: Choice(full, n - 1, i + 1)
         return
     yield PREFIXES, lambda i: Choice(last, n - 1, (2 << i) - 1)
     yield PREFIXES * n, lambda i: Choice(full, i // PREFIXES, (2 << i % PREFIXES) - 1)

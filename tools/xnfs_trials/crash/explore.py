@@ -19,7 +19,7 @@ from xnfs import MemoryDevice
 from xnfs.disk.recording import RecordingDevice
 from xnfs_trials.crash.choices import QUICK, Plan
 from xnfs_trials.crash.findings import Failure, Stats
-from xnfs_trials.crash.memo import Memo, Sharing, Verdict
+from xnfs_trials.crash.memo import Judged, Memo, Sharing, Verdict
 from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.prune import Impure, View
 from xnfs_trials.crash.rawdisk import RawDisk, read_super
@@ -52,15 +52,18 @@ class Trial(Protocol):
     marks: list[int]  # marks[v]: events before operation v+1
     asks: list[int]  # numbers of events after which a sync had returned
 
-    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
-        """(what the raw bytes break, what they show): a function of the image alone."""
+    def inspect(self, disk: RawDisk) -> tuple[list[str], object]:
+        """(what the raw bytes break, what they show): a function of the bytes alone, as recovery
+        must leave them."""
 
     def promise(self, shown: object, cut: Cut) -> list[str]:
         """What should be there and is not."""
 
-    def mount(self, image: dict[int, bytes], shown: object) -> list[str]:
+    def mount(
+        self, image: dict[int, bytes], recovered: Mapping[int, bytes], shown: object
+    ) -> list[str]:
         """Mount with the real code, look, use, unmount: what goes wrong. Also independent of the
-        cut."""
+        cut. `recovered`: what recovery must make of the image."""
 
     def describe(self) -> list[str]:
         """The operations, for a failure."""
@@ -97,8 +100,9 @@ def explore(
     """Look at the states of a trial. Stops after `stop_at` failures or `limit` checked states.
 
     `mount_every`: of the states checked each so many-th is also mounted, used up, collected and
-    checked by fsck, and the writes of its collection are cut. `memo`: shared with other trials,
-    counts on over all of them: a small workload finds few disks that nobody has checked before.
+    checked by fsck (if that is not each, then sooner or later, one that shows something new), and
+    the writes of its collection are cut. `memo`: shared with other trials, counts on over all
+    of them: a small workload finds few disks that nobody has checked before.
     """
     run = _Run(trial, seed, plan, mount_every, workload, memo or Memo())
     begin = time.perf_counter()
@@ -137,9 +141,24 @@ class _Run:
 
     def all(self) -> Iterator[Failure | None]:
         """Look at each state; yield after each what is wrong with it."""
+        when, cut = (-1, -1), Cut(0, 0)
         for state in self.cutter.states(self.asks):
-            version = bisect_left(self.trial.marks, state.event)
-            yield from self._look(state, Cut(state.acked, version), self.trial.events, None)
+            if when != (state.event, state.acked):
+                when = state.event, state.acked
+                cut = Cut(state.acked, bisect_left(self.trial.marks, state.event))
+            audit = self.audits.random() < AUDIT
+            if not audit and self._is_fine(state, cut):  # most are, and this is the short way
+                self.stats.generated += 1
+                self.stats.pruned += 1
+            else:
+                yield from self._look(state, cut, self.trial.events, None, audit=audit)
+
+    def _is_fine(self, state: State, cut: Cut) -> bool:
+        """This very image is known, and with nothing wrong after this cut."""
+        verdict = self.known.same(state)
+        if verdict is None or verdict.broken:
+            return False
+        return self.known.answers.get((verdict.number, self._question(cut))) == []
 
     def _look(
         self,
@@ -149,8 +168,11 @@ class _Run:
         before: Failure | None,
         above: Verdict | None = None,
         depth: int = 1,
+        *,
+        audit: bool,
     ) -> Iterator[Failure | None]:
-        """`before`, `above`: what led to the recovery that was cut, if this is a second cut."""
+        """`before`, `above`: what led to the recovery that was cut, if this is a second cut.
+        `audit`: look also if it is pruned."""
         self.stats.generated += 1
         verdict = self.known.same(state)
         alike = verdict is None
@@ -168,7 +190,7 @@ class _Run:
         if above is not None:
             above.below[verdict.number] = verdict
         wrong += self._answer(verdict, cut)
-        if not fresh and self.audits.random() < AUDIT:
+        if audit and not fresh:
             wrong += self._audit(state, verdict, cut, alike=alike)
         yield self._failure(state, cut, wrong, events, before) if wrong else None
         if fresh and not wrong and self._goes_on(depth):
@@ -176,39 +198,60 @@ class _Run:
 
     # -- asking the trial
 
-    def _judge(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
-        return _guarded("inspection", lambda: self.trial.inspect(image), lambda t: (t, None))
+    def _ask(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+        def look() -> tuple[list[str], object]:
+            return self.trial.inspect(RawDisk(image, self.blocks))
+
+        return _guarded("inspection", look, lambda texts: (texts, None))
 
     def _promise(self, shown: object, cut: Cut) -> list[str]:
         return _guarded("asking", lambda: self.trial.promise(shown, cut), list)
 
-    def _mount(self, image: dict[int, bytes], shown: object) -> list[str]:
-        return _guarded("mount", lambda: self.trial.mount(image, shown), list)
+    def _mount(self, state: State, recovery: Recovery, shown: object) -> list[str]:
+        image = dict(state.image)
+        recovered = image | recovery.redone
+        return _guarded("mount", lambda: self.trial.mount(image, recovered, shown), list)
 
     # -- one disk
 
     def _inspect(self, state: State, wrong: list[str]) -> Verdict:
         """Recover and inspect a disk, now and then mount it too, and remember."""
-        view = View(state.image)
-        broken, shown = self._judge(view)
-        reads = view.reads
         recovery = self._recover(state.image, state.digest)
         wrong += self._recover_again(state, recovery)
-        if not broken and not recovery.wrong and self.memo.checked % self.mount_every == 0:
-            self.stats.mounted += 1
-            wrong += self._mount(dict(state.image), shown)
-        view.detach()
         self.known.count += 1
-        verdict = Verdict(self.known.count, [*broken, *recovery.wrong], shown, recovery)
-        if reads is not None and recovery.reads is not None:
-            reads = tuple(dict.fromkeys((*reads, *recovery.reads)))
-        else:
-            reads = None
         try:
-            self.known.add(state, reads, verdict)
+            judged = self._judge(state, recovery)
+            verdict = Verdict(self.known.count, [*judged.broken, *recovery.wrong], judged, recovery)
+            self.known.add(state, _reads(recovery, judged), verdict)
         except Impure as error:
+            judged = Judged(self.known.count, [], None, None)
+            verdict = Verdict(self.known.count, [], judged, recovery)
             wrong.append(f"the inspection depends on more than the image: {error}")
+        new = judged.number == verdict.number
+        if not verdict.broken and not wrong and self._mount_this(new=new):
+            self.stats.mounted += 1
+            self.memo.mounted += 1
+            wrong += self._mount(state, recovery, judged.shown)
         return verdict
+
+    def _mount_this(self, *, new: bool) -> bool:
+        due = self.memo.checked // self.mount_every - self.memo.mounted
+        return due > 1 or (due == 1 and (new or self.mount_every == 1))
+
+    def _judge(self, state: State, recovery: Recovery) -> Judged:
+        """What the recovered disk shows. Raises Impure."""
+        digests = state.digest
+        if recovery.redone:
+            digests = digests | {b: digest(b, data) for b, data in recovery.redone.items()}
+        judged = self.known.judged(digests)
+        if judged is None:
+            self.stats.judged += 1
+            view = View(recovery.over(state.image))
+            broken, shown = self._ask(view)
+            judged = Judged(self.known.count, broken, shown, view.reads)
+            view.detach()
+            self.known.judge(digests, judged)
+        return judged
 
     def _recover(self, image: Mapping[int, bytes], digests: Mapping[int, int]) -> Recovery:
         """What the real code does to a disk when it opens it."""
@@ -242,8 +285,7 @@ class _Run:
         answer = verdict.broken or self.known.answers.get(question)
         below: list[Verdict] = []
         if answer is None:
-            self.stats.promises += 1
-            answer = self._promise(verdict.shown, cut)
+            answer = self._promised(verdict.judged, question[1], cut)
             self.known.answers.put(question, answer)
             below = list(verdict.below.values())
         if answer and question not in self._told:
@@ -252,6 +294,16 @@ class _Run:
         for each in below:  # after its own: what is wrong without a second cut is said so
             out += [f"if recovery is cut: {text}" for text in self._answer(each, cut)]
         return out
+
+    def _promised(self, judged: Judged, asked: Hashable, cut: Cut) -> list[str]:
+        """The same of what is shown, which many disks may show."""
+        question = judged.number, asked
+        answer = self.known.promises.get(question)
+        if answer is None:
+            self.stats.promises += 1
+            answer = self._promise(judged.shown, cut)
+            self.known.promises.put(question, answer)
+        return answer
 
     def _question(self, cut: Cut) -> Hashable:
         """What the promise depends on: the last sync that had returned, the operation under way."""
@@ -275,17 +327,17 @@ class _Run:
         if image_key(state.image) != state.key:
             out.append("the key of the image is not that of its bytes")
         image = dict(state.image)
-        broken, shown = self._judge(image)
         recovery = recover(image, self.blocks) if alike else verdict.recovery
+        broken, shown = self._ask(image | recovery.redone)
         if [*broken, *recovery.wrong] != verdict.broken:
             out.append(f"{[*broken, *recovery.wrong]} are broken, not {verdict.broken}")
         elif recovery.events != verdict.recovery.events:
             out.append("recovery wrote something else")
         elif not verdict.broken:
-            if self._promise(shown, cut) != self._promise(verdict.shown, cut):
+            if self._promise(shown, cut) != self._promise(verdict.judged.shown, cut):
                 out.append("it shows something else")
             if self.memo.audited % self.mount_every == 0:
-                out += self._mount(image, shown)
+                out += self._mount(state, recovery, shown)
         return [f"audit: pruned, but {text}" for text in out]
 
     # -- cuts in a row
@@ -308,7 +360,7 @@ class _Run:
         runs = [verdict.recovery.events]
         if depth == 1 and self.memo.checked % self.mount_every == 0:
             runs.append(collecting(state.image, self.blocks))
-        plan = replace(self.plan, states=self.plan.again)
+        plan = replace(self.plan, states=self.plan.again, few=0)
         for run in filter(None, runs):
             first = self._failure(state, cut, [], events, before)
             cutter = Cutter(
@@ -320,7 +372,8 @@ class _Run:
                 known=state.digest,
             )
             for second in cutter.states():
-                yield from self._look(second, cut, run, first, verdict, depth + 1)
+                audit = self.audits.random() < AUDIT
+                yield from self._look(second, cut, run, first, verdict, depth + 1, audit=audit)
             self.stats.left_out += cutter.left_out
 
     # -- for people
@@ -347,6 +400,14 @@ class _Run:
             image=dict(state.image),
             before=before,
         )
+
+
+def _reads(recovery: Recovery, judged: Judged) -> tuple[int, ...] | None:
+    """What both depend on, in the order in which it was read."""
+    if recovery.reads is None or judged.reads is None:
+        return None
+    rest = (block for block in judged.reads if block not in recovery.redone)
+    return tuple(dict.fromkeys((*recovery.reads, *rest)))
 
 
 def _guarded(what: str, look: Callable[[], T], failed: Callable[[list[str]], T]) -> T:

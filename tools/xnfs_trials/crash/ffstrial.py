@@ -15,7 +15,7 @@ from libfs.posix.interface import Ino, User
 from xnfs import Caller, FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.fsck import check_image
 from xnfs.disk.recording import RecordingDevice
-from xnfs_trials.crash.checker import check
+from xnfs_trials.crash.checker import check_recovered
 from xnfs_trials.crash.explore import contents, recorded
 from xnfs_trials.crash.model import Cut
 from xnfs_trials.crash.mounting import CANARY, fill_canary, mount_checks
@@ -96,23 +96,23 @@ class FfsTrial:
     def describe(self) -> list[str]:
         return self.work.log
 
-    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
-        report, recovered = check(image, self.blocks, CANARY)
-        wrong = [f"{f.rule} block {f.block}: {f.text}" for f in report.findings]
-        return wrong, (report, recovered)
+    def inspect(self, disk: RawDisk) -> tuple[list[str], object]:
+        report = check_recovered(disk, CANARY)
+        return [f"{f.rule} block {f.block}: {f.text}" for f in report.findings], report
 
     def promise(self, shown: object, cut: Cut) -> list[str]:
-        assert isinstance(shown, tuple)
-        return list(self.work.model.explain(shown[0], cut))
+        assert isinstance(shown, Report)
+        return list(self.work.model.explain(shown, cut))
 
-    def mount(self, image: dict[int, bytes], shown: object) -> list[str]:
-        assert isinstance(shown, tuple)
-        report, recovered = shown
+    def mount(
+        self, image: dict[int, bytes], recovered: Mapping[int, bytes], shown: object
+    ) -> list[str]:
+        assert isinstance(shown, Report)
         out = mount_checks(image, self.blocks, recovered)
         disk = MemoryDevice(self.blocks, dict(image))
         xn, fs = open_fs(disk)
-        out += compare(fs, report)
-        return out + _use_up(disk, xn, fs, report)
+        out += compare(fs, shown)
+        return out + _use_up(disk, xn, fs, shown)
 
 
 def compare(fs: Ffs, report: Report) -> list[str]:
@@ -169,9 +169,10 @@ def _use_up(disk: MemoryDevice, xn: Xn, fs: Ffs, report: Report) -> list[str]:
     xn.close()
     out: list[str] = []
     result = check_image(disk, repair=False, report=lambda f: out.append(f"emptied, fsck: {f}"))
-    left, _ = check(disk._contents, disk.blocks)
-    out += [f"emptied: {f.rule} block {f.block}: {f.text}" for f in left.findings]
     raw = RawDisk(disk._contents, disk.blocks)
+    raw.recover()
+    left = check_recovered(raw)
+    out += [f"emptied: {f.rule} block {f.block}: {f.text}" for f in left.findings]
     used = sum(raw.in_use(b) for b in range(raw.super.data_start, disk.blocks - 1))
     if result.leaked or left.leaks or used > 2 + _tables_left(left):
         out.append(f"emptied, {used} blocks are in use, {len(left.leaks)} leaked")

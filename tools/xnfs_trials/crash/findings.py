@@ -47,8 +47,9 @@ class Stats:
     pruned: int = 0  # of these: proved to be like one that was checked
     checked: int = 0  # of these: looked at
     left_out: int = 0  # legal states of the plan that a limit kept from being made
+    judged: int = 0  # of the checked: whose bytes, once recovered, nobody had seen like that
     promises: int = 0
-    mounted: int = 0
+    mounted: int = 0  # of the checked: also mounted, used, emptied, collected and seen by fsck
     recovered: int = 0  # recovery ran on the real code, or its reads were those of a run before
     audited: int = 0  # pruned ones that were checked all the same
     deeper: int = 0  # of the checked: cuts during a recovery
@@ -68,8 +69,9 @@ class Stats:
     def __str__(self) -> str:
         return (
             f"{self.generated} states, {self.pruned} pruned, {self.checked} checked"
-            f" ({self.deeper} deeper), {self.left_out} left out, {self.promises} promises asked,"
-            f" {self.mounted} mounted, {self.audited} audited, {self.seconds:.1f} s"
+            f" ({self.deeper} deeper, {self.judged} recovered ones differ, {self.mounted} mounted),"
+            f" {self.left_out} left out, {self.promises} promises asked, {self.audited} audited,"
+            f" {self.seconds:.1f} s"
             f" ({self.rate:.0f} checked/s), {len(self.failures)} failures"
         )
 

@@ -305,6 +305,7 @@ class KernelWalk:
         if not self.disk.stamp_ok(at, raw) or self.disk.stamp(raw)[1] != ROOTS:
             self.disk.find("R2", at, "the stamp of the root catalogue is wrong")
             return
+        self.disk.check_age(at, raw)
         for i in range(SLOTS):
             block, number = struct.unpack_from("<QI", raw, 128 + 128 * i + 64)
             if not block:
@@ -342,9 +343,11 @@ class KernelWalk:
         if number != kind.number:
             self.disk.find("R2", block, f"stamped with type {number}, reached as {kind.name}")
             return None
+        self.disk.check_age(block, data, at)
         return data
 
     def _tables(self) -> None:
+        self.disk.check_tables()
         for block, seen in self.owners.items():
             if not self.disk.in_use(block):
                 self.disk.find("R4", block, "is reached, and the map says free")

@@ -27,23 +27,34 @@ class Sharing(Protocol):
 
 
 @dataclass(slots=True)
+class Judged:
+    """What the bytes show once recovery is over: `broken` rules, and what is `shown`. `reads`: what
+    that depends on; None: everything."""
+
+    number: int
+    broken: list[str]
+    shown: object
+    reads: tuple[int, ...] | None
+
+
+@dataclass(slots=True)
 class Verdict:
     """What one look at a disk has shown. `below`: verdicts on what its recovery leaves if cut."""
 
     number: int
     broken: list[str]
-    shown: object
+    judged: Judged
     recovery: Recovery
     below: dict[int, Verdict] = field(default_factory=dict)
 
 
 class Memo:
     """Verdicts and answers so far, of at most `most` disks for each family of trials, and as many
-    recoveries. `checked`, `audited`: how many disks, in all trials together."""
+    recoveries. `checked`, `mounted`, `audited`: how many disks, in all trials together."""
 
     def __init__(self, most: int = 8000) -> None:
         self.most = most
-        self.checked = self.audited = 0
+        self.checked = self.mounted = self.audited = 0
         self.families: dict[Hashable, Known] = {}
         self._recoveries: ReadTree[Recovery] = ReadTree()
 
@@ -72,8 +83,11 @@ class Known:
         self.most = most
         self.count = 0
         self.keys: Bounded[int, Verdict] = Bounded(16 * most)
+        #: by the number of a verdict, and by that of what is shown
         self.answers: Bounded[tuple[int, Hashable], list[str]] = Bounded(8 * most)
+        self.promises: Bounded[tuple[int, Hashable], list[str]] = Bounded(8 * most)
         self._tree: ReadTree[Verdict] = ReadTree()
+        self._judged: ReadTree[Judged] = ReadTree()
         self._forget_at = most
 
     def same(self, state: State) -> Verdict | None:
@@ -86,6 +100,17 @@ class Known:
         if verdict is not None:
             self.keys.put(state.key, verdict)
         return verdict
+
+    def judged(self, digests: Mapping[int, int]) -> Judged | None:
+        """What a recovered disk showed that agrees with this one on all that was read."""
+        return self._judged.find(digests)
+
+    def judge(self, digests: Mapping[int, int], judged: Judged) -> None:
+        """Remember. Raises Impure."""
+        if self._judged.size >= self.most:
+            self._judged = ReadTree()
+        if judged.reads is not None:
+            self._judged.add(judged.reads, digests, judged)
 
     def add(self, state: State, reads: tuple[int, ...] | None, verdict: Verdict) -> None:
         """Remember. Raises Impure."""

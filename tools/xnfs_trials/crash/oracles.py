@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from libfs.posix import FsError
@@ -28,7 +27,7 @@ from xnfs_trials.crash.model import TAG_XATTR, Cut, Model
 from xnfs_trials.crash.mounting import CANARY
 from xnfs_trials.crash.neighbour import OWNER
 from xnfs_trials.crash.prune import View
-from xnfs_trials.crash.rawdisk import RawDisk, Unreadable
+from xnfs_trials.crash.rawdisk import RawDisk
 from xnfs_trials.crash.rawwalk import TAG
 from xnfs_trials.crash.recovery import Bench
 from xnfs_trials.crash.subject import Subject
@@ -44,14 +43,6 @@ ORACLES: Mapping[str, str] = {
 }
 #: What the reader of a format finds that is a rule of the kernel, and O1's.
 _KERNEL = frozenset("R1 R2 R4 R5 super map refs roots types log".split())
-
-
-@dataclass
-class Shown:
-    """What one image shows: the tree (None: it can't be read), and the bytes after recovery."""
-
-    tree: Tree | None
-    recovered: Mapping[int, bytes]
 
 
 @lru_cache(maxsize=1 << 13)
@@ -84,13 +75,8 @@ class Oracles:
 
     # -- what does not depend on the cut
 
-    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], Shown]:
-        """(what is wrong with the bytes, what they show)."""
-        try:
-            disk = RawDisk(image, self.shape.blocks)
-        except Unreadable as error:
-            return ([f"O1 super: {error}"] if self._on("O1") else []), Shown(None, image)
-        disk.recover()
+    def inspect(self, disk: RawDisk) -> tuple[list[str], Tree | None]:
+        """(what is wrong with the bytes, the tree that they show; None: it can't be read)."""
         walk = KernelWalk(disk)
         walk.run()
         out = list(self._of_disk(disk, raw=False))
@@ -102,7 +88,7 @@ class Oracles:
         if self._on("O6"):
             harmed = self.base.neighbour.harmed(disk.image)
             out += [f"O6: block {block} of the neighbour is not as it was" for block in harmed]
-        return out, Shown(tree, disk.image)
+        return out, tree
 
     def _of_disk(self, disk: RawDisk, *, raw: bool) -> Iterator[str]:
         """What was found on the disk so far; then it is forgotten."""
@@ -149,13 +135,13 @@ class Oracles:
 
     # -- what does
 
-    def promise(self, shown: Shown, cut: Cut) -> list[str]:
+    def promise(self, tree: Tree | None, cut: Cut) -> list[str]:
         """O3 and O4; and O2 again: whose bytes are they?"""
-        if shown.tree is None:
+        if tree is None:
             return []
-        out = list(self.model.explain(shown.tree, cut, self.without))
+        out = list(self.model.explain(tree, cut, self.without))
         if self._on("O2"):
-            out += self._owned(shown.tree)
+            out += self._owned(tree)
         return out
 
     def _owned(self, tree: Tree) -> Iterator[str]:
@@ -166,15 +152,15 @@ class Oracles:
 
     # -- with the real code
 
-    def mount(self, image: dict[int, bytes], shown: Shown) -> list[str]:
+    def mount(
+        self, image: dict[int, bytes], recovered: Mapping[int, bytes], tree: Tree | None
+    ) -> list[str]:
         """O5, and what O1 and O6 say of the disk when it is over."""
-        if not self._on("O5") or shown.tree is None:
+        if not self._on("O5") or tree is None:
             return []
         disk = MemoryDevice(self.shape.blocks, image)
         try:
-            wrong = afterwards(
-                self.subject, self.shape, self.base, disk, shown.tree, shown.recovered
-            )
+            wrong = afterwards(self.subject, self.shape, self.base, disk, tree, recovered)
             out = [f"O5: {text}" for text in wrong]
         except (FsError, XnError) as error:
             return [f"O5: mounted and used: {type(error).__name__}: {error}"]

@@ -1,9 +1,9 @@
 """The kernel's own structures, read from the bytes of an image alone.
 
 Written from SPEC.md and from nothing else: it imports only the standard library, so that a mistake
-in `xnfs` can't hide in it. It parses the superblock, the free map, the reference counts, the names
-of the types and the log, and does on the bytes what recovery at mount must do. What lies below the
-roots is `checker.py`'s.
+in `xnfs` can't hide in it. It parses the superblock, the free map, the reference counts and
+versions, the names of the types and the log, and does on the bytes what recovery at mount must do.
+What lies below the roots is `checker.py`'s.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain
 
 BLOCK = 4096
 SECTOR = 512
 ZERO = bytes(BLOCK)
 MAP_BITS = 4032
-REF_ENTRIES = 252
+REF_ENTRIES, VERSION_ENTRIES = 252, 126
 MAGIC = b"\x89XNFS\r\n\x1a"
 LOG_MAGIC = b"XNLOGDSC"
 TYPE_MAGIC = b"XTYP"
@@ -63,11 +64,13 @@ class Super:
 
 @dataclass(frozen=True)
 class LogHalf:
-    """A complete transaction: (block, type, image), and (block, digest) of what it relies on."""
+    """A complete transaction: (block, type, image), (block, digest) of what it relies on, and
+    newest versions of other blocks."""
 
     seq: int
     images: list[tuple[int, int, bytes]]
     listed: list[tuple[int, int]]
+    versions: dict[int, int]
 
 
 def split(image: bytes | bytearray) -> dict[int, bytes]:
@@ -119,7 +122,8 @@ class RawDisk:
         self.super = read_super(self.image, blocks)
         self._seed = zlib.crc32(self.super.uuid)
         self._map: dict[int, tuple[int, int]] = {}
-        self._refs: dict[int, tuple[int, ...]] = {}
+        self._numbers: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._newest: dict[int, int] = {}  # versions that only the log has
         self._catalogue: list[tuple[int, bytes, int | None]] | None = None
 
     def find(self, rule: str, block: int, text: str) -> None:
@@ -151,6 +155,13 @@ class RawDisk:
         want = self.crc(bno, data[:off] + data[off + 4 :])
         return int(_STAMP.unpack_from(data, off)[0]) == want
 
+    def check_age(self, bno: int, data: bytes, off: int = 0) -> None:
+        """A stamped block must not be older than the newest version that is known. (No trial makes
+        2**32 transactions.)"""
+        seq, newest = self.stamp(data, off)[2], self.version(bno)
+        if seq & 0xFFFFFFFF < newest:
+            self.find("version", bno, f"stamped {seq}, there is a version {newest}")
+
     # -- log
 
     def _images_per_half(self) -> tuple[int, int]:
@@ -164,10 +175,11 @@ class RawDisk:
     def _read_half(self, start: int, parity: int) -> LogHalf | None:
         """A half of the log, or None where it isn't complete."""
         descriptors, room = self._images_per_half()
-        magic, seq, images, listed = struct.unpack_from("<8sQII", self.block(start), 0)
+        head = struct.unpack_from("<8sQIII", self.block(start), 0)
+        magic, seq, images, listed, versions = head
         if magic != LOG_MAGIC or not 0 < images <= room or seq % 2 != parity:
             return None
-        total = images + listed
+        total = images + listed + versions
         needed = -(-total // LOG_ENTRIES)
         if needed > descriptors:
             return None
@@ -176,7 +188,7 @@ class RawDisk:
             raw = self.block(start + j)
             (crc,) = struct.unpack_from("<I", raw, 4092)
             here = min(LOG_ENTRIES, total - j * LOG_ENTRIES)
-            want = struct.pack("<8sQIIII", LOG_MAGIC, seq, images, listed, here, 0)
+            want = struct.pack("<8sQIIII", *head, here)
             if crc != self.crc(start + j, raw[:4092]) or raw[:32] != want:
                 return None
             entries += struct.iter_unpack("<QII", raw[32 : 32 + 16 * here])
@@ -184,7 +196,11 @@ class RawDisk:
         if any(self.digest(e[0], body) != e[2] for e, body in zip(entries, bodies, strict=False)):
             return None
         named = [(e[0], e[1], body) for e, body in zip(entries, bodies, strict=False)]
-        return LogHalf(seq, named, [(bno, want) for bno, _kind, want in entries[images:]])
+        behind = entries[images:]
+        relied = [(bno, want) for bno, _kind, want in behind[:listed]]
+        return LogHalf(
+            seq, named, relied, {b: low | high << 32 for b, low, high in behind[listed:]}
+        )
 
     def log_halves(self) -> list[LogHalf]:
         """The newest complete transaction of the log, and the one just before it. What the
@@ -201,12 +217,15 @@ class RawDisk:
         """Do what mount must do with the log. Returns the blocks written (empty: nothing to do)."""
         halves = self.log_halves()
         for half in halves:
-            for bno in (*(i[0] for i in half.images), *(x[0] for x in half.listed)):
+            named = (i[0] for i in half.images), (x[0] for x in half.listed), half.versions
+            for bno in chain(*named):
                 if not self.in_data(bno) and not self._is_kernel_block(bno):
                     self.find("log", bno, "the log names a block that no transaction may write")
                     return []
         while halves:
             if self._happened(halves[0]):
+                own = (bno for bno, kind, _ in halves[0].images if kind or self._is_versioned(bno))
+                self._newest = halves[0].versions | dict.fromkeys(own, halves[0].seq)
                 return self._redo(halves)
             halves = halves[1:]  # it never happened: what counts is the one before
         return []
@@ -252,7 +271,28 @@ class RawDisk:
         areas = (self.super.map, self.super.refs, self.super.roots)
         return any(start <= bno < start + count for start, count in areas)
 
+    def _is_versioned(self, bno: int) -> bool:
+        """A block of the map or of reference counts."""
+        (free, size), (refs, count) = self.super.map, self.super.refs
+        return free <= bno < free + size or (refs <= bno < refs + count and (bno - refs) % 6 < 2)
+
     # -- free map and reference counts
+
+    def check_tables(self) -> None:
+        """No block of the map or of reference counts that is in use may be older than known."""
+        (free, size), (refs, count) = self.super.map, self.super.refs
+        for bno in range(free, free + size):
+            seq = struct.unpack_from("<I", self.block(bno), 504)[0] >> 8
+            self._check_table(bno, seq, self.version(bno) & 0xFFFFFF)
+        for bno in range(refs, refs + count):
+            group, which = divmod(bno - refs, 6)
+            if which < 2 and self._map_sector(group)[1] >> which & 1:
+                (seq,) = struct.unpack_from("<I", self.block(bno), 504)
+                self._check_table(bno, seq, self.version(bno))
+
+    def _check_table(self, bno: int, seq: int, newest: int) -> None:
+        if seq < newest:
+            self.find("version", bno, f"this table is of {seq}, there is a version {newest}")
 
     def _map_sector(self, group: int) -> tuple[int, int]:
         """(bits as an integer, flags)"""
@@ -264,7 +304,7 @@ class RawDisk:
                 bno, bytes([group % 8]) + raw[:508]
             ):
                 self.find("map", bno, f"sector {group % 8} of the free map is damaged")
-            flags = struct.unpack_from("<I", raw, 504)[0]
+            flags = raw[504]
             self._map[group] = int.from_bytes(raw[:504], "little"), flags
         return self._map[group]
 
@@ -274,21 +314,29 @@ class RawDisk:
 
     def refs(self, bno: int) -> int:
         """The count of the reference table: 0 and 1 both mean "as the map says"."""
-        sector, entry = divmod(bno, REF_ENTRIES)
-        if sector not in self._refs:
-            self._refs[sector] = self._refs_sector(sector)
-        return self._refs[sector][entry]
+        return self._number(bno, 0, REF_ENTRIES, "reference counts")
 
-    def _refs_sector(self, sector: int) -> tuple[int, ...]:
-        block, index = divmod(sector, 8)
+    def version(self, bno: int) -> int:
+        """The newest version of a stamped block that is known; `recover` comes first."""
+        return self._newest.get(bno, self._number(bno, 2, VERSION_ENTRIES, "versions"))
+
+    def _number(self, bno: int, first: int, each: int, what: str) -> int:
+        """A number from the blocks of its group from `first` on, `each` to a sector."""
+        group, inside = divmod(bno, MAP_BITS)
+        sector, entry = divmod(inside, each)
+        at = 6 * group + first + sector // 8, sector % 8
+        if at not in self._numbers:
+            self._numbers[at] = self._number_sector(*at, each, what)
+        return self._numbers[at][entry]
+
+    def _number_sector(self, block: int, index: int, each: int, what: str) -> tuple[int, ...]:
         bno = self.super.refs[0] + block
         raw = self.block(bno)[index * SECTOR : (index + 1) * SECTOR]
-        flags = self._map_sector(block // 2)[1] >> (block % 2)
-        if not flags & 1:
-            return (0,) * REF_ENTRIES  # not in use: whatever stands there counts nothing
+        if not self._map_sector(block // 6)[1] >> block % 6 & 1:
+            return (0,) * each  # not in use: whatever stands there counts nothing
         if struct.unpack_from("<I", raw, 508)[0] != self.crc(bno, bytes([index]) + raw[:508]):
-            self.find("refs", bno, f"sector {index} of the reference counts is damaged")
-        return struct.unpack_from("<252H", raw, 0)
+            self.find("refs", bno, f"sector {index} of the {what} is damaged")
+        return struct.unpack_from("<252H" if each == REF_ENTRIES else "<126I", raw, 0)
 
     # -- types
 

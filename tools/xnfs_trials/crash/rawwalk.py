@@ -71,7 +71,6 @@ class Report:
     disk: RawDisk
     inodes: dict[int, Inode]
     root: int
-    redone: list[int]
     owners: dict[int, int]
 
     @property
@@ -173,6 +172,7 @@ class Walk:
             name = self.types.get(number, b"?")
             self.disk.find("R2", bno, f"stamped {name.decode()}, reached as {kind.decode()}")
             return None
+        self.disk.check_age(bno, raw)
         return raw
 
     def _canary(self) -> bytes:

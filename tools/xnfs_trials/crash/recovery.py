@@ -1,7 +1,7 @@
 """What the real code does to an image when it opens it, and what that must be.
 
-Recovery ends, leaves the bytes that `rawdisk` says it must, and finds nothing to do a second time.
-What it writes on the way is what a second cut may catch half done.
+Recovery ends, and leaves the bytes that `rawdisk` says it must: both run on every disk, and are
+compared. What it writes on the way is what a second cut may catch half done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from xnfs import Caller, FramePool, Xn, XnError
 from xnfs.disk.device import Buffers, Views
 from xnfs_trials.crash.prune import View
-from xnfs_trials.crash.rawdisk import BLOCK, ZERO, RawDisk
+from xnfs_trials.crash.rawdisk import BLOCK, ZERO, RawDisk, Unreadable
 from xnfs_trials.crash.states import Event, Flush, Write
 
 FRAMES = 64
@@ -60,42 +60,56 @@ class Bench:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What opening an image did: `events` on the device, `wrong` with that. `reads`: what it all
-    depends on; None: everything."""
+    """What opening an image did: `events` on the device, `wrong` with that. `redone`: what must be
+    there then, where that is not what was there before. `reads`: what it all depends on; None:
+    everything."""
 
     events: tuple[Event, ...]
     wrong: tuple[str, ...]
+    redone: dict[int, bytes]
     reads: tuple[int, ...] | None
+
+    def over(self, image: Mapping[int, bytes]) -> View:
+        """The image as it must be afterwards, for who notes what he reads of it."""
+        view = View(image)
+        view.written.update(self.redone)
+        return view
 
 
 def recover(image: Mapping[int, bytes], blocks: int) -> Recovery:
     """Open the image, and compare with what must be there. Does not change `image`."""
     view = View(image)
-    device = Bench(view, blocks)
     wrong: list[str] = []
+    redone: dict[int, bytes] = {}
+    area = range(0)
+    try:
+        raw = RawDisk(view.copy(), blocks)
+        redone = {block: raw.block(block) for block in raw.recover()}
+        wrong += [f"O1 {f.rule}: block {f.block}: {f.text}" for f in raw.findings]
+        area = range(raw.super.map[0], blocks - 1)
+    except Unreadable as error:
+        wrong.append(f"O1 super: {error}")
+    device = Bench(view, blocks)
     try:
         Xn(device, frames=FramePool(FRAMES), clock=_clock)
     except Exception as error:
         wrong.append(f"recovery failed: {type(error).__name__}: {error}")
     else:
-        wrong += _compare(view, blocks)
         if device.events and not isinstance(device.events[-1], Flush):
             wrong.append("recovery returned without a flush")
-    return Recovery(tuple(device.events), tuple(wrong), view.reads)
+    wrong += _compare(view, redone, area)
+    return Recovery(tuple(device.events), tuple(wrong), redone, view.reads)
 
 
-def _compare(view: View, blocks: int) -> list[str]:
+def _compare(view: View, redone: Mapping[int, bytes], area: range) -> list[str]:
     """From the tables on there must be what the independent recovery leaves."""
-    written = list(view.written)
     bare = view.copy()
     bare.written.clear()
-    raw = RawDisk(bare, blocks)
-    low = raw.super.map[0]
-    touched = {b for b in (*written, *raw.recover()) if low <= b < blocks - 1}
     return [
         f"recovery left other bytes in block {block}"
-        for block in sorted(touched)
-        if raw.block(block) != view.get(block, ZERO)
+        for block in sorted(redone.keys() | view.written.keys())
+        if block in area
+        and view.get(block, ZERO) != (redone[block] if block in redone else bare.get(block, ZERO))
     ]
 
 

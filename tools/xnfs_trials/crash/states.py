@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from xnfs_trials.crash.choices import WHOLE, Choice, Cutpoint, Plan, number_of, pick, share_out
@@ -214,6 +214,7 @@ class Cutter:
         """The cuts, in order, with what each could lose."""
         pending: list[int] = []
         flushes: list[int] = []  # submitted, not yet completed
+        latest = dict(self.image) if self.plan.few else {}
         yield Cutpoint(0, 0, (), (), newest=False, closing=False, metadata=0)
         for number, event in enumerate(self.events, 1):
             index = number - 1
@@ -224,7 +225,8 @@ class Cutter:
             ending = [f for f in flushes if f + 1 + self.events[f].overlap == number]
             if isinstance(event, Write):
                 # A sync that returns at this very number is not yet promised by these.
-                yield self._cutpoint(number, number - bool(ending), pending, newest=True)
+                cut = self._cutpoint(number, number - bool(ending), pending, newest=True)
+                yield replace(cut, few=self._few(event, latest)) if self.plan.few else cut
             flushes = [f for f in flushes if f not in ending]
             done = [w for w in pending if any(w + 1 + self.events[w].overlap <= f for f in ending)]
             if ending:
@@ -237,6 +239,12 @@ class Cutter:
         closing = number == len(self.events) or isinstance(self.events[number], Flush)
         metadata = sum(self._is_metadata(index) << i for i, index in enumerate(pending))
         return Cutpoint(number, acked, tuple(pending), (), newest, closing, metadata)
+
+    def _few(self, write: Write, latest: dict[int, bytes]) -> bool:
+        """Is it metadata, and does it change few sectors of what lay there last?"""
+        old, latest[write.block] = latest.get(write.block, ZERO), write.data
+        both = zip(digests(write.block, old), digests(write.block, write.data), strict=True)
+        return sum(a != b for a, b in both) <= self.plan.few and self._metadata(write)
 
     def _is_metadata(self, index: int) -> bool:
         if index not in self._known_metadata:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from libfs.ffs.ffs import Ffs
+from libfs.lfs import Lfs
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 from xnfs_trials.crash.checker import Checker
@@ -70,8 +71,22 @@ class FfsSubject:
         return Tree(walk.inodes, walk.root)
 
 
-#: Short names. LFS joins when it exists.
-KNOWN = {"ffs": f"{__name__}:FfsSubject", "lfs": "libfs.lfs:Lfs"}
+class LfsSubject:
+    """LFS. What is dead in its log stays in use until it is cleaned."""
+
+    crash_promises = frozenset({WHOLE, ORDER})
+    spare_blocks = None
+
+    @staticmethod
+    def mkfs(xn: Xn, cap: bytes, name: str) -> None:
+        """Always the same bytes."""
+        Lfs.mkfs(xn, cap, name, uuid=UUID)
+
+    mount = staticmethod(Lfs.mount)
+
+
+#: Short names.
+KNOWN = {"ffs": f"{__name__}:FfsSubject", "lfs": f"{__name__}:LfsSubject"}
 
 
 @lru_cache(maxsize=64)

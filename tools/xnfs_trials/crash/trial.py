@@ -26,12 +26,13 @@ from xnfs_trials.crash.explore import contents, recorded
 from xnfs_trials.crash.lossy import LossyDevice
 from xnfs_trials.crash.model import Cut, Model
 from xnfs_trials.crash.ops import Op
-from xnfs_trials.crash.oracles import Oracles, Shown
+from xnfs_trials.crash.oracles import Oracles
 from xnfs_trials.crash.prepare import prepare
+from xnfs_trials.crash.rawdisk import RawDisk
 from xnfs_trials.crash.runner import Runner
 from xnfs_trials.crash.states import Cutter, Event
 from xnfs_trials.crash.subject import Subject, load
-from xnfs_trials.crash.trees import read_tree
+from xnfs_trials.crash.trees import Tree, read_tree
 
 _numbers = count()
 
@@ -131,11 +132,13 @@ class Session:
             image, event = dict(state.image), state.event
             if i == number and not last:
                 break
-        _, shown = self.inspect(image)
-        if not isinstance(shown, Shown) or shown.tree is None:
+        disk = RawDisk(image, self.shape.blocks)
+        disk.recover()
+        _, tree = self.inspect(disk)
+        if not isinstance(tree, Tree):
             raise ValueError("nothing can be read after this cut")
         cut = Cut(event, sum(mark < event for mark in self.marks))
-        model = self.model.rebased(shown.tree, cut)
+        model = self.model.rebased(tree, cut)
         without = self.oracles.without
         return Session(
             self.subject, self.shape, self.oracles.base, image=image, model=model, without=without
@@ -159,20 +162,25 @@ class Session:
         """The operations, with what became of each."""
         return self.runner.log
 
-    def inspect(self, image: Mapping[int, bytes]) -> tuple[list[str], object]:
+    def inspect(self, disk: RawDisk) -> tuple[list[str], object]:
         """What the bytes break, and what they show; and all that went wrong before any cut."""
-        broken, shown = self.oracles.inspect(image)
-        return self.trouble + broken, shown
+        broken, tree = self.oracles.inspect(disk)
+        return self.trouble + broken, tree
 
     def promise(self, shown: object, cut: Cut) -> list[str]:
         """O2, O3 and O4."""
-        assert isinstance(shown, Shown)
-        return self.oracles.promise(shown, cut)
+        return self.oracles.promise(_tree(shown), cut)
 
-    def mount(self, image: dict[int, bytes], shown: object) -> list[str]:
+    def mount(
+        self, image: dict[int, bytes], recovered: Mapping[int, bytes], shown: object
+    ) -> list[str]:
         """O5, and O6 once more."""
-        assert isinstance(shown, Shown)
-        return self.oracles.mount(image, shown)
+        return self.oracles.mount(image, recovered, _tree(shown))
+
+
+def _tree(shown: object) -> Tree | None:
+    assert shown is None or isinstance(shown, Tree)
+    return shown
 
 
 class PosixTrial(Session):

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 import construct as c
 
+from libfs.common.attributes import HEAD
 from libfs.ffs import format as f
 from xnfs import BLOCK, SECTOR
 from xnfs.disk import layout as k
+from xnfs.disk.numbers import COUNT, column_of
 from xnfs_trials.damage.subject import Subject
 
 MOST: Final = 6
@@ -178,8 +180,10 @@ class Finder:
                 at = sector * SECTOR
                 if any(self._raw(block)[at : at + SECTOR]) or sector == k.SECTORS - 1:
                     prefix = f"[{sector}]"
-                    layout = k.RefsSectorLayout
-                    yield from self._of("reference counts", layout, block, at, prefix)
+                    counts = column_of(block - g.refs_start) is COUNT
+                    name = "reference counts" if counts else "versions"
+                    layout = k.RefsSectorLayout if counts else k.VersionsSectorLayout
+                    yield from self._of(name, layout, block, at, prefix)
         yield from self._types()
         for block in range(g.roots_start, g.data_start):
             slots = c.Struct("slots" / c.Array(k.SLOTS, k.RootSlotLayout))
@@ -247,13 +251,13 @@ class Finder:
         """Attributes: each record's head, name and value; then where the next would begin."""
         raw = self._raw(block)
         index = 0
-        while at + f.XATTR_HEAD.size <= BLOCK:
-            space, name, value = f.XATTR_HEAD.unpack_from(raw, at)
+        while at + HEAD.size <= BLOCK:
+            space, name, value = HEAD.unpack_from(raw, at)
             prefix = f"[{index}]."
             yield from self._of("attribute record", f.XATTR_LAYOUT, block, at, prefix)
             if not space:
                 return
-            at += f.XATTR_HEAD.size
+            at += HEAD.size
             yield Field("attribute record", prefix + "name bytes", (block,), at, name)
             if value:
                 where = (block,), at + name, value

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from libfs.common.naming import name_hash
 from libfs.ffs import Ffs
-from libfs.ffs.nameblock import name_hash
 from libfs.posix.interface import Ino, New, User
 from xnfs import BLOCK, SECTOR, FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.layout import ROOTS_TYPE, Geometry, Seed

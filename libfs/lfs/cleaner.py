@@ -1,0 +1,286 @@
+"""The cleaner: live blocks of segments that are mostly dead go to the end of the log, and the
+segments become free.
+
+Whether a block is live is asked of whoever would name it, never of the usage: an inode map entry, a
+map, a directory. What is live counts as changed from then on, so that the next flush writes it
+anew. A segment is freed two checkpoints after that flush (`checkpoint`), because until then one of
+the two regions may lead to it.
+
+Greedy takes the segments with the least live; cost-benefit (Rosenblum and Ousterhout 1992, section
+3.5) prefers old ones, whose free space will stay: (1 - u) * age / (1 + u).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from libfs.lfs import format as f
+from libfs.lfs.checkpoint import make_durable
+from libfs.lfs.flushing import flush, flush_size
+from libfs.lfs.inode import Vnode, records_untrusted
+from libfs.lfs.segments import Slot
+from libfs.lfs.snapshots import holds
+from libfs.posix.interface import FsError
+
+if TYPE_CHECKING:
+    from libfs.lfs.volume import Volume
+
+#: What to clean first; the first is the default.
+POLICIES: Final = ("cost-benefit", "greedy")
+#: Live blocks that are moved before they are flushed.
+MOVE: Final = 512
+#: Room that cleaning leaves, blocks: a checkpoint's.
+MARGIN: Final = 4
+#: Fuller segments are not worth it.
+FULL: Final = 0.97
+#: Segments that are cleaned beyond what is wanted at once.
+AHEAD: Final = 4
+TURNS: Final = 32
+#: Turns in which nothing is won, before it is given up: one turn may only tidy up.
+PATIENCE: Final = 4
+
+
+class Cleaner:
+    """Of one mount. `policy`: "greedy" or "cost-benefit"."""
+
+    def __init__(self, vol: Volume, policy: str = POLICIES[0]) -> None:
+        self._vol = vol
+        self.policy = policy
+        #: segments without a live block -> the newest checkpoint begun before that was so
+        self.clean: dict[int, int] = {}
+        self.pinned: set[int] = set()  # segments with blocks of snapshots
+        self.moved = 0  # blocks, for whoever wants to know the cost
+        self.cleaned = 0  # segments
+        self._busy = False
+        self._hopeless = 0  # until so many bytes have died: nothing can be won
+
+    # -- which
+
+    def candidates(self, policy: str) -> list[int]:
+        """Segments worth cleaning, best first."""
+        vol = self._vol
+        size = vol.segments.size * f.BLOCK
+        now = vol.now()
+        taken = self.clean.keys() | self.pinned
+        scored = []
+        for segment, usage in vol.segments.usage.items():
+            u = usage.live / size
+            if segment == vol.log.segment or segment in taken or u > FULL:
+                continue
+            age = max(now - usage.youngest, 1)
+            score = 1 - u if policy == "greedy" else (1 - u) * age / (1 + u)
+            scored.append((score, segment))
+        return [segment for _score, segment in sorted(scored, reverse=True)]
+
+    # -- cleaning
+
+    def clean_some(self, blocks: int, policy: str | None = None) -> int:
+        """Clean segments until so many of their blocks are dead, or there is no room to move more;
+        how many are. Nothing is free yet."""
+        vol, size = self._vol, self._vol.segments.size
+        won, moving, done = 0, 0, []
+        room = vol.room(2 * MOVE) - MARGIN
+        for segment in self.candidates(policy or self.policy):
+            if won >= blocks or moving >= MOVE:
+                break
+            if flush_size(vol, checkpoint=True) + self._cost(segment) > room:
+                continue
+            if self._pinned(segment):
+                continue
+            live = self._scan(segment)
+            won += size - live
+            moving += live
+            done.append(segment)
+        flush(vol, by_age=True)
+        for segment in done:
+            self.clean[segment] = vol.checkpoint.number
+        self.moved += moving
+        self.cleaned += len(done)
+        return won
+
+    def _cost(self, segment: int) -> int:
+        """Blocks that moving what is live may make a flush write: it, and maps of what has one."""
+        usage = self._vol.segments.usage[segment]
+        if not usage.live:
+            return 0
+        slots = self._vol.segments.slots_untrusted(segment)[1]
+        blocks = sum(slot[2] for slot in slots)
+        mapped = sum(slot[2] for slot in slots if slot[1] in (f.P_DATA, f.P_NAMES))
+        return -(-usage.live * (blocks + mapped) // (f.BLOCK * max(blocks, 1)))
+
+    def _pinned(self, segment: int) -> bool:
+        """Whether a snapshot has a block of the segment: then none of them is moved, for nothing
+        could be won."""
+        vol = self._vol
+        snapshots = vol.snapshots.all
+        if segment in self.pinned:
+            return True
+        if not snapshots:
+            return False
+        newest = max(snapshot.flush for snapshot in snapshots)
+        trees = [vol.snapshots.tree(snapshot) for snapshot in snapshots]
+        kept = {snapshot.address & f.AT_MASK for snapshot in snapshots}
+        summary = vol.segments.summary(segment)
+        for index, kind, count, ino, at, flushed in vol.segments.slots_untrusted(segment)[1]:
+            for i in range(count):
+                block = summary + 1 + index + i
+                if block in kept or (
+                    flushed <= newest
+                    and any(holds(vol, tree, kind, ino, at + i, block) for tree in trees)
+                ):
+                    self.pinned.add(segment)
+                    return True
+        return False
+
+    def _scan(self, segment: int) -> int:
+        """Count what is live in a segment as changed; how many blocks that is."""
+        summary = self._vol.segments.summary(segment)
+        live = 0
+        for slot in self._vol.segments.slots_untrusted(segment)[1]:
+            for i in range(slot[2]):
+                live += self._move(slot, summary + 1 + slot[0] + i, slot[4] + i)
+        return live
+
+    def _move(self, slot: Slot, block: int, at: int) -> bool:
+        """Whether a block is live; then it will be written anew."""
+        vol = self._vol
+        _index, kind, _count, ino, _at, _flush = slot
+        if kind == f.P_INODES:
+            return self._move_inodes(block)
+        if kind in (f.P_GONE, f.P_SNAPSHOT):
+            return False
+        if f.P_MAP1 <= kind <= f.P_MAP3:
+            tree = vol.imap if ino == 0 else None
+            v = None if ino == 0 else self._vnode(ino)
+            if v is not None:
+                tree = v.tree
+            level = kind - f.P_MAP1 + 1
+            if tree is None or not _is(tree.address(level, at), block):
+                return False
+            tree.touch(level, at)
+            if v is not None:
+                vol.changed(v)
+            return True
+        v = self._vnode(ino)
+        if v is None:
+            return False
+        if kind == f.P_DATA:
+            return self._move_data(v, block, at)
+        if kind == f.P_XATTR:
+            if not _is(v.xattr_at, block):
+                return False
+            vol.xattrs(v)
+            v.xattrs_dirty = True
+        else:
+            number = at >> (32 - v.bits)
+            if not v.is_dir or v.inline or not _is(v.tree.get(number), block):
+                return False
+            leaf = vol.leaf(v, number)
+            assert leaf is not None  # its address is there
+            leaf.dirty = True
+        vol.changed(v)
+        return True
+
+    def _move_data(self, v: Vnode, block: int, at: int) -> bool:
+        address = v.tree.get(at)
+        if v.is_dir or not _is(address, block):
+            return False
+        if at not in v.data:
+            v.data[at] = bytearray(self._vol.data(address))
+            self._vol.dirty_blocks += 1
+        self._vol.changed(v)
+        return True
+
+    def _move_inodes(self, block: int) -> bool:
+        vol = self._vol
+        live = False
+        raw = vol.block_untrusted(f.P_INODES, block)
+        for index, (_at, ino) in enumerate(records_untrusted(block, raw)):
+            address = vol.imap.get(ino)
+            if _is(address, block) and address >> f.INDEX_SHIFT & f.INDEX_MASK == index:
+                vol.changed(vol.vnode(ino))
+                live = True
+        return live
+
+    def _vnode(self, ino: int) -> Vnode | None:
+        try:
+            return self._vol.vnode(ino)
+        except FsError:
+            return None
+
+    # -- freeing
+
+    def release(self) -> None:
+        """A checkpoint is durable: free the segments that neither region needs."""
+        vol, oldest = self._vol, min(self._vol.checkpoint.durable)
+        for segment in [s for s, number in self.clean.items() if number < oldest]:
+            if segment != vol.log.segment and segment not in vol.checkpoint.heads:
+                self._free(segment)
+                del self.clean[segment]
+
+    def _free(self, segment: int) -> None:
+        vol, segments = self._vol, self._vol.segments
+        summary = segments.summary(segment)
+        slots = segments.slots_untrusted(segment)[1]
+        free = [
+            (vol.type[kind], summary + 1 + index, count) for index, kind, count, *_rest in slots
+        ]
+        rest, left = segments.rest_untrusted(segment)
+        if left:
+            free.append((vol.type[f.P_UNWRITTEN], rest, left))
+        table, at = segments.entry(segment)
+        vol.xn.change(
+            vol.who,
+            [
+                (table, [(at, bytes(f.ENTRY_SIZE))]),
+                (summary, [(f.REST_AT, bytes(f.BLOCK - f.REST_AT))]),
+            ],
+            free=[*free, (vol.summary_type, summary, 1)],
+        )
+        vol.log.anchors[table] = vol.log.flush
+        vol.log.anchors.pop(summary, None)
+        segments.count(summary, -segments.usage[segment].live)
+        del segments.usage[segment]
+        segments.went()
+        segments.forget(summary)
+
+    def make_room(self, blocks: int) -> None:
+        """There is room for less than so many blocks: clean until there is, and some more; or until
+        that wins next to nothing. Then it is not tried again before more has died."""
+        vol = self._vol
+        if self._busy or vol.segments.died < self._hopeless:
+            return
+        self._busy = True
+        try:
+            flush(vol)
+            if not self._won(blocks, blocks + AHEAD * vol.segments.size):
+                self._hopeless = vol.segments.died + vol.segments.size // 2 * f.BLOCK
+        finally:
+            self._busy = False
+
+    def _won(self, least: int, goal: int) -> bool:
+        """Clean until there is room for `least`; whether that took no great pains."""
+        vol, policy, patience = self._vol, self.policy, PATIENCE
+        for _turn in range(TURNS):
+            had = vol.room(goal)
+            if had >= least + vol.segments.size:
+                return True
+            self.clean_some(goal - had, policy)
+            self.settle()
+            if vol.room(goal) <= had:
+                policy = "greedy"  # whatever is won soonest
+                patience -= 1
+                if not patience:
+                    break
+        return False
+
+    def settle(self) -> None:
+        """Make checkpoints until neither region needs what was cleaned, and free that."""
+        if self.clean:
+            for _region in range(2):
+                make_durable(self._vol, checkpoint=True)
+            make_durable(self._vol)
+
+
+def _is(address: int, block: int) -> bool:
+    return address & f.AT_MASK == block

@@ -1,0 +1,292 @@
+"""The bytes of files: read, write, truncate, punch, zero, reserve, seek.
+
+A file of up to 2560 bytes lies in its record; a larger one in blocks. What is written waits in
+memory, by file block, until a flush puts it at the end of the log. Space cannot be reserved at a
+place, since nothing is overwritten: `allocate` sets blocks aside by their number, and the map says
+which blocks of the file they are for (`format.RESERVED`).
+
+Invariants: D1 no address lies wholly past the end of the file; D2 the last block is zero past the
+end. Both hold at every flush, so growing never shows old bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from libfs.lfs import format as f
+from libfs.lfs.inode import Vnode
+from libfs.lfs.volume import DIRTY, Volume
+from libfs.posix.interface import FsError
+
+BLOCK: Final = f.BLOCK
+MAX_SIZE: Final = f.MAX_FILE_BLOCKS * BLOCK
+READ_AHEAD: Final = 64
+
+
+class FileData:
+    """Bytes of all files of a mount."""
+
+    def __init__(self, vol: Volume) -> None:
+        self._vol = vol
+
+    # -- reading
+
+    def read(self, v: Vnode, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`; short at the end of the file."""
+        size = min(size, v.size - offset)
+        if size <= 0:
+            return b""
+        if v.inline:
+            return v.content[offset : offset + size]
+        first, last = offset // BLOCK, (offset + size - 1) // BLOCK
+        self._fetch(v, first, last + 1)
+        joined = b"".join(self._block(v, i) for i in range(first, last + 1))
+        low = offset - first * BLOCK
+        return joined[low : low + size]
+
+    def _block(self, v: Vnode, i: int) -> bytes | bytearray:
+        data = v.data.get(i)
+        if data is not None:
+            return data
+        at = v.tree.get(i)
+        return self._vol.data(at) if at > f.RESERVED else bytes(BLOCK)
+
+    def _fetch(self, v: Vnode, first: int, end: int) -> None:
+        """Have blocks cached; more of them for a sequential reader."""
+        vol = self._vol
+        ahead = end
+        if first * BLOCK <= v.read_next < end * BLOCK or first == 0:
+            ahead = min(end + READ_AHEAD, -(-v.size // BLOCK))
+        v.read_next = end * BLOCK
+        at = v.tree.get(first)
+        if first + 1 == end and (
+            at <= f.RESERVED or first in v.data or vol.xn.cached(at & f.AT_MASK)
+        ):
+            return
+        start, count = 0, 0
+        for i in range(first, ahead):
+            block = v.tree.get(i) & f.AT_MASK
+            if block > f.RESERVED and i not in v.data and not vol.xn.cached(block):
+                if block == start + count:
+                    count += 1
+                    continue
+                vol.fetch(start, count)
+                start, count = block, 1
+        vol.fetch(start, count)
+
+    # -- writing
+
+    def _cost(self, v: Vnode, offset: int, size: int) -> tuple[float, float]:
+        """(blocks that a flush may write more if these bytes change, those of them that are new):
+        the inode's, nodes of the map, and data, but for what waits in memory or is promised."""
+        lo, hi = offset // BLOCK, -(-(offset + size) // BLOCK)
+        waiting = {i for i in v.data if lo <= i < hi}
+        written = 0
+        if v.tree.tops:
+            for i, at in v.tree.items(lo, hi):
+                if at == f.RESERVED:
+                    waiting.add(i)
+                elif i not in waiting:
+                    written += 1
+        nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
+        data = hi - lo - len(waiting)
+        return 1 + v.inline + nodes + data, 0.25 + v.inline + data - written
+
+    def write(self, v: Vnode, offset: int, data: bytes | memoryview, mode: int) -> int:
+        """Write all of it, or a prefix if space runs out; how much. `mode`: the inode's new mode.
+
+        Raises: EFBIG, ENOSPC with nothing written.
+        """
+        vol, size = self._vol, len(data)
+        if offset + size > MAX_SIZE:
+            raise FsError(errno.EFBIG)
+        if not size:
+            return 0
+        end = offset + size
+        if v.inline and end <= f.INLINE_MAX:
+            vol.want(*self._cost(v, 0, 0))
+            self._write_inline(v, offset, bytes(data))
+        else:
+            view = memoryview(data)
+            end = offset
+            # In pieces: a request may be larger than what may wait in memory.
+            while end < offset + size:
+                piece = view[end - offset :][: DIRTY // 2 * BLOCK]
+                try:
+                    vol.want(*self._cost(v, end, len(piece)))
+                except FsError:
+                    if end == offset:
+                        raise
+                    break
+                self._leave_inline(v)
+                self._write_blocks(v, end, piece)
+                end += len(piece)
+                v.size = max(v.size, end)
+                vol.waiting()
+        v.size = max(v.size, end)
+        v.mode = mode
+        v.mtime = v.ctime = vol.now()
+        vol.changed(v)
+        return end - offset
+
+    def _write_inline(self, v: Vnode, offset: int, data: bytes) -> None:
+        old = v.content.ljust(offset, b"\0")
+        v.content = old[:offset] + data + old[offset + len(data) :]
+
+    def _leave_inline(self, v: Vnode) -> None:
+        """From the record to a block."""
+        if v.inline:
+            content, v.content = v.content, b""
+            v.flags &= ~f.I_INLINE
+            if content:
+                v.data[0] = bytearray(content.ljust(BLOCK, b"\0"))
+                v.blocks += 1
+                self._vol.dirty_blocks += 1
+
+    def _write_blocks(self, v: Vnode, offset: int, data: memoryview) -> None:
+        done, size = 0, len(data)
+        while done < size:
+            i, low = divmod(offset + done, BLOCK)
+            n = min(BLOCK - low, size - done)
+            block = self._own(v, i, whole=n == BLOCK)
+            block[low : low + n] = data[done : done + n]
+            done += n
+        self._vol.changed(v)
+
+    def _own(self, v: Vnode, i: int, *, whole: bool = False) -> bytearray:
+        """A block of the file in memory, to be changed."""
+        block = v.data.get(i)
+        if block is None:
+            at = v.tree.get(i)
+            if not at:
+                v.blocks += 1
+            old = bytes(BLOCK) if whole or at <= f.RESERVED else self._vol.data(at)
+            block = v.data[i] = bytearray(old)
+            self._vol.dirty_blocks += 1
+        return block
+
+    # -- cutting
+
+    def truncate(self, v: Vnode, size: int, mode: int) -> None:
+        """Give the file this size. Raises: EFBIG, ENOSPC."""
+        if size > MAX_SIZE:
+            raise FsError(errno.EFBIG)
+        self._vol.want(self._cost(v, size, 1)[0], delete=size <= v.size)
+        if size <= v.size:
+            self._cut(v, size)
+        self._resize(v, size)
+        v.mode = mode
+        self._touch(v)
+
+    def _resize(self, v: Vnode, size: int) -> None:
+        if v.inline:
+            if size > f.INLINE_MAX:
+                self._leave_inline(v)
+            else:
+                v.content = v.content[:size].ljust(size, b"\0")
+        v.size = size
+        if not size and not v.inline:
+            v.flags |= f.I_INLINE
+            v.content = b""
+
+    def _cut(self, v: Vnode, size: int) -> None:
+        """Nothing past `size` is left."""
+        if v.inline:
+            return
+        self._drop(v, -(-size // BLOCK), f.MAX_FILE_BLOCKS)
+        self._zero(v, size, -(-size // BLOCK) * BLOCK)
+
+    def _zero(self, v: Vnode, start: int, end: int) -> None:
+        """Clear a part of one block, if there is something."""
+        i, low = divmod(start, BLOCK)
+        if start < end and (i in v.data or v.tree.get(i) > f.RESERVED):
+            self._own(v, i)[low : low + end - start] = bytes(end - start)
+
+    def _drop(self, v: Vnode, lo: int, hi: int) -> None:
+        """Make a hole of blocks [lo, hi)."""
+        vol = self._vol
+        for i in [i for i in v.data if lo <= i < hi]:
+            if not v.tree.get(i):
+                v.blocks -= 1
+            del v.data[i]
+            vol.dirty_blocks -= 1
+        for _i, at in v.tree.clear(lo, hi):
+            v.blocks -= 1
+            if v.nlink or at == f.RESERVED:
+                vol.died(at, f.BLOCK)
+
+    def punch(self, v: Vnode, offset: int, length: int) -> None:
+        """Make a hole; the size stays."""
+        cost = self._cost(v, offset, 1)[0] + self._cost(v, offset + length, 1)[0]
+        self._vol.want(cost, delete=True)
+        end = min(offset + length, v.size)
+        if offset < end and v.inline:
+            self._write_inline(v, offset, bytes(end - offset))
+        elif offset < end:
+            lo, hi = -(-offset // BLOCK), end // BLOCK
+            if end == v.size:
+                hi = max(lo, -(-end // BLOCK))
+            self._zero(v, offset, min(lo * BLOCK, end))
+            if lo < hi:
+                self._drop(v, lo, hi)
+            if max(hi, lo) * BLOCK < end:
+                self._zero(v, max(hi, lo) * BLOCK, end)
+        self._touch(v)
+
+    def _touch(self, v: Vnode) -> None:
+        v.mtime = v.ctime = self._vol.now()
+        self._vol.changed(v)
+
+    # -- reserving
+
+    def allocate(self, v: Vnode, offset: int, length: int, *, keep_size: bool) -> None:
+        """Set blocks aside for [offset, offset + length), and the size. Raises: ENOSPC, EFBIG."""
+        vol, end = self._vol, offset + length
+        if end > MAX_SIZE:
+            raise FsError(errno.EFBIG)
+        vol.want(*self._cost(v, offset, length))
+        if end > f.INLINE_MAX:
+            self._leave_inline(v)
+        if not keep_size and end > v.size:
+            self._resize(v, end)
+        if not v.inline:
+            self._reserve(v, offset // BLOCK, -(-end // BLOCK))
+        self._touch(v)
+
+    def _reserve(self, v: Vnode, lo: int, hi: int) -> None:
+        there = {i for i, _at in v.tree.items(lo, hi)}.union(v.data)
+        for i in range(lo, hi):
+            if i not in there:
+                v.tree.set(i, f.RESERVED)
+                v.blocks += 1
+                self._vol.reserved += 1
+                self._vol.pending -= 1
+                self._vol.growth -= 1
+
+    def zero_range(self, v: Vnode, offset: int, length: int, *, keep_size: bool) -> None:
+        """[offset, offset + length) reads as zeros. Raises: ENOSPC, EFBIG."""
+        if offset + length > MAX_SIZE:
+            raise FsError(errno.EFBIG)
+        self.punch(v, offset, length)
+        self.allocate(v, offset, length, keep_size=keep_size)
+
+    # -- seeking
+
+    def seek(self, v: Vnode, offset: int, *, hole: bool) -> int:
+        """The next hole or data at or after `offset`. Raises: ENXIO."""
+        if not 0 <= offset < v.size:
+            raise FsError(errno.ENXIO)
+        if v.inline:
+            return v.size if hole else offset
+        first, end = offset // BLOCK, -(-v.size // BLOCK)
+        there = {i for i in v.data if first <= i < end}
+        there.update(i for i, at in v.tree.items(first, end) if at > f.RESERVED)
+        if not hole:
+            if not there:
+                raise FsError(errno.ENXIO)
+            return max(offset, min(there) * BLOCK)
+        i = first
+        while i in there:
+            i += 1
+        return min(max(offset, i * BLOCK), v.size)

@@ -1,0 +1,168 @@
+"""A flush: everything that changed in memory goes to the end of the log.
+
+In this order: data, attributes, names, maps, which inodes went, inodes; for a checkpoint also the
+inode map and the usage. Each needs the addresses of those before. It is whole in one XN transaction
+or counts for nothing (`Log.push`). Nothing is durable on return.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from libfs.lfs import format as f
+from libfs.lfs.inode import Vnode
+from libfs.lfs.tree import Write
+
+if TYPE_CHECKING:
+    from libfs.lfs.volume import Volume
+
+
+def flush_size(vol: Volume, *, checkpoint: bool = False) -> int:
+    """How many blocks a flush would write, at most."""
+    blocks, records, longest = 0, 0, 1
+    for v in vol.dirty.values():
+        blocks += len(v.data)
+        if v.nlink:
+            leaves = [number for number, leaf in v.leaves.items() if leaf.dirty and not v.inline]
+            blocks += len(leaves) + v.xattrs_dirty + v.tree.would_write([*v.data, *leaves])
+            record = v.record_bound()
+            records += record
+            longest = max(longest, record)
+    # A block has no room for the next record; and two in a row have more than one is long.
+    space = f.BLOCK - f.RECORDS_AT
+    blocks += min(records // max(space - longest, 1), 2 * records // space) + 1
+    blocks += len(vol.dirty) // f.MAX_RECORDS
+    blocks += -(-len(vol.gone) // f.GONE_MAX)
+    if checkpoint:
+        blocks += vol.imap.would_write(vol.dirty)
+    return blocks
+
+
+def flush(vol: Volume, *, checkpoint: bool = False, by_age: bool = False) -> bool:
+    """Write what is dirty; whether there was anything. `by_age`: old files first, so that what is
+    seldom written comes to lie together. Raises FsError, XnError: then writes
+    stop."""
+    if not (vol.dirty or vol.gone or checkpoint):
+        return False
+    try:
+        _flush(vol, checkpoint, by_age)
+    except BaseException:
+        vol.readonly = True  # part of it has an address and part has not
+        raise
+    return True
+
+
+def _flush(vol: Volume, checkpoint: bool, by_age: bool) -> None:
+    log = vol.log
+    log.begin()
+    vnodes = [vol.dirty[ino] for ino in sorted(vol.dirty)]
+    if by_age:
+        vnodes.sort(key=lambda v: v.mtime)
+    for v in vnodes:
+        vol.time = v.mtime
+        _data(vol, v)
+    named = [v for v in vnodes if v.nlink]
+    vol.time = vol.now()
+    for v in named:
+        _attributes(vol, v)
+        if v.is_dir and not v.inline:
+            _leaves(vol, v)
+    for v in named:
+        v.tree.flush(_writer(vol))
+    _gone(vol)
+    _inodes(vol, named)
+    if checkpoint:
+        vol.imap.flush(_writer(vol))
+    log.push(done=True, more=vol.segments.usage_edits() if checkpoint else None)
+    vol.dirty.clear()
+    vol.pending, vol.growth, vol.dirty_blocks = 0.0, 0.0, 0
+
+
+def _write(vol: Volume, kind: int, ino: int, at: int, body: bytes | bytearray) -> int:
+    address = vol.log.append(kind, ino, at, body)
+    vol.born(address, f.BLOCK)
+    return address
+
+
+def _writer(vol: Volume) -> Write:
+    def write(kind: int, ino: int, index: int, values: bytes) -> int:
+        head = f.NODE_HEAD.pack(ino, index).ljust(f.NODE_VALUES - f.NODE_AT, b"\0")
+        return _write(vol, kind, ino, index, head + values)
+
+    return write
+
+
+def _data(vol: Volume, v: Vnode) -> None:
+    """What has no name would not survive a power cut, so it does not count as live."""
+    for i in sorted(v.data):
+        address = vol.log.append(f.P_DATA, v.ino, i, v.data[i])
+        old = v.tree.set(i, address)
+        if v.nlink:
+            vol.born(address, f.BLOCK)
+            if old:
+                vol.died(old, f.BLOCK)
+    v.data.clear()
+
+
+def _attributes(vol: Volume, v: Vnode) -> None:
+    if not v.xattrs_dirty:
+        return
+    v.xattrs_dirty = False
+    if v.xattr_at:
+        vol.died(v.xattr_at, f.BLOCK)
+        v.xattr_at = 0
+    packed = v.packed_xattrs()
+    if len(packed) > f.XATTR_INLINE:
+        head = f.XATTR_BLOCK.pack(v.ino, len(packed)).ljust(f.XATTR_AT - f.HEAD_SIZE, b"\0")
+        v.xattr_at = _write(vol, f.P_XATTR, v.ino, 0, head + packed)
+
+
+def _leaves(vol: Volume, v: Vnode) -> None:
+    for number in sorted(n for n, leaf in v.leaves.items() if leaf.dirty):
+        leaf = v.leaves[number]
+        old = v.tree.set(number, _write(vol, f.P_NAMES, v.ino, leaf.lo >> 32, leaf.image(v.ino)))
+        leaf.dirty = False
+        if old:
+            vol.died(old, f.BLOCK)
+
+
+def _gone(vol: Volume) -> None:
+    for first in range(0, len(vol.gone), f.GONE_MAX):
+        some = vol.gone[first : first + f.GONE_MAX]
+        head = f.GONE_COUNT.pack(len(some)).ljust(f.GONE_INOS - f.GONE_AT, b"\0")
+        vol.log.append(f.P_GONE, 0, 0, head + array("I", some).tobytes())
+    vol.gone.clear()
+
+
+def _inodes(vol: Volume, vnodes: Iterable[Vnode]) -> None:
+    """As many records to a block as fit."""
+    some: list[tuple[Vnode, bytes]] = []
+    size = f.RECORDS_AT
+    for v in vnodes:
+        record = v.record()
+        if size + len(record) > f.BLOCK or len(some) == f.MAX_RECORDS:
+            _inode_block(vol, some)
+            some, size = [], f.RECORDS_AT
+        some.append((v, record))
+        size += len(record)
+    if some:
+        _inode_block(vol, some)
+
+
+def _inode_block(vol: Volume, some: list[tuple[Vnode, bytes]]) -> None:
+    offsets = bytearray()
+    at = f.RECORDS_AT
+    for _v, record in some:
+        offsets += f.OFFSET.pack(at)
+        at += len(record)
+    head = f.INODES_HEAD.pack(len(some)) + offsets.ljust(f.RECORDS_AT - f.OFFSETS_AT, b"\0")
+    body = head + b"".join(record for _v, record in some)
+    block = vol.log.append(f.P_INODES, some[0][0].ino if len(some) == 1 else 0, len(some), body)
+    for index, (v, record) in enumerate(some):
+        old = vol.imap.set(v.ino, block | index << f.INDEX_SHIFT)
+        if old:
+            vol.died(old, v.record_size)
+        v.record_size = len(record)
+        vol.born(block, len(record))

@@ -1,0 +1,208 @@
+"""The end of the log: blocks get their places in order, and XN is told in as few changes as can be.
+
+`append` gives a block its address at once; `push` makes the blocks so far real, in one change of
+XN: they leave the unwritten rest of their segment and enter its slots. The last `push` of a flush
+writes its number into the summary (`done`); blocks of a flush whose number is not there never count
+(`rollforward`). So a flush may take many changes, and others may commit between them.
+
+Relies on `Segments` for what is free. Guarantees: a segment's blocks are taken in ascending order;
+every one has its slot in the change that makes it real; nothing that was written is written again.
+
+Source: Rosenblum and Ousterhout 1992, section 3.3.
+"""
+
+from __future__ import annotations
+
+import errno
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from libfs.lfs import format as f
+from libfs.lfs.segments import Usage
+from libfs.posix.interface import FsError
+from xnfs import DeviceError, NoFrames
+
+if TYPE_CHECKING:
+    from libfs.lfs.volume import Volume
+
+#: Blocks of one change of XN: page frames for as many are needed at once.
+BATCH: Final = 128
+
+
+def seal(seed: int, block: int, kind: int, flush: int, body: bytes) -> bytes:
+    """A whole block: head, body from behind it, zeros; with its checksum."""
+    raw = bytearray(f.BLOCK)
+    f.HEAD.pack_into(raw, 0, 0, kind, flush)
+    raw[f.HEAD_SIZE : f.HEAD_SIZE + len(body)] = body
+    f.CRC.pack_into(raw, 0, checksum(seed, block, raw))
+    return bytes(raw)
+
+
+def checksum(seed: int, block: int, raw: bytes | bytearray) -> int:
+    """Of a block behind its checksum, at its place. `seed`: the file system's."""
+    at = zlib.crc32(block.to_bytes(8, "little"), seed)
+    return zlib.crc32(memoryview(raw)[f.CRC.size :], at)
+
+
+class Log:
+    """Where the next block goes."""
+
+    def __init__(self, vol: Volume) -> None:
+        self._vol = vol
+        self.segment = -1
+        self.serial = 0
+        self.summary = 0
+        self.next = 0  # slot of the next block
+        self.end = 0  # slots of this segment
+        self.flush = 0  # number of the newest flush, or of the one under way
+        #: blocks of metadata that changed and may not be durable -> number of the flush
+        self.anchors: dict[int, int] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._alloc: list[tuple[int, int, int]] = []
+        self._free: list[tuple[int, int, int]] = []
+        self._edits: dict[int, list[tuple[int, bytes]]] = {}
+        self._inits: dict[int, list[tuple[int, bytes]]] = {}
+        self._slots: dict[int, tuple[int, int, int, int, int]] = {}
+        self._blocks = 0
+
+    # -- where it stands
+
+    @property
+    def rest(self) -> int:
+        """Blocks that are left in the segment."""
+        return self.end - self.next
+
+    def begin(self) -> None:
+        """A new flush."""
+        self.flush += 1
+
+    def resume(self, segment: int, serial: int, summary: int, slot: int, end: int) -> None:
+        """Go on where an earlier mount stopped."""
+        self.segment, self.serial, self.summary = segment, serial, summary
+        self.next, self.end = slot, end
+
+    # -- writing
+
+    def append(self, kind: int, ino: int, at: int, body: bytes | bytearray) -> int:
+        """The block's address. Data goes as it is, other blocks get their head.
+
+        Raises: ENOSPC, with the log as it was.
+        """
+        if self.next >= self.end or self._blocks >= BATCH:
+            self._turn()
+        block = self.summary + 1 + self.next
+        if kind != f.P_DATA:
+            body = seal(self._vol.seed, block, kind, self.flush, bytes(body))
+        self._inits[block] = [(0, bytes(body))]
+        self._slot(kind, ino, at)
+        self._alloc.append((self._vol.type[kind], block, 1))
+        self._free.append((self._vol.type[f.P_UNWRITTEN], block, 1))
+        self.next += 1
+        self._blocks += 1
+        return f.address(block, self._vol.epoch)
+
+    def _slot(self, kind: int, ino: int, at: int) -> None:
+        """The slot of the next block, or one more block for the slot before it."""
+        if kind == f.P_DATA and self._slots:
+            last = next(reversed(self._slots))
+            was, count, owner, first, flush = self._slots[last]
+            same = (was, owner, first + count, last + count) == (kind, ino, at, self.next)
+            if same and flush == self.flush:
+                self._slots[last] = (was, count + 1, owner, first, flush)
+                return
+        self._slots[self.next] = (kind, 1, ino, at, self.flush)
+
+    def _turn(self) -> None:
+        """Make what there is real, and begin a segment if this one is full."""
+        if self.next < self.end:
+            self.push()
+            return
+        found = self._vol.segments.find()
+        if found is None:
+            raise FsError(errno.ENOSPC)
+        if self._blocks:
+            self.push()
+        self._open(*found)
+
+    def _open(self, start: int, count: int) -> None:
+        """Take a run of free blocks as the next segment: its summary, and the rest unwritten."""
+        vol, segments = self._vol, self._vol.segments
+        segment = start // segments.size
+        number = segment // f.SLOTS
+        if number not in segments.tables:
+            self._make_table(number, start)
+            start, count = start + 1, count - 1
+        if self.summary:
+            after = f.SUMMARY_NEXT.pack(segment + 1)
+            self._edits.setdefault(self.summary, []).append((f.SUMMARY_NEXT_AT, after))
+        segments.usage[segment] = Usage(start)
+        pointer = f.POINTER.pack(f.pointer(f.P_SUMMARY, start))
+        table, at = segments.entry(segment)
+        diffs = self._inits if table in self._inits else self._edits
+        diffs.setdefault(table, []).append((at, pointer + f.USAGE.pack(0, 0)))
+        rest = f.pointer(f.P_UNWRITTEN, start + 1, count - 1)
+        self._inits[start] = [
+            (f.SUMMARY_AT, f.SUMMARY_HEAD.pack(self.serial + 1, segment, 0, 0)),
+            (f.REST_AT, f.POINTER.pack(rest)),
+        ]
+        self._alloc.append((vol.summary_type, start, 1))
+        self._alloc.append((vol.type[f.P_UNWRITTEN], start + 1, count - 1))
+        self._change()
+        self.resume(segment, self.serial + 1, start, 0, count - 1)
+        vol.xn.pin(vol.who, start)
+
+    def _make_table(self, number: int, block: int) -> None:
+        vol = self._vol
+        pointer = f.POINTER.pack(f.pointer(f.P_SEGMENTS, block))
+        self._edits[vol.super] = [(f.SUPER_TABLE + number * f.POINTER.size, pointer)]
+        self._inits[block] = []
+        self._alloc.append((vol.segments_type, block, 1))
+        vol.segments.tables[number] = block
+
+    def push(
+        self, *, done: bool = False, more: dict[int, list[tuple[int, bytes]]] | None = None
+    ) -> None:
+        """Make the blocks so far real. `done`: the flush is whole with this; `more`: diffs of
+        other blocks that go with it."""
+        if not self._blocks and not done and not more:
+            return
+        edits = self._edits.setdefault(self.summary, [])
+        for slot, (kind, count, ino, at, flush) in self._slots.items():
+            pointer = f.pointer(kind, self.summary + 1 + slot, count)
+            edits.append((f.SLOTS_AT + slot * f.SLOT_SIZE, f.SLOT.pack(pointer, ino, at, flush)))
+        if self._blocks:
+            left = self.end - self.next
+            rest = f.pointer(f.P_UNWRITTEN, self.summary + 1 + self.next, left) if left else 0
+            edits.append((f.REST_AT, f.POINTER.pack(rest)))
+        if done:
+            edits.append((f.SUMMARY_DONE_AT, f.POINTER.pack(self.flush)))
+        for block, diffs in (more or {}).items():
+            self._edits.setdefault(block, []).extend(diffs)
+        self._vol.segments.forget(self.summary)
+        self._change()
+
+    def _change(self) -> None:
+        """One change of XN with all that was gathered."""
+        vol = self._vol
+        fresh = list(self._inits)
+        edits, inits = list(self._edits.items()), self._inits
+        alloc, free = self._alloc, self._free
+        for block in self._edits:
+            self.anchors[block] = self.flush
+        self._reset()
+        for turn in range(3):
+            try:
+                vol.xn.change(vol.who, edits, alloc=alloc, free=free, inits=inits)
+                break
+            except NoFrames:
+                if turn == 2:
+                    raise
+                vol.cache.make_room(2 * len(fresh))
+        if free:
+            with suppress(DeviceError):  # what could not be written behind stays dirty
+                vol.cache.wrote(free[0][1], len(free))
+        for block in fresh:
+            vol.cache.touch(block)

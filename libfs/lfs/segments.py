@@ -1,0 +1,269 @@
+"""Segments: where their summaries lie, how much of each is live, which one comes next.
+
+Segment *s* is the blocks [s * size, (s + 1) * size), or as much of them as others leave: other file
+systems may have blocks of the same image. It begins with its summary. The segment table, below the
+super block, owns the summaries and has the usage beside them; both are read when mounting, and the
+usage is written by checkpoints only. **Usage is a hint**: after a crash it may be wrong, and no
+block is given up because of it alone (`cleaner`).
+
+Sources: Rosenblum and Ousterhout 1992, sections 3.3 (segment summary), 3.6 (segment usage table).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from libfs.lfs import format as f
+from xnfs import CorruptionError
+
+if TYPE_CHECKING:
+    from libfs.lfs.volume import Volume
+
+#: Shorter runs of free blocks are not worth a summary.
+MIN_RUN: Final = 8
+
+
+@dataclass(slots=True)
+class Usage:
+    """What is known of one segment."""
+
+    summary: int  # block
+    live: int = 0  # bytes
+    youngest: int = 0  # time of its youngest block, ns
+
+
+class Slot(tuple[int, int, int, int, int, int]):
+    """(index, kind, count, ino, at, flush) of one run of blocks."""
+
+    __slots__ = ()
+
+
+class Segments:
+    """The segment table in memory."""
+
+    def __init__(self, vol: Volume, size: int) -> None:
+        self._vol = vol
+        self.size = size
+        self.usage: dict[int, Usage] = {}
+        #: blocks of the table, by number; and usage that differs from them
+        self.tables: dict[int, int] = {}
+        self.changed: set[int] = set()
+        self.died = 0  # bytes, since the mount
+        self.live = 0  # bytes, in all
+        #: runs for segments to come; how many blocks they can take; where the search goes on
+        self._free: list[tuple[int, int]] = []
+        self._room = 0
+        self._at = -1
+        self._looked = 0  # segments since the search began anew
+        self._free_then = -1  # blocks, when it did
+        #: summary -> for each block after it the slot that owns it, + 1
+        self._owners: dict[int, bytes] = {}
+
+    def load_untrusted(self, pointers: bytes) -> None:
+        """Read the table. Raises CorruptionError."""
+        vol = self._vol
+        for number, (pointer,) in enumerate(f.POINTER.iter_unpack(pointers)):
+            if not pointer:
+                continue
+            block = pointer & f.BLOCK_MASK
+            if pointer >> f.KIND_SHIFT != f.P_SEGMENTS:
+                raise CorruptionError(vol.super, "pointer", hex(pointer), "the segment table")
+            vol.readin(vol.super, 2 + number, block, 1)
+            vol.xn.pin(vol.who, block)
+            self.tables[number] = block
+            self._load_block_untrusted(number, block)
+
+    def _load_block_untrusted(self, number: int, block: int) -> None:
+        raw = self._vol.xn.read(self._vol.who, block, 0, f.BLOCK)
+        for i, entry in enumerate(struct.iter_unpack(f.ENTRY.format, raw[f.ENTRIES_AT :])):
+            pointer, live, youngest = entry
+            if not pointer:
+                continue
+            segment, summary = number * f.SLOTS + i, pointer & f.BLOCK_MASK
+            if pointer >> f.KIND_SHIFT != f.P_SUMMARY or summary // self.size != segment:
+                raise CorruptionError(block, "pointer", hex(pointer), f"summary of {segment}")
+            self.usage[segment] = Usage(summary, 0, youngest)
+            self.count(summary, min(live, self.size * f.BLOCK), youngest)
+        self.changed.clear()
+
+    # -- usage
+
+    def count(self, block: int, size: int, time: int = 0) -> None:
+        """So many bytes of a block became live (or died, if negative). `time`: of their file."""
+        segment = block // self.size
+        usage = self.usage.get(segment)
+        if usage is not None:
+            size = max(size, -usage.live)
+            usage.live += size
+            self.live += size
+            self.died -= min(size, 0)
+            usage.youngest = max(usage.youngest, time)
+            self.changed.add(segment)
+
+    def entry(self, segment: int) -> tuple[int, int]:
+        """(block of the table, offset in it) of a segment's entry."""
+        number, i = divmod(segment, f.SLOTS)
+        return self.tables[number], f.ENTRIES_AT + i * f.ENTRY_SIZE
+
+    def usage_edits(self) -> dict[int, list[tuple[int, bytes]]]:
+        """Diffs that bring the table up to date, by block; it then is."""
+        edits: dict[int, list[tuple[int, bytes]]] = {}
+        for segment in sorted(self.changed & self.usage.keys()):
+            usage = self.usage[segment]
+            block, at = self.entry(segment)
+            edits.setdefault(block, []).append(
+                (at + f.POINTER.size, f.USAGE.pack(usage.live, usage.youngest))
+            )
+        self.changed.clear()
+        return edits
+
+    # -- summaries
+
+    def summary(self, segment: int) -> int:
+        """The block of a segment's summary, cached. Raises CorruptionError."""
+        usage = self.usage.get(segment)
+        vol = self._vol
+        if usage is None:
+            raise CorruptionError(vol.super, "segment", segment, "one of this file system")
+        if not vol.xn.cached(usage.summary):
+            vol.readin(self.tables[segment // f.SLOTS], segment % f.SLOTS, usage.summary, 1)
+        vol.cache.touch(usage.summary)
+        return usage.summary
+
+    def slots_untrusted(self, segment: int) -> tuple[tuple[int, int, int], list[Slot]]:
+        """((serial, next, done), used slots) of a segment. Raises CorruptionError."""
+        block = self.summary(segment)
+        raw = self._vol.xn.read(self._vol.who, block, 0, f.BLOCK)
+        serial, number, after, done = f.SUMMARY_HEAD.unpack_from(raw, f.SUMMARY_AT)
+        if number != segment:
+            raise CorruptionError(block, "segment", number, segment)
+        slots, end = [], 0
+        for i, entry in enumerate(struct.iter_unpack(f.SLOT.format, raw[f.SLOTS_AT :])):
+            pointer, ino, at, flush = entry
+            if not pointer:
+                continue
+            kind, count = pointer >> f.KIND_SHIFT, pointer >> f.COUNT_SHIFT & f.COUNT_MASK
+            if not f.P_DATA <= kind <= f.P_SNAPSHOT or not count:
+                raise CorruptionError(block, f"slot {i}", hex(pointer), "a kind and a count")
+            if pointer & f.BLOCK_MASK != block + 1 + i or i < end or i + count > f.SLOTS:
+                raise CorruptionError(block, f"slot {i}", hex(pointer), "its own blocks")
+            end = i + count
+            slots.append(Slot((i, kind, count, ino, at, flush)))
+        return (serial, after, done), slots
+
+    def rest_untrusted(self, segment: int) -> tuple[int, int]:
+        """(first block, count) of what is not written in a segment. Raises CorruptionError."""
+        block = self.summary(segment)
+        raw = self._vol.xn.read(self._vol.who, block, f.REST_AT, f.POINTER.size)
+        (pointer,) = f.POINTER.unpack(raw)
+        if pointer and pointer >> f.KIND_SHIFT != f.P_UNWRITTEN:
+            raise CorruptionError(block, "rest", hex(pointer), "unwritten blocks")
+        return pointer & f.BLOCK_MASK, pointer >> f.COUNT_SHIFT & f.COUNT_MASK
+
+    def owner(self, block: int) -> tuple[int, int]:
+        """(summary, partition) of the pointer that owns a block of the log. Raises
+        CorruptionError: none does."""
+        summary = self.summary(block // self.size)
+        owners = self._owners.get(summary)
+        if owners is None:
+            owners = self._owners[summary] = self._find_owners(block // self.size)
+            if len(self._owners) > 4096:
+                self._owners.clear()
+        index = block - summary - 1
+        if not 0 <= index < f.SLOTS or not owners[index]:
+            raise CorruptionError(summary, "block", block, "one that is written")
+        return summary, owners[index]
+
+    def owned(self, summary: int, block: int) -> int:
+        """How many blocks from this one on have the same owner, which was asked for just now."""
+        owners = self._owners[summary]
+        first = end = block - summary - 1
+        while end < f.SLOTS and owners[end] == owners[first]:
+            end += 1
+        return end - first
+
+    def _find_owners(self, segment: int) -> bytes:
+        owners = bytearray(f.SLOTS)
+        for index, _kind, count, *_rest in self.slots_untrusted(segment)[1]:
+            owners[index : index + count] = bytes([index + 1]) * count
+        return bytes(owners)
+
+    def forget(self, summary: int) -> None:
+        """The summary changed."""
+        self._owners.pop(summary, None)
+
+    # -- space
+
+    def capacity(self) -> float:
+        """Blocks that could be live if all the rest were free: those of our segments, and of as
+        many as could be ours."""
+        ours = len(self.usage) * (self.size - 1)
+        return ours + self._vol.xn.free_blocks() * (self.size - 1) / self.size
+
+    def room(self, wanted: int) -> int:
+        """How many blocks free segments can take, counted until there are `wanted`."""
+        self._look(wanted)
+        return self._room
+
+    def find(self) -> tuple[int, int] | None:
+        """(start, count): a run of free blocks for the next segment."""
+        while True:
+            self._look(1)
+            if not self._free:
+                return None
+            start, count = self._free.pop(0)
+            self._room -= count - 1
+            if self._vol.xn.find_free(start, count) == (start, count):
+                return start, count
+
+    def _look(self, wanted: int) -> None:
+        """Note free segments, from the last one that was noted on, until they have room enough.
+
+        Once round is enough, until there are more free blocks than then.
+        """
+        xn = self._vol.xn
+        total = min(xn.data_area[1] // self.size + 1, f.TABLES * f.SLOTS)
+        while self._room < wanted:
+            if self._looked >= total:
+                free = xn.free_blocks()
+                if free <= self._free_then:
+                    return
+                self._free_then, self._looked = free, 0
+            segment = self._at = (self._at + 1) % total
+            self._looked += 1
+            if segment not in self.usage and not any(
+                start // self.size == segment for start, _count in self._free
+            ):
+                self._note(segment)
+
+    def _note(self, segment: int) -> None:
+        lo, hi = self._vol.xn.data_area
+        start, count = self._run(max(segment * self.size, lo), min((segment + 1) * self.size, hi))
+        if count >= min(MIN_RUN, self.size // 2):
+            self._free.append((start, count))
+            self._room += count - 1
+
+    def _run(self, lo: int, hi: int) -> tuple[int, int]:
+        """The longest run of free blocks in [lo, hi)."""
+        if hi <= lo:
+            return lo, 0
+        find = self._vol.xn.find_free
+        if find(lo, hi - lo) == (lo, hi - lo):
+            return lo, hi - lo
+        best, at = (lo, 0), lo
+        while at < hi:
+            start, count = find(at, 1)
+            if not count or not at <= start < hi:
+                break
+            at = start
+            while at < hi and find(at, 1) == (at, 1):
+                at += 1
+            if at - start > best[1]:
+                best = start, at - start
+        return best
+
+    def went(self) -> None:
+        """Segments of ours were given up: they will be free."""
+        self._free_then = -1

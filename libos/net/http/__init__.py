@@ -1,0 +1,1 @@
+"""A web server on the protocols of `libos.net`."""

@@ -1,0 +1,1 @@
+"""Programs for the small Unix, as source text: `main(process, arguments)`, a generator."""

@@ -1,0 +1,6 @@
+"""false: status 1."""
+
+
+def main(process, arguments):
+    yield 1
+    return 1

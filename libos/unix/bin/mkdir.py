@@ -1,0 +1,6 @@
+"""mkdir directory ..."""
+
+
+def main(process, arguments):
+    for path in arguments[1:]:
+        yield from process.mkdir(path)

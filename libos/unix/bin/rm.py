@@ -1,0 +1,6 @@
+"""rm file ..."""
+
+
+def main(process, arguments):
+    for path in arguments[1:]:
+        yield from process.unlink(path)

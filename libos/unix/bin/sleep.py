@@ -1,0 +1,5 @@
+"""sleep cycles."""
+
+
+def main(process, arguments):
+    yield from process.sleep(int(arguments[1]))

@@ -1,0 +1,5 @@
+"""true: status 0."""
+
+
+def main(process, arguments):
+    yield 1

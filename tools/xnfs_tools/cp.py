@@ -1,0 +1,102 @@
+"""`xnfs cp`: copy within an image, without a mount or through the one that has it (XCP).
+
+Where the image is mounted, its server does the work, as the caller (`libfs.kernel.controls`).
+Otherwise it is done here, as the superuser: whoever may write the image may do anything in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from libfs.kernel import controls
+from libfs.posix import FsError
+from libfs.posix.copying import How
+from xnfs_tools import mountinfo
+from xnfs_tools.command import Codes, Failed, Parser, Progress, Usage, parser, run, words
+from xnfs_tools.files import printable
+from xnfs_tools.session import SUPERUSER, Session, open_image
+
+PROG: Final = "xnfs cp"
+CODES: Final = Codes(failed=1, usage=2)
+
+
+def arguments() -> Parser:
+    """The command line."""
+    made = parser(PROG, "Copy within an image, without touching the bytes.")
+    made.add_argument("-r", action="store_true", help="directories, too, with all below them")
+    made.add_argument(
+        "-a", action="store_true", help="the same, keeping owners, modes, times, attributes, links"
+    )
+    made.add_argument("source", metavar="IMAGE:SRC", help="file or directory in an image")
+    made.add_argument("target", metavar="IMAGE:DST", help="new name, or a directory to copy into")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    return run(PROG, CODES, lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = arguments().parse_args(words(argv))
+    image, source = _place(args.source)
+    other, target = _place(args.target)
+    if not os.path.samefile(image, other):
+        raise Failed("source and target must be in one image")
+    mask = os.umask(0o077)
+    os.umask(mask)
+    copy(image, source, target, How(args.r, args.a, mask))
+    return 0
+
+
+def _place(text: str) -> tuple[str, str]:
+    """An image and a path in it. The image is what comes before the last colon that follows the
+    name of something that exists."""
+    image, colon, path = text.partition(":")
+    while colon and not os.path.exists(image):
+        more, colon, path = path.partition(":")
+        image = f"{image}:{more}"
+    if not colon:
+        raise Usage(f"'{text}' is not IMAGE:PATH, with an image that exists")
+    return image, path
+
+
+def copy(image: str, source: str, target: str, how: How) -> None:
+    """Copy, wherever the image is open. Raises: Failed."""
+    there = mountinfo.of(os.path.realpath(image))
+    try:
+        if there is not None:
+            request = controls.CopyRequest(how, os.fsencode(source), os.fsencode(target))
+            controls.ask(there.directory, request)
+            return
+        with open_image(image, readonly=False) as session:
+            _copy_here(session, source, target, how)
+    except FsError as error:
+        raise failed(error, source, target) from None
+
+
+def _copy_here(session: Session, source: str, target: str, how: How) -> None:
+    posix = session.posix
+    request = controls.CopyRequest(how, os.fsencode(source), os.fsencode(target))
+    progress = Progress()
+    steps = 0
+
+    def pause() -> None:
+        nonlocal steps
+        steps += 1
+        progress("steps", steps)
+
+    try:
+        controls.copy(posix, SUPERUSER, request, pause)
+    finally:
+        progress.end()
+
+
+def failed(error: FsError, source: str, target: str) -> Failed:
+    """What to tell: the path that the error is about, if it knows one, else the copy."""
+    if error.filename is not None:
+        below = printable(os.fsencode(error.filename))
+        return Failed(f"{source.rstrip('/')}/{below}: {error.strerror}")
+    return Failed(f"{source} to {target}: {error.strerror}")

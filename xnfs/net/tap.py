@@ -1,0 +1,100 @@
+"""A TAP device: an Ethernet interface of Linux whose other end is this process.
+
+What the host sends out through the interface arrives here, and the other way round, so that real
+programs (`ping`, `curl`) are the peers. The device belongs to the network namespace of the thread
+that opens it and vanishes when it is closed. Giving it an address and bringing it up is
+`ip address` and `ip link`, not done here.
+
+Linux only; needs /dev/net/tun and CAP_NET_ADMIN in the namespace (root, or `unshare -rn`).
+Source: Linux, Documentation/networking/tuntap.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from typing import Final
+
+from xnfs.errors import DeviceError
+from xnfs.net.interface import DEFAULT_MTU, ETHERNET_HEADER, fits
+
+_TUNSETIFF: Final = 0x400454CA
+_IFF_TAP: Final = 0x0002
+_IFF_NO_PI: Final = 0x1000  # frames come as they are, without four bytes before them
+_NAME_BYTES: Final = 16  # with the zero at the end
+
+
+class TapDevice:
+    """An `Interface` over the file descriptor of an attached TAP device, which it then owns."""
+
+    def __init__(self, fd: int, mtu: int = DEFAULT_MTU) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._mtu = mtu
+        self._most = ETHERNET_HEADER + mtu
+        self.dropped = 0  # frames that did not fit, or found the queue full
+
+    @classmethod
+    def open(cls, name: str, mtu: int = DEFAULT_MTU) -> TapDevice:
+        """Create the device, or attach to one made by `ip tuntap add`. Raises DeviceError."""
+        return cls(open_tap(name), mtu)
+
+    @property
+    def mtu(self) -> int:
+        """See Interface. Set the host's end to the same: `ip link set NAME mtu N`."""
+        return self._mtu
+
+    def fileno(self) -> int:
+        """For `select` and its kin: readable when a frame has arrived."""
+        return self._fd
+
+    def send(self, frame: bytes) -> bool:
+        """See Interface. Raises DeviceError when the device is gone."""
+        if not fits(frame, self._mtu):
+            self.dropped += 1
+            return False
+        try:
+            os.write(self._fd, frame)
+        except OSError as error:
+            # EIO: the host's end is down, which is a wire with the plug out.
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.EIO, errno.EINVAL):
+                raise DeviceError(error.errno or errno.EIO, f"TAP: {error}") from error
+            self.dropped += 1
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """See Interface. Raises DeviceError when the device is gone."""
+        while True:
+            try:
+                # One byte more than the longest frame, so that a longer one is seen to be longer.
+                frame = os.read(self._fd, self._most + 1)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                raise DeviceError(error.errno or errno.EIO, f"TAP: {error}") from error
+            if fits(frame, self._mtu):
+                return frame
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Give the device up; one that `open` made is gone."""
+        os.close(self._fd)
+
+
+def open_tap(name: str) -> int:
+    """The file descriptor of the TAP device of that name. Raises DeviceError."""
+    raw = name.encode("ascii", "replace")
+    if not 0 < len(raw) < _NAME_BYTES:
+        raise DeviceError(errno.EINVAL, f"the name of an interface has 1 to 15 bytes: {name!r}")
+    fd = -1
+    try:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", raw, _IFF_TAP | _IFF_NO_PI))
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        raise DeviceError(error.errno or errno.EIO, f"TAP device {name}: {error}") from error
+    return fd
