@@ -66,7 +66,7 @@ def test_man_options_are_those_of_the_command(page: str) -> None:
     text = section(page, "OPTIONS")
     if page == "xnfs.1":  # without what has parsers of its own
         text = re.sub(
-            r'^\.SS "xnfs (attack|crash|serve|verify)"\n.*?(?=^\.SS |\Z)',
+            r'^\.SS "xnfs (attack|crash|serve|snapshot|verify)"\n.*?(?=^\.SS |\Z)',
             "",
             text,
             flags=re.M | re.S,
