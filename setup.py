@@ -27,10 +27,10 @@ COMPILED = {
     ),
     "libfs/common": "attributes cache devices naming",
     "libfs/ffs": (
-        "ahead data directory extents ffs inode nameblock names place slots syncing table"
+        "ahead between data directory extents ffs inode nameblock names place slots syncing table"
         " volume xattrs"
     ),
-    "libfs/posix": "attributes core data handles names opening perms posix rename",
+    "libfs/posix": "attributes core data handles names opening perms posix rename shared",
 }
 
 

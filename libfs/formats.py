@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from libfs.ffs import Ffs
 from libfs.ffs import check as check_ffs
 from libfs.ffs import types as ffs_types
+from libfs.ffs.superblock import decode_super_untrusted
 from libfs.lfs import Lfs
 from libfs.lfs import check as check_lfs
 from libfs.lfs import types as lfs_types
@@ -20,8 +21,8 @@ from libfs.lfs.cleaner import POLICIES
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 
-#: An empty file system as the root of a name, durable: (xn, cap, name, uid=, gid=), and what the
-#: format has of its own. Raises XnError.
+#: An empty file system as the root of a name, durable: (xn, cap, name), for those of the table also
+#: `uid` and `gid`, and what the format has of its own. Raises XnError.
 Mkfs = Callable[..., None]
 #: The root of a name: (xn, cap, name, readonly=), and the `options` of the format. Raises XnError,
 #: FsError.
@@ -47,7 +48,9 @@ class Snapshotting(FileSystem, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One kind of file system. `super`: the type of its roots. `check`: its own checker."""
+    """One kind of file system. `super`: the type of its roots. `check`: its own checker. `uuid`:
+    what a root's block says. `send`: moves a file to another root of the same format without
+    copying it, as `Ffs.send`."""
 
     name: str
     super: str
@@ -57,11 +60,24 @@ class Format:
     #: mount options of its own: name -> values, or None for any
     options: Mapping[str, tuple[object, ...] | None] = field(default_factory=dict)
     snapshots: bool = False  # it is `Snapshotting`
+    uuid: Callable[[int, bytes], bytes] | None = None
+    send: Callable[..., None] | None = None
+
+
+def _uuid_of_ffs(block: int, raw: bytes) -> bytes:
+    return decode_super_untrusted(block, raw).uuid
 
 
 FORMATS: Final[dict[str, Format]] = {
     "ffs": Format(
-        "ffs", ffs_types.SUPER, Ffs.mkfs, Ffs.mount, check_ffs, {"grouping": (True, False)}
+        "ffs",
+        ffs_types.SUPER,
+        Ffs.mkfs,
+        Ffs.mount,
+        check_ffs,
+        {"grouping": (True, False)},
+        uuid=_uuid_of_ffs,
+        send=Ffs.send,
     ),
     "lfs": Format(
         "lfs",

@@ -1,14 +1,15 @@
 """Reading ahead: which blocks the device is asked to have at hand before each is read by itself.
 
-An inode is a block of its own, named by a pointer of its own, so it is bound by a call of its own;
+An inode is a block of its own, named by a pointer of its own, so it is read by itself;
 a device that is asked for one block at a time costs more than all else together. Placement puts
 inodes near their directory and each other (`place`), so what will be wanted lies close together:
 
 - who knows the blocks that come next says so (`many`), and they are fetched in few pieces;
 - otherwise the third block that is read by itself in a window of 64 has the window fetched.
 
-Nothing is bound or believed here, and no frame is taken: `Xn.prefetch` warms the device's cache,
-and a block that cannot be fetched is left to whoever reads it.
+Nothing is bound or believed here, no frame is taken and nothing is waited for: `Xn.prefetch` tells
+the device, which fetches several pieces at a time while what has come is decoded; a block that
+cannot be fetched is left to whoever reads it.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class ReadAhead:
             return
         if end > start + 1:  # one block is as well read where it is wanted
             with suppress(XnError):
-                self._xn.prefetch(self._who, start, end - start)
+                self._xn.prefetch(self._who, start, end - start, wait=False)
         if len(self._fetched) >= WINDOWS:
             self._fetched.clear()
         for window in range(start >> WINDOW_SHIFT, (end - 1 >> WINDOW_SHIFT) + 1):

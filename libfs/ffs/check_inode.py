@@ -12,7 +12,7 @@ from libfs.ffs import format as f
 from libfs.ffs import slots as s
 from libfs.ffs.data import MAX_SIZE
 from libfs.ffs.extents import ExtentMap
-from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, Vnode
+from libfs.ffs.inode import DT_DIR, DT_LNK, DT_REG, NOTHING, Vnode
 from libfs.ffs.slots import Slots
 from libfs.ffs.volume import Batch, Volume
 from xnfs import CorruptionError
@@ -257,7 +257,7 @@ class InodeChecker:
         else:
             slots.remove(at)
             slots.dirty.clear()
-        v.last = (0, 0, 0, 0, 0, 0)
+        v.last = NOTHING
 
     def _leaf(self, v: Vnode, slots: Slots, floor: int, last: int) -> tuple[int, int, int]:
         """Extents in order: (blocks owned, end of the last extent, end of the last with data)."""

@@ -282,7 +282,7 @@ class NameChecker:
     def _mend(self, v: Vnode, nb: NameBlock, dead: list[int]) -> None:
         """Write a block's ends, without its dead slots."""
         batch = Batch(self._vol, self._vol.who)
-        nb.dirty.update(dead)
+        nb.dirty.update(dict.fromkeys(dead, b""))
         batch.use(nb, v.ino)
         self._count(batch, v, nb)
         batch.commit()
@@ -323,7 +323,7 @@ class NameChecker:
         self.taken += v.blocks - before or 1
         source = self.block(v, block)
         batch = Batch(self._vol, self._vol.who)
-        source.dirty.add(stray.slot)
+        source.dirty[stray.slot] = b""
         if source is not target:
             batch.use(source, v.ino)
             self._count(batch, v, source)

@@ -20,14 +20,15 @@ Rights are checked elsewhere, when the file is opened.
 from __future__ import annotations
 
 import errno
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from libfs.ffs import format as f
-from libfs.ffs.extents import HOLE, ExtentMap, Piece
-from libfs.ffs.inode import NOTHING, Vnode
+from libfs.ffs.extents import HOLE, ExtentMap
+from libfs.ffs.inode import NOTHING, Piece, Vnode
 from libfs.ffs.place import Placer
 from libfs.ffs.volume import Batch, Volume
-from libfs.posix.interface import FsError
+from libfs.posix.interface import FsError, Sink
 from xnfs import Caller, NoFrames, NotCached
 
 SHIFT: Final = 12
@@ -37,6 +38,8 @@ MAX_SIZE: Final = f.MAX_FILE_BLOCKS * BLOCK
 CLAIM: Final = 256
 READ_AHEAD_MIN: Final = 16
 READ_AHEAD_MAX: Final = 256
+
+T = TypeVar("T")
 
 
 class FileData:
@@ -56,20 +59,35 @@ class FileData:
             return b""
         if v.flags & f.I_INLINE:
             return self._read_inline(v, offset, size)
-        first, end, kind, block, _owner, _slot = v.last
-        if kind == f.P_DATA and first << SHIFT <= offset and offset + size <= end << SHIFT:
-            at = offset - (first << SHIFT)
-            try:
-                data = self._vol.xn.read(self._vol.who, block, at, size)
-            except NotCached:
-                pass
-            else:
-                self._vol.cache.touch_run(block + (at >> SHIFT), (size >> SHIFT) + 1)
-                if offset != v.read_next:
-                    v.read_window = 0
-                v.read_next = offset + size
-                return data
-        return self._read_pieces(v, offset, size)
+        piece = self._covering(v, offset, size)
+        if piece is None:
+            return self._read_pieces(v, offset, size)
+        return self._with_data(v, piece, offset, size, self._vol.xn.read)
+
+    def lend(self, v: Vnode, offset: int, size: int, to: Sink) -> None:
+        """As `read`, shown to `to`: where it lies, if that is one extent."""
+        size = min(size, v.size - offset)
+        piece = None
+        if size > 0 and not v.flags & f.I_INLINE:
+            piece = self._covering(v, offset, size)
+        if piece is None:
+            to([self.read(v, offset, size)])
+            return
+
+        def show(who: Caller, block: int, at: int, size: int) -> None:
+            self._vol.xn.lend(who, block, at, size, to)
+
+        self._with_data(v, piece, offset, size, show)
+
+    def _covering(self, v: Vnode, offset: int, size: int) -> Piece | None:
+        """The extent that has all of these bytes, unless there are several or they are more than
+        a claim."""
+        piece = v.last
+        if not piece.first << SHIFT <= offset < piece.end << SHIFT:
+            piece = self._map.find(v, offset >> SHIFT)
+        if piece.kind == f.P_DATA and offset + size <= piece.end << SHIFT and size <= CLAIM * BLOCK:
+            return piece
+        return None
 
     def _read_inline(self, v: Vnode, offset: int, size: int) -> bytes:
         xn, at = self._vol.xn, f.INLINE_AT + offset
@@ -81,7 +99,6 @@ class FileData:
 
     def _read_pieces(self, v: Vnode, offset: int, size: int) -> bytes:
         out = []
-        self._note_pattern(v, offset, size)
         while size > 0:
             piece = self._map.find(v, offset >> SHIFT)
             n = min(size, (piece.end << SHIFT) - offset)
@@ -89,16 +106,31 @@ class FileData:
                 out.append(bytes(n))
             else:
                 for at in range(offset, offset + n, CLAIM * BLOCK):
-                    out.append(self._read_data(v, piece, at, min(CLAIM * BLOCK, offset + n - at)))
+                    now = min(CLAIM * BLOCK, offset + n - at)
+                    out.append(self._with_data(v, piece, at, now, self._vol.xn.read))
             offset += n
             size -= n
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _read_data(self, v: Vnode, piece: Piece, offset: int, size: int) -> bytes:
+    def _with_data(
+        self,
+        v: Vnode,
+        piece: Piece,
+        offset: int,
+        size: int,
+        call: Callable[[Caller, int, int, int], T],
+    ) -> T:
+        """A system call on bytes of an extent that may have to be read first: with twice as much
+        behind them as the last time, if that was where these begin."""
         vol = self._vol
         at = offset - (piece.first << SHIFT)
+        if offset == v.read_next or offset == 0:  # who goes on where he stopped
+            v.read_window = min(max(2 * v.read_window, READ_AHEAD_MIN), READ_AHEAD_MAX)
+        else:
+            v.read_window = 0
+        v.read_next = offset + size
         try:
-            data = vol.xn.read(vol.who, piece.block, at, size)
+            result = call(vol.who, piece.block, at, size)
         except NotCached:
             first, end = at >> SHIFT, (at + size - 1 >> SHIFT) + 1
             ahead = min(end + v.read_window, piece.end - piece.first)
@@ -106,17 +138,9 @@ class FileData:
                 self._fill(piece, first, ahead)
             except NoFrames:
                 self._fill(piece, first, end)
-            data = vol.xn.read(vol.who, piece.block, at, size)
+            result = call(vol.who, piece.block, at, size)
         vol.cache.touch_run(piece.block + (at >> SHIFT), (size >> SHIFT) + 1)
-        return data
-
-    def _note_pattern(self, v: Vnode, offset: int, size: int) -> None:
-        """A reader who goes on where it stopped gets twice as much ahead each time."""
-        if offset == v.read_next or offset == 0:
-            v.read_window = min(max(2 * v.read_window, READ_AHEAD_MIN), READ_AHEAD_MAX)
-        else:
-            v.read_window = 0
-        v.read_next = offset + size
+        return result
 
     def _fill(self, piece: Piece, first: int, end: int) -> None:
         """Have blocks [first, end) of an extent cached."""
@@ -150,9 +174,9 @@ class FileData:
                 self._leave_inline(who, v)
         if offset + size > v.size:
             self._grow(v, offset)
-        first, end, kind = v.last[:3]
-        if kind == f.P_DATA and first << SHIFT <= offset and offset + size <= end << SHIFT:
-            self._overwrite(v, v.last, offset, data)
+        piece = v.last
+        if piece.kind == f.P_DATA and piece.first << SHIFT <= offset <= (piece.end << SHIFT) - size:
+            self._overwrite(v, piece, offset, data)
         else:
             size = self._write_pieces(who, v, offset, data)
         v.mtime = v.ctime = self._vol.now()
@@ -241,23 +265,22 @@ class FileData:
     def _overwrite(
         self,
         v: Vnode,
-        piece: tuple[int, int, int, int, int, int],
+        piece: Piece,
         offset: int,
         data: bytes | memoryview,
     ) -> None:
         """Write into blocks that the file has."""
-        vol = self._vol
-        first, _end, _kind, block = piece[:4]
-        at = offset - (first << SHIFT)
+        vol, block = self._vol, piece.block
+        at = offset - (piece.first << SHIFT)
         lo, hi = at >> SHIFT, (at + len(data) - 1 >> SHIFT) + 1
         try:
             vol.xn.write_raw(vol.who, block, at, data)
         except NotCached:
-            self._bind(Piece(*piece), lo, hi, at, at + len(data))
+            self._bind(piece, lo, hi, at, at + len(data))
             vol.xn.write_raw(vol.who, block, at, data)
         except NoFrames:  # the blocks share the frames of those that they were copied from
             vol.cache.make_room(hi - lo)
-            self._bind(Piece(*piece), lo, hi, at, at + len(data))
+            self._bind(piece, lo, hi, at, at + len(data))
             vol.xn.write_raw(vol.who, block, at, data)
         vol.cache.wrote(block + lo, hi - lo)
         v.wrote(block + lo, block + hi, vol.epoch)

@@ -11,11 +11,11 @@ Not here: bytes (`data`). It relies on `Slots` for one block and on `Batch` for 
 from __future__ import annotations
 
 import errno
-from typing import Final, NamedTuple
+from typing import Final
 
 from libfs.ffs import format as f
 from libfs.ffs import slots as s
-from libfs.ffs.inode import NOTHING, Vnode
+from libfs.ffs.inode import NOTHING, Piece, Vnode
 from libfs.ffs.place import Placer
 from libfs.ffs.slots import Slots
 from libfs.ffs.volume import Batch, Volume
@@ -23,18 +23,6 @@ from libfs.posix.interface import FsError
 from xnfs import Caller, CorruptionError
 
 HOLE: Final = 0
-
-
-class Piece(NamedTuple):
-    """Consecutive file blocks that lie together: from `first` up to `end`. kind 0: a hole, which
-    may go on after `end`. `owner`, `slot`: where the extent's pointer lies."""
-
-    first: int
-    end: int
-    kind: int
-    block: int
-    owner: int
-    slot: int
 
 
 class ExtentMap:
@@ -66,6 +54,14 @@ class ExtentMap:
         if not isinstance(node, Slots) or node.level != parent.level - 1:
             raise CorruptionError(block, "use", "a second one", "one")
         return node
+
+    def blocks(self, v: Vnode) -> list[Slots]:
+        """The slots in the inode and those in all nodes, parents first."""
+        found = [self.root(v)]
+        for slots in found:
+            if slots.level:
+                found += [self._node(v, slots, at) for at in range(len(slots.entries))]
+        return found
 
     def find(self, v: Vnode, fb: int) -> Piece:
         """What lies at file block `fb`, as far as it goes."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
+from libfs.ffs import between
 from libfs.ffs import format as f
 from libfs.ffs.data import MAX_SIZE, FileData
 from libfs.ffs.directory import Directories
@@ -37,6 +38,7 @@ from libfs.posix.interface import (
     FsError,
     Ino,
     New,
+    Sink,
     StatFs,
     Syncing,
     User,
@@ -261,7 +263,9 @@ class Ffs:
         vnodes = self.volume.vnodes
         if read:
             # A listing has noted where they lie.
-            self.volume.ahead.many(entry.ino for entry in entries if entry.ino not in vnodes)
+            unknown = [entry.ino for entry in entries if entry.ino not in vnodes]
+            self.volume.ahead.many(unknown)
+            self.volume.ensure_many(unknown)
         found: list[Attr | None] = []
         for entry in entries:
             v = vnodes.get(entry.ino)
@@ -321,6 +325,23 @@ class Ffs:
         self._names.exchange(user, first, a_name, second, b_name)
 
     @answers
+    def send(
+        self, who: Caller, parent: Ino, name: bytes, to: Ffs, target: Ino, new_name: bytes
+    ) -> None:
+        """Move a file, not a directory, to another FFS of the same image, without copying it.
+
+        See `between.send`. `who` holds both roots. Raises: EXDEV, EISDIR, EMLINK (it has other
+        names), EBUSY (somebody holds it), EEXIST, ENOENT, ENOSPC.
+        """
+        self._may_change()
+        to._may_change()
+        source, sink = self._side(), to._side()
+        between.send(who, source, parent, name, sink, target, new_name)
+
+    def _side(self) -> between.Side:
+        return between.Side(self.volume, self._dirs, self._names, self._map, self._xattrs)
+
+    @answers
     def forget(self, ino: Ino) -> None:
         """The last handle of an inode without a name is gone."""
         v = self.volume.vnode(ino)
@@ -348,6 +369,11 @@ class Ffs:
     def read(self, ino: Ino, offset: int, size: int) -> bytes:
         """At most `size` bytes."""
         return self._data.read(self._file(ino), offset, size)
+
+    @answers
+    def lend(self, ino: Ino, offset: int, size: int, to: Sink) -> None:
+        """As `read`, shown to `to` (`Lender`)."""
+        self._data.lend(self._file(ino), offset, size, to)
 
     @answers
     def write(

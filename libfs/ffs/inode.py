@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from libfs.common.devices import make_device
 from libfs.ffs import format as f
@@ -28,6 +28,18 @@ FIELDS: Final = (
 RIGHTS: Final = frozenset({"mode", "uid", "gid"})
 
 
+class Piece(NamedTuple):
+    """Consecutive file blocks that lie together: from `first` up to `end`. kind 0: a hole, which
+    may go on after `end`. `owner`, `slot`: where the extent's pointer lies."""
+
+    first: int
+    end: int
+    kind: int
+    block: int
+    owner: int
+    slot: int
+
+
 class Vnode:
     """One inode. The header's fields by name, then state of this mount."""
 
@@ -37,7 +49,7 @@ class Vnode:
         "dirty",  # the header here is newer than in the block
         "hash_key",  # `key` as bytes
         "ino",
-        "last",  # the extent used last: (first, end, kind, block, owner block, slot)
+        "last",  # the extent used last
         "read_next",  # offset at which a sequential reader would go on
         "read_window",  # blocks to read ahead
         "rights",  # answers of the acl: caller -> bit set of granted masks
@@ -70,7 +82,7 @@ class Vnode:
     # Memory
     attr: Attr | None
     slots: Slots | None
-    last: tuple[int, int, int, int, int, int]
+    last: Piece
 
     def __init__(self, ino: int, fields: Sequence[int]) -> None:
         self.ino = ino
@@ -185,7 +197,7 @@ DT_REG: Final = stat.S_IFREG >> 12
 DT_LNK: Final = stat.S_IFLNK >> 12
 
 #: No extent: covers no file block.
-NOTHING: Final = (0, 0, 0, 0, 0, 0)
+NOTHING: Final = Piece(0, 0, 0, 0, 0, 0)
 
 
 def decode_untrusted(ino: int, raw: bytes | memoryview) -> Vnode:

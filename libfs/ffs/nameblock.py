@@ -9,7 +9,9 @@ belongs to: `directory`.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
+from typing import Final
 
 from libfs.common.naming import name_hash
 from libfs.ffs import format as f
@@ -17,6 +19,8 @@ from xnfs import CorruptionError
 
 #: slot, inode, kind of pointer, d_type
 Named = tuple[int, int, int, int]
+#: Kinds of pointer that have a name.
+_NAMED: Final = (f.P_INODE, f.P_DIR)
 
 
 class NameBlock:
@@ -41,7 +45,7 @@ class NameBlock:
         self.names: dict[bytes, Named] = {}
         self.records: dict[int, tuple[int, int, int]] = {}  # slot -> offset, length, d_type
         self.free = list(range(area.slots - 1, -1, -1))
-        self.dirty: set[int] = set()
+        self.dirty: dict[int, bytes] = {}  # slots written since, and their names; b"": none
         self.heap: list[tuple[int, bytes]] = []  # names appended since the last diff
         self.order: list[tuple[int, bytes]] | None = None  # (hash, name) sorted
 
@@ -66,7 +70,7 @@ class NameBlock:
         self.heap.append((self.end, name))
         self.end += len(name)
         self.live += len(name)
-        self.dirty.add(slot)
+        self.dirty[slot] = name
         self.order = None
         return slot
 
@@ -76,7 +80,7 @@ class NameBlock:
         self.names[name] = (slot, ino, kind, d_type)
         offset, length, _old = self.records[slot]
         self.records[slot] = (offset, length, d_type)
-        self.dirty.add(slot)
+        self.dirty[slot] = name
         return slot
 
     def remove(self, name: bytes) -> Named:
@@ -86,7 +90,7 @@ class NameBlock:
         del self.records[slot]
         self.free.append(slot)
         self.live -= len(name)
-        self.dirty.add(slot)
+        self.dirty[slot] = b""
         self.order = None
         return named
 
@@ -108,11 +112,10 @@ class NameBlock:
         """What changed since the last call; the ends too, unless they lie in an inode's header."""
         area = self.area
         out: list[tuple[int, bytes]] = []
-        taken = {named[0]: (name, named) for name, named in self._touched()}
-        for slot in self.dirty:
+        for slot, name in self.dirty.items():
             pointer, record, tag = bytes(8), bytes(4), bytes(4)
-            if slot in taken:
-                name, (_slot, ino, kind, _d_type) = taken[slot]
+            if name:
+                _slot, ino, kind, _d_type = self.names[name]
                 pointer = f.POINTER.pack(f.pointer(kind, ino))
                 record = f.RECORD.pack(*self.records[slot])
                 tag = f.TAG.pack(name_hash(self.key, name) & f.TAG_MASK)
@@ -124,16 +127,6 @@ class NameBlock:
             out.append((area.ends, self.ends()))
         self.clean()
         return out
-
-    def _touched(self) -> list[tuple[bytes, Named]]:
-        dirty, found = self.dirty, []
-        # The ones just added stand last.
-        for name, named in reversed(self.names.items()):
-            if named[0] in dirty:
-                found.append((name, named))
-                if len(found) == len(dirty):
-                    break
-        return found
 
     def clean(self) -> None:
         """Forget what changed: it is written, or will be whole."""
@@ -199,26 +192,27 @@ def _fill_untrusted(nb: NameBlock, raw: bytes, end: int) -> NameBlock:
     if not area.heap <= end <= area.limit:
         raise CorruptionError(nb.block, "heap end", end, f"{area.heap} to {area.limit}")
     nb.end = end
-    records = raw[area.records : area.records + 4 * area.slots]
-    pointers = raw[area.pointers : area.pointers + 8 * area.slots]
+    names, heap, live = nb.names, area.heap, 0
+    pointers = struct.unpack_from(f"<{area.slots}Q", raw, area.pointers)
+    records = f.RECORD.iter_unpack(raw[area.records : area.records + 4 * area.slots])
     free = []
-    for slot, ((offset, length, d_type), (pointer,)) in enumerate(
-        zip(f.RECORD.iter_unpack(records), f.POINTER.iter_unpack(pointers), strict=True)
-    ):
+    for slot, (pointer, record) in enumerate(zip(pointers, records, strict=True)):
+        offset, length, d_type = record
         if pointer == 0:  # with a record: fsck took the inode away, `check` takes the name
             if length == 0:
                 free.append(slot)
             continue
-        kind, ino = pointer >> f.KIND_SHIFT, pointer & f.BLOCK_MASK
-        name = raw[offset : offset + length]
-        if kind not in (f.P_INODE, f.P_DIR) or not length:
+        kind, after = pointer >> f.KIND_SHIFT, offset + length
+        name = raw[offset:after]
+        if kind not in _NAMED or not length:
             raise CorruptionError(
                 nb.block, f"pointer in slot {slot}", hex(pointer), "a named inode"
             )
-        if offset < area.heap or offset + length > end or name in nb.names:
+        if offset < heap or after > end or name in names:
             raise CorruptionError(nb.block, f"name in slot {slot}", name[:20], "in the heap, once")
-        nb.names[name] = (slot, ino, kind, d_type)
-        nb.records[slot] = (offset, length, d_type)
-        nb.live += length
+        names[name] = (slot, pointer & f.BLOCK_MASK, kind, d_type)
+        nb.records[slot] = record
+        live += length
+    nb.live = live
     nb.free = free[::-1]
     return nb

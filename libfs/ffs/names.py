@@ -73,7 +73,7 @@ class Names:
     def create(self, user: User, parent: Vnode, name: bytes, new: New) -> int:
         """A new inode with its first name. Raises: EEXIST, ENOENT (the directory was removed)."""
         who = self._vol.caller(user)
-        nb = self._room(who, parent, name)
+        nb = self.room(who, parent, name)
         is_dir = new.mode >> 12 == DT_DIR
         if is_dir and parent.nlink >= LINK_MAX:
             raise FsError(errno.EMLINK)
@@ -81,7 +81,7 @@ class Names:
         v = self.inode(block, new, parent.ino)
         far = 0 if v.flags & f.I_INLINE or not new.target else self._target_block(v)
         batch = Batch(self._vol, who)
-        self._add(batch, parent, nb, name, v, v.crtime)
+        self.add(batch, parent, nb, name, v, v.crtime)
         if is_dir:
             batch.set(parent, nlink=parent.nlink + 1)
         self._birth(batch, v, new, parent.ino, far)
@@ -151,15 +151,16 @@ class Names:
 
     # -- adding and removing
 
-    def _room(self, who: Caller, parent: Vnode, name: bytes) -> NameBlock:
+    def room(self, who: Caller, parent: Vnode, name: bytes) -> NameBlock:
         """Room for a name that must not be there."""
         if not parent.nlink:
             raise FsError(errno.ENOENT)
         return self._dirs.room(who, parent, name)
 
-    def _add(
+    def add(
         self, batch: Batch, parent: Vnode, nb: NameBlock, name: bytes, v: Vnode, now: int
     ) -> None:
+        """Put a name into the block that has room for it."""
         slot = nb.add(name, v.ino, v.kind, v.mode >> 12)
         batch.home(v.ino, nb.block, slot)
         self._touch(batch, parent, nb, now, 1)
@@ -171,11 +172,12 @@ class Names:
         if nb.block == parent.ino:
             batch.set(parent, names=len(nb.names), heap=nb.end)
 
-    def _settle(self, *vnodes: Vnode) -> None:
+    def settle(self, user: User, *vnodes: Vnode) -> None:
         """Write what waits in headers that a user is about to change: the acl would take the times
-        that wait for the user's own."""
+        that wait for the user's own. Where he is the owner or uid 0 he might set them, and what
+        waits goes with the change."""
         for v in vnodes:
-            if v.dirty:
+            if v.dirty and user.uid not in (0, v.uid):
                 self._vol.flush(v)
 
     def link(self, user: User, v: Vnode, parent: Vnode, name: bytes) -> None:
@@ -183,11 +185,11 @@ class Names:
         if v.nlink >= LINK_MAX:
             raise FsError(errno.EMLINK)
         vol, who = self._vol, self._vol.caller(user)
-        nb = self._room(who, parent, name)
-        self._settle(v, parent)
+        nb = self.room(who, parent, name)
+        self.settle(user, v, parent)
         first, now = not v.nlink, vol.now()
         batch = Batch(vol, who)
-        self._add(batch, parent, nb, name, v, now)
+        self.add(batch, parent, nb, name, v, now)
         batch.share.append((vol.type[v.kind], v.ino, 1))
         batch.set(v, nlink=v.nlink + 1, ctime=now)
         batch.commit()
@@ -197,15 +199,15 @@ class Names:
     def unlink(self, user: User, parent: Vnode, name: bytes, *, keep: bool) -> None:
         """Remove a name. Raises: ENOENT, ENOTEMPTY, EPERM (sticky)."""
         nb = self._dirs.holder(parent, name)
-        v = self._vol.vnode(self._located(nb, name))
+        v = self._vol.vnode(self.located(nb, name))
         self._check_sticky(user, parent, v)
         if v.is_dir:
             self._check_empty(v)
-        end = self._end(v, nb, name, keep)
-        self._settle(parent)
+        end = self._end(user, v, nb, name, keep)
+        self.settle(user, parent)
         now = self._vol.now()
         batch = Batch(self._vol, self._vol.caller(user))
-        self._remove(batch, parent, nb, name, now)
+        self.remove(batch, parent, nb, name, now)
         if v.is_dir:
             batch.set(parent, nlink=parent.nlink - 1)
         self._lose(batch, end, now)
@@ -213,13 +215,14 @@ class Names:
         if not nb.names and parent.flags & f.I_HASHED and parent.entries:
             self._dirs.drop_leaf(parent, name_hash(parent.hash_key, name))
 
-    def _located(self, nb: NameBlock, name: bytes) -> int:
+    def located(self, nb: NameBlock, name: bytes) -> int:
         """The inode of a name, with its home known."""
         slot, ino, _kind, _d_type = nb.names[name]
         self._vol.home.setdefault(ino, nb.block << 10 | slot)
         return ino
 
-    def _remove(self, batch: Batch, parent: Vnode, nb: NameBlock, name: bytes, now: int) -> None:
+    def remove(self, batch: Batch, parent: Vnode, nb: NameBlock, name: bytes, now: int) -> None:
+        """Take a name out of the block that has it."""
         nb.remove(name)
         self._touch(batch, parent, nb, now, -1)
 
@@ -234,7 +237,7 @@ class Names:
 
     # -- the last name
 
-    def _end(self, v: Vnode, nb: NameBlock, name: bytes, keep: bool) -> End:
+    def _end(self, user: User, v: Vnode, nb: NameBlock, name: bytes, keep: bool) -> End:
         """What becomes of `v` when it loses this name; what waits in its header is written, unless
         the inode goes with the name."""
         slot = nb.names[name][0]
@@ -245,7 +248,7 @@ class Names:
         else:
             fate = GONE if self._owns_little(v) else CUT
         if fate != GONE:
-            self._settle(v)
+            self.settle(user, v)
         return End(v, nb.block, slot, fate)
 
     def _owns_little(self, v: Vnode) -> bool:
@@ -315,7 +318,7 @@ class Names:
         """Move a name, replacing what is at the target. Raises: ENOENT, EPERM (sticky), EMLINK."""
         vol, who = self._vol, self._vol.caller(user)
         old = self._dirs.holder(src, name)
-        v = vol.vnode(self._located(old, name))
+        v = vol.vnode(self.located(old, name))
         self._check_sticky(user, src, v)
         if not dst.nlink:
             raise FsError(errno.ENOENT)
@@ -329,12 +332,12 @@ class Names:
             old = self._dirs.holder(src, name)  # a split may have moved it
         else:
             new = self._dirs.holder(dst, new_name)
-        end = None if target is None else self._end(target, new, new_name, keep)
-        self._settle(v, src, dst)
+        end = None if target is None else self._end(user, target, new, new_name, keep)
+        self.settle(user, v, src, dst)
         batch, now = Batch(vol, who), vol.now()
-        self._remove(batch, src, old, name, now)
+        self.remove(batch, src, old, name, now)
         if end is None:
-            self._add(batch, dst, new, new_name, v, now)
+            self.add(batch, dst, new, new_name, v, now)
         else:
             self._replace(batch, dst, new, new_name, v, end, now)
         self._reparent(batch, v, src, dst)
@@ -348,7 +351,7 @@ class Names:
         if self._dirs.find(dst, name) is None:
             return None
         nb = self._dirs.holder(dst, name)
-        target = self._vol.vnode(self._located(nb, name))
+        target = self._vol.vnode(self.located(nb, name))
         self._check_sticky(user, dst, target)
         if target.is_dir:
             self._check_empty(target)
@@ -383,12 +386,12 @@ class Names:
         """Each of two names gets the other's inode. Raises: ENOENT, EPERM (sticky)."""
         vol = self._vol
         a_nb, b_nb = self._dirs.holder(a, a_name), self._dirs.holder(b, b_name)
-        v, w = vol.vnode(self._located(a_nb, a_name)), vol.vnode(self._located(b_nb, b_name))
+        v, w = vol.vnode(self.located(a_nb, a_name)), vol.vnode(self.located(b_nb, b_name))
         if v is w:
             return
         self._check_sticky(user, a, v)
         self._check_sticky(user, b, w)
-        self._settle(a, b, v, w)
+        self.settle(user, a, b, v, w)
         now = vol.now()
         batch = Batch(vol, vol.caller(user))
         for parent, nb, name, inode in ((a, a_nb, a_name, w), (b, b_nb, b_name, v)):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from libfs.common.cache import PageCache
@@ -27,7 +28,7 @@ from libfs.ffs.ahead import ReadAhead
 from libfs.ffs.inode import NOTHING, RIGHTS, Vnode, decode_untrusted
 from libfs.ffs.syncing import Sync
 from libfs.posix.interface import FsError, User
-from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn
+from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refused, Xn, XnError
 
 T = TypeVar("T")
 PART_BITS: Final = 10
@@ -151,6 +152,21 @@ class Volume:
             self.ahead.lone(child)
             self.readin(home >> PART_BITS, home & (1 << PART_BITS) - 1, child, 1)
 
+    def ensure_many(self, blocks: Iterable[int]) -> None:
+        """As `ensure`, with one call for all whose parents are at hand; what that does not get is
+        left to `ensure`."""
+        wanted = []
+        for block in blocks:
+            home = self.home.get(block)
+            if home is not None:
+                with suppress(XnError, FsError):
+                    self.ensure(home >> PART_BITS)
+                    wanted.append((home >> PART_BITS, home & (1 << PART_BITS) - 1, block, 1))
+        with suppress(XnError, FsError):
+            self.xn.readin_all(self.who, wanted)
+        for _parent, _part, block, _one in wanted:
+            self.cache.touch(block)
+
     def readin(self, parent: int, part: int, start: int, count: int) -> None:
         """Bind and read children of `parent`, which must be cached."""
         self._children(self.xn.readin, parent, part, start, count)
@@ -192,8 +208,9 @@ class Volume:
 
     def _dropped(self, run: range) -> None:
         decoded = self.decoded
-        for block in run:
-            decoded.pop(block, None)
+        if not decoded.keys().isdisjoint(run):
+            for block in run:
+                decoded.pop(block, None)
 
     # -- inodes
 
@@ -304,14 +321,14 @@ class Batch:
     """
 
     __slots__ = (
-        *("_containers", "_edits", "_heads", "_homes", "_vol", "_watched", "_who"),
-        *("alloc", "copies", "free", "inits", "share", "witnesses"),
+        *("_containers", "_heads", "_homes", "_watched", "_who"),
+        *("alloc", "copies", "edits", "free", "inits", "share", "vol", "witnesses"),
     )
 
     def __init__(self, vol: Volume, who: Caller) -> None:
-        self._vol = vol
+        self.vol = vol
         self._who = who
-        self._edits: dict[int, list[tuple[int, bytes]]] = {}
+        self.edits: dict[int, list[tuple[int, bytes]]] = {}
         self._heads: dict[Vnode, dict[str, int]] = {}
         self._containers: list[Decoded] = []
         self._homes: list[tuple[int, int, int]] = []
@@ -342,7 +359,7 @@ class Batch:
 
     def edit(self, block: int, offset: int, data: bytes) -> None:
         """Bytes of a block that no container describes."""
-        self._edits.setdefault(block, []).append((offset, data))
+        self.edits.setdefault(block, []).append((offset, data))
 
     def use(self, container: Decoded, witness: int = 0) -> None:
         """The container was or will be changed; its diffs are taken at the commit."""
@@ -353,7 +370,7 @@ class Batch:
 
     def birth(self, kind: int, block: int, diff: list[tuple[int, bytes]], witness: int = 0) -> None:
         """Allocate a metadata block with its first bytes."""
-        self.alloc.append((self._vol.type[kind], block, 1))
+        self.alloc.append((self.vol.type[kind], block, 1))
         self.inits[block] = diff
         if witness:
             self.witnesses[block] = witness
@@ -372,8 +389,18 @@ class Batch:
 
     def commit(self) -> None:
         """Do it. Raises XnError, with memory as before."""
-        vol = self._vol
-        edits = self._edits
+        self.prepare()
+        try:
+            self._change()
+        except BaseException:
+            self.abandon()
+            raise
+        self.done()
+
+    def prepare(self) -> None:
+        """Collect what the containers and headers have to say."""
+        vol = self.vol
+        edits = self.edits
         for v in self._heads:
             if v.is_dir:
                 vol.renamed[v.ino] = vol.epoch
@@ -385,12 +412,10 @@ class Batch:
                 vol.order_tail(v)
             target = self.inits if v.ino in self.inits else edits
             target.setdefault(v.ino, []).append((f.HEADER_AT, v.pack()))
-        try:
-            self._change()
-        except BaseException:
-            self.abandon()
-            raise
-        # Commit point in memory: from here the kernel's pages say what the containers say.
+
+    def done(self) -> None:
+        """The kernel's pages say what the containers say."""
+        vol = self.vol
         for v, saved in self._heads.items():
             v.attr = None
             if v.dirty:
@@ -399,7 +424,7 @@ class Batch:
             if v.rights and not RIGHTS.isdisjoint(saved):
                 v.rights.clear()
         touch = vol.cache.touch
-        for block in edits:
+        for block in self.edits:
             touch(block)
         for block in self.inits:
             touch(block)
@@ -407,7 +432,7 @@ class Batch:
             vol.set_home(*home)
 
     def _change(self) -> None:
-        if self._vol.readonly:
+        if self.vol.readonly:
             raise FsError(errno.EROFS)
         for turn in range(4):
             try:
@@ -416,18 +441,22 @@ class Batch:
             except NotCached:
                 if turn == 3:
                     raise
-                for block in {*self._edits, *self.witnesses.values(), *self._blocks_freed()}:
-                    if block not in self.inits:
-                        self._vol.ensure(block)
+                self.ensure()
             except NoFrames:
                 if turn == 3:
                     raise
-                self._vol.cache.make_room(sum(n for _t, _s, n in self.alloc))
+                self.vol.cache.make_room(sum(n for _t, _s, n in self.alloc))
+
+    def ensure(self) -> None:
+        """Have everything cached that the kernel must see."""
+        for block in {*self.edits, *self.witnesses.values(), *self._blocks_freed()}:
+            if block not in self.inits:
+                self.vol.ensure(block)
 
     def _call(self) -> None:
-        self._vol.xn.change(
+        self.vol.xn.change(
             self._who,
-            list(self._edits.items()),
+            list(self.edits.items()),
             alloc=self.alloc,
             free=self.free,
             share=self.share,
@@ -438,7 +467,7 @@ class Batch:
 
     def _blocks_freed(self) -> Iterable[int]:
         """Metadata blocks that lose an owner: the kernel must see that they own nothing."""
-        plain = (self._vol.type[f.P_DATA], self._vol.type[f.P_UNWRITTEN])
+        plain = (self.vol.type[f.P_DATA], self.vol.type[f.P_UNWRITTEN])
         extents = (*self.free, *self.share)
         return [start for kind, start, _n in extents if kind not in plain]
 
@@ -450,7 +479,7 @@ class Batch:
         for v in self._watched:
             v.slots = None
             v.last = NOTHING
-        decoded = self._vol.decoded
+        decoded = self.vol.decoded
         for container in self._containers:
             decoded.pop(container.block, None)
         for block in self.inits:

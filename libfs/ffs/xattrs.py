@@ -90,11 +90,11 @@ class Xattrs:
 
     def has_block(self, v: Vnode) -> bool:
         """Whether there is a block of attributes."""
-        return self._pointer(v) != 0
+        return self.block(v) != 0
 
     def drop_block(self, v: Vnode) -> None:
         """Give the block of attributes back, as the inode goes."""
-        if block := self._pointer(v):
+        if block := self.block(v):
             batch = Batch(self._vol, self._vol.who)
             self._free(batch, v, block)
             batch.commit()
@@ -102,7 +102,8 @@ class Xattrs:
 
     # -- bytes
 
-    def _pointer(self, v: Vnode) -> int:
+    def block(self, v: Vnode) -> int:
+        """The block of attributes, with its home known; 0 if there is none."""
         raw = self._vol.block(v.ino)
         pointer: int = f.POINTER.unpack_from(raw, f.XATTR_POINTER)[0]
         if pointer and pointer >> f.KIND_SHIFT != f.P_XATTR:
@@ -115,7 +116,7 @@ class Xattrs:
     def _records(self, v: Vnode) -> Attributes:
         out: Attributes = {}
         parse_untrusted(v.ino, self._vol.block(v.ino)[f.RECORDS_AT :], out)
-        if block := self._pointer(v):
+        if block := self.block(v):
             parse_untrusted(block, self._vol.block(block)[f.XATTR_BLOCK_AT :], out)
         return out
 
@@ -146,7 +147,7 @@ class Xattrs:
         """Lay all records out again; the block that was given back, or 0."""
         inside, outside = _pack(records.items())
         batch.edit(v.ino, f.RECORDS_AT, inside)
-        block = self._pointer(v)
+        block = self.block(v)
         if outside and block:
             batch.edit(block, f.XATTR_BLOCK_AT, outside)
             batch.witnesses[block] = v.ino

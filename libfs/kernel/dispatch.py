@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +30,7 @@ from libfs.kernel.names import Names
 from libfs.kernel.negotiate import Negotiation
 from libfs.kernel.nodes import SUPERUSER, Nodes
 from libfs.kernel.notices import Notices
-from libfs.kernel.replies import Durable, Later, Reply, WrittenBack
+from libfs.kernel.replies import Durable, Later, Lent, Reply, WrittenBack
 from libfs.posix import FsError, Posix
 from libfs.serve import Users, errno_of
 
@@ -46,7 +46,8 @@ _HEADER_SIZE: Final = abi.OUT_HEADER.size
 #: Gone (interrupted, or the whole connection): nobody waits for this answer.
 _NOBODY_WAITS: Final = (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED)
 
-Send = Callable[[list[bytes]], object]
+Parts = Sequence[bytes | memoryview]
+Send = Callable[[Parts], object]
 
 
 class _Entry(NamedTuple):
@@ -76,10 +77,10 @@ class Dispatcher:
         self._negotiation = negotiation
         self._users = Users()
         self._unknown: set[int] = set()
-        self._attributes = Attributes(posix, self.nodes)
+        self.attributes = Attributes(posix, self.nodes)
         self._names = Names(posix, self.nodes)
         self._directories = Directories(posix, self.nodes)
-        self._files = Files(posix, self.nodes, self._attributes, self.notices)
+        self._files = Files(posix, self.nodes, self.attributes, self.notices)
         self._table = self._make_table()
 
     def handle(self, length: int) -> None:
@@ -118,8 +119,16 @@ class Dispatcher:
             elif reply is not None:
                 self._put_off(unique, reply)
 
-    def _put_off(self, unique: int, reply: Durable | WrittenBack | Later) -> None:
-        if isinstance(reply, Durable):
+    def handle_in_turn(self, length: int) -> None:
+        """As `handle`, for a file system with several fronts: a notice that is sent after this has
+        begun comes after its answer (`Notices`)."""
+        with self.notices.turn:
+            self.handle(length)
+
+    def _put_off(self, unique: int, reply: Durable | WrittenBack | Lent | Later) -> None:
+        if isinstance(reply, Lent):
+            self._lend(unique, reply)
+        elif isinstance(reply, Durable):
             self.undurable.append((unique, reply))
         elif isinstance(reply, Later):
             reply.start(partial(self._finish, unique))
@@ -127,6 +136,18 @@ class Dispatcher:
             ino, start, length, work = reply
             finish = partial(self._finish, unique, work)
             self.notices.when_written_back(ino, start, length, finish)
+
+    def _lend(self, unique: int, reply: Lent) -> None:
+        """Send bytes from where they lie, before anything can happen to them."""
+
+        def send(parts: Parts) -> None:
+            length = _HEADER_SIZE + sum(map(len, parts))
+            self._deliver([_header(length, 0, unique), *parts])
+
+        try:
+            reply.lend(send)
+        except Exception as error:
+            self._answer_error(unique, errno_of(error))
 
     def _finish(self, unique: int, work: Callable[[], bytes]) -> None:
         """Answer a request that was put off. May be called by any thread."""
@@ -143,7 +164,7 @@ class Dispatcher:
         if waiting:
             self.syncer.put(waiting)
 
-    def _deliver(self, parts: list[bytes]) -> None:
+    def _deliver(self, parts: Parts) -> None:
         try:
             self._send(parts)
         except OSError as error:
@@ -193,7 +214,7 @@ class Dispatcher:
 
     def _make_table(self) -> dict[int, _Entry]:
         names, files = self._names, self._files
-        attributes, directories = self._attributes, self._directories
+        attributes, directories = self.attributes, self._directories
         listed: list[tuple[Op, str, int, Callable[..., Reply]]] = [
             (Op.LOOKUP, "", 1, names.lookup),
             (Op.FORGET, abi.IN_FORGET, 0, self._forget),
@@ -239,6 +260,8 @@ class Dispatcher:
                 (Op.OPENDIR, abi.IN_OPEN, 0, files.open),
                 (Op.RELEASEDIR, abi.IN_RELEASE, 0, files.release),
             ]
+        if self._negotiation.shared:
+            listed.append((Op.CREATE, abi.IN_CREATE, 1, files.create))
         self._silent = (self._forget, self._batch_forget)
         table = {}
         for opcode, fixed, tail, call in listed:

@@ -29,13 +29,18 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
+from typing import Final
 
 from libfs.kernel import abi
 from libfs.kernel.attributes import Attributes
 from libfs.kernel.nodes import Nodes
 from libfs.kernel.notices import Notices
-from libfs.kernel.replies import Durable, WrittenBack
+from libfs.kernel.replies import Durable, Lent, WrittenBack
 from libfs.posix import Fh, FsError, Posix, User
+
+#: From this size on bytes are sent from where they lie; fewer are copied sooner than lent.
+LENT_MIN: Final = 1 << 16
 
 
 class Files:
@@ -56,9 +61,12 @@ class Files:
     def _handle(self, node: int) -> Fh:
         return self._nodes.handle(self._nodes.ino(node))
 
-    def read(self, node: int, user: User, fh: int, offset: int, size: int) -> bytes:
+    def read(self, node: int, user: User, fh: int, offset: int, size: int) -> bytes | Lent:
         """Bytes for the page cache, or for a read that goes around it."""
-        return self._posix.read(self._handle(node), offset, size)
+        handle = self._handle(node)
+        if size < LENT_MIN:
+            return self._posix.read(handle, offset, size)
+        return Lent(partial(self._posix.lend, handle, offset, size))
 
     def write(
         self,
@@ -106,6 +114,17 @@ class Files:
         nodes = self._nodes
         attr, fh = self._posix.tmpfile(user, nodes.ino(parent), mode, flags, umask)
         made = nodes.entry(attr)  # counted before the handle goes, which alone holds the inode
+        self._posix.release(fh)
+        return made + abi.OPEN.pack(0, abi.FOPEN_KEEP_CACHE)
+
+    def create(
+        self, parent: int, user: User, flags: int, mode: int, umask: int, tail: bytes
+    ) -> bytes:
+        """open(2) with O_CREAT of a name that the kernel believes is not there. Where another mount
+        may just have made it, MKNOD would answer EEXIST to who did not ask for O_EXCL."""
+        nodes = self._nodes
+        attr, fh = self._posix.create(user, nodes.ino(parent), tail[:-1], mode, flags, umask)
+        made = nodes.entry(attr)
         self._posix.release(fh)
         return made + abi.OPEN.pack(0, abi.FOPEN_KEEP_CACHE)
 

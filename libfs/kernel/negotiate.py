@@ -1,8 +1,8 @@
 """INIT: which version of the protocol, and which of its features, a connection uses.
 
 Why each one is chosen is said beside it. Not chosen: AUTO_INVAL_DATA (it re-reads files whose mtime
-moved, which only we move), ATOMIC_O_TRUNC (it needs OPEN), EXPORT_SUPPORT, and all of splice
-(no gain was measured).
+moved, which only we move), ATOMIC_O_TRUNC (it needs OPEN), EXPORT_SUPPORT; all of splice and
+FUSE over io_uring (`benchmarks/transports.py`: no gain).
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Negotiation:
     opens: bool = False
     #: Whether the kernel is to check permissions; then it must see access lists.
     checks: bool = True
+    #: Whether others change the files, too, through another mount.
+    shared: bool = False
     minor: int = 0
     flags: int = 0
     #: Why nothing can be served; the mount is to be taken away again.
@@ -69,7 +71,8 @@ class Negotiation:
         if low & Init.INIT_EXT and len(more) >= abi.IN_INIT_EXT.size:
             offered |= abi.IN_INIT_EXT.unpack_from(more)[0] << 32
         wanted = _ALWAYS | Init.INIT_EXT
-        if self.writeback:
+        # A cache that is written back later would hide from other mounts what is in it.
+        if self.writeback and not self.shared:
             wanted |= Init.WRITEBACK_CACHE
         needed = _NEEDED
         if self.checks:

@@ -127,6 +127,15 @@ class Nodes:
                     self._posix.release(fh)
             self._posix.forget(ino)
 
+    def clear(self) -> None:
+        """The kernel is gone, and with it all that it knew."""
+        for ino, count in list(self._lookups.items()):
+            self.forget(self.node(ino), count)
+        for table in (self._handles, self._directories):
+            for fh in table.values():  # of the root, which is never looked up
+                self._posix.release(fh)
+            table.clear()
+
     def known(self, ino: Ino) -> bool:
         """Whether the kernel may have something cached of an inode."""
         return ino in self._lookups or ino == self.root

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from libfs.posix import Ino
+from libfs.posix import Ino, Sink
 
 
 class Durable(NamedTuple):
@@ -34,5 +34,11 @@ class Later(NamedTuple):
     start: Callable[[Callable[[Callable[[], bytes]], None]], None]
 
 
+class Lent(NamedTuple):
+    """Answer with the bytes that `lend` shows to who is given to it."""
+
+    lend: Callable[[Sink], None]
+
+
 #: An `int` is an errno, for errors so common that raising them would cost.
-Reply = bytes | int | Durable | WrittenBack | Later | None
+Reply = bytes | int | Durable | WrittenBack | Lent | Later | None

@@ -29,10 +29,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from libfs.kernel import mounting
-from libfs.kernel.dispatch import MAX_IO, Dispatcher
+from libfs.kernel.dispatch import MAX_IO, Dispatcher, Parts
 from libfs.kernel.mounting import MountFailed, Wanted
 from libfs.kernel.negotiate import Negotiation
-from libfs.posix import Posix
+from libfs.posix import Front, Posix
 from libfs.serve import Housekeeper, errno_of
 
 #: How long to look for the next request before sleeping, ns.
@@ -41,6 +41,17 @@ SPIN: Final = 50_000
 _GATHER: Final = 32
 #: A request that comes later than this after the last answer is not close behind it, ns.
 _CLOSE: Final = 4 * SPIN
+
+
+def settle_process() -> None:
+    """Make the process a server: to be called by the main thread before it starts any other."""
+    Housekeeper.block_signals()
+    # The housekeeper needs the interpreter every second; requests should not wait long for it.
+    sys.setswitchinterval(0.0005)
+    # Cached pages and inodes are hundreds of thousands of objects without cycles: looking for
+    # those at every 700 new ones costs a tenth of what a request takes.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 class Mount:
@@ -61,10 +72,12 @@ class Mount:
         Raises: MountFailed for an option that is not known.
         """
         self._posix = posix
-        self._directory = directory
+        #: one of several mounts of a file system: the host kernel's caches differ
+        self._front = posix if isinstance(posix, Front) else None
+        self.directory = directory
         self._source = source
         self._wanted = Wanted.parse(options)
-        self._ready = ready
+        self.ready = ready
         self._spin = SPIN if self._wanted.spin else 0
         self._fd = -1
         self._stopping = False
@@ -73,10 +86,13 @@ class Mount:
             writeback="sync" not in self._wanted.flags,
             opens=self._wanted.strictatime,
             checks=self._wanted.default_permissions,
+            shared=self._front is not None,
         )
         self._dispatcher = Dispatcher(posix, self._send, self._negotiation)
         #: For changes that do not come through this mount, made in the same process.
         self.notices = self._dispatcher.notices
+        if self._front is not None:
+            self._front.watcher = self.notices
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def run(self) -> None:
@@ -85,20 +101,30 @@ class Mount:
         To be called from the main thread, once. SIGTERM, SIGINT and SIGHUP unmount. Raises:
         MountFailed, and what closing raises.
         """
-        self._fd = mounting.mount(self._directory, self._source, self._wanted)
-        Housekeeper.block_signals()
-        # The housekeeper needs the interpreter every second; requests should not wait long for it.
-        sys.setswitchinterval(0.0005)
-        # Cached pages and inodes are hundreds of thousands of objects without cycles: looking for
-        # those at every 700 new ones costs a tenth of what a request takes.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
-        keeper = Housekeeper(self._posix.idle, self._stop)
+        self.attach()
+        settle_process()
+        keeper = Housekeeper(self.idle, self.stop)
+        keeper.start()
+        try:
+            self.serve()
+        finally:
+            keeper.end()
+            self.close()
+        self.check()
+
+    # -- the steps of it, for who runs several mounts (`group`)
+
+    def attach(self) -> None:
+        """Mount. Whoever looks at the directory waits until `serve`. Raises: MountFailed."""
+        self._fd = mounting.mount(self.directory, self._source, self._wanted)
+
+    def serve(self) -> None:
+        """Answer requests until it is unmounted."""
         syncer, controls = self._dispatcher.syncer, self._dispatcher.controls
         notifier = threading.Thread(target=self.notices.run, name="notices", daemon=True)
         waiter = threading.Thread(target=syncer.run, name="syncer", daemon=True)
         copier = threading.Thread(target=controls.run, name="controls", daemon=True)
-        for thread in (keeper, notifier, waiter, copier):
+        for thread in (notifier, waiter, copier):
             thread.start()
         try:
             self._serve()
@@ -109,15 +135,34 @@ class Mount:
             waiter.join()  # it still has answers to give
             fd, self._fd = self._fd, -1
             os.close(fd)  # whoever still waits for an answer gets an error now
-            keeper.end()
             copier.join()  # it takes away what it has not finished
             notifier.join(timeout=5)  # it may wait for an answer that will not come
-            self._posix.close()
+
+    def controlled_by(self, do: Callable[[bytes], None]) -> None:
+        """`do` is given what is asked of this server through `CONTROL` and means nothing here.
+
+        It is called by the thread that serves, and may raise FsError.
+        """
+        self._dispatcher.attributes.foreign_control = do
+
+    def idle(self) -> None:
+        """See `Posix.idle`."""
+        self._posix.idle()
+
+    def close(self) -> None:
+        """Everything is durable, and this mount's share of the file system given back."""
+        if self._front is not None:
+            self._front.watcher = None
+            self._dispatcher.nodes.clear()
+        self._posix.close()
+
+    def check(self) -> None:
+        """Raises: MountFailed if the host kernel and we did not agree."""
         if self._negotiation.failure:
-            mounting.unmount(self._directory, lazy=True)
+            mounting.unmount(self.directory, lazy=True)
             raise MountFailed(self._negotiation.failure)
 
-    def _send(self, parts: list[bytes]) -> None:
+    def _send(self, parts: Parts) -> None:
         os.writev(self._fd, parts)
 
     # -- the loop
@@ -128,6 +173,8 @@ class Mount:
             return
         fd, dispatcher = self._fd, self._dispatcher
         handle, read, clock = dispatcher.handle, os.readv, time.monotonic_ns
+        if self._front is not None:
+            handle = dispatcher.handle_in_turn
         buffers = [dispatcher.buffer]
         asleep = select.poll()
         asleep.register(fd, select.POLLIN)
@@ -173,8 +220,8 @@ class Mount:
                     return False
             if self._negotiation.failure:
                 return False
-        mounting.raise_read_ahead(self._directory)
-        self._ready()
+        mounting.raise_read_ahead(self.directory)
+        self.ready()
         return True
 
     @staticmethod
@@ -186,10 +233,10 @@ class Mount:
             errno_of(error)  # for its log
         return False
 
-    def _stop(self) -> None:
-        """Unmount, from the housekeeper's thread. Files still open lose their file system."""
-        if mounting.unmount(self._directory):
-            mounting.write_back(self._directory)
-            mounting.unmount(self._directory, lazy=True)
+    def stop(self) -> None:
+        """Unmount, from another thread. Files still open lose their file system."""
+        if mounting.unmount(self.directory):
+            mounting.write_back(self.directory)
+            mounting.unmount(self.directory, lazy=True)
             self._stopping = True
             os.write(self._wake_writer, b"\0")

@@ -115,7 +115,6 @@ class Checkpoint:
         self._lock = threading.Lock()  # `write` runs beside everything else
         self.time = 0
         self.flush = 0  # the newest flush that the newest checkpoint knows
-        self.heads = [-1, -1]  # where the log goes on, for each region
         self.snapshots: list[int] = []
 
     def load(self) -> list[Region]:
@@ -175,7 +174,6 @@ class Checkpoint:
         if region.number > self.durable[part]:
             self.durable[part] = region.number
             self.bad = [block for block in self.bad if block != self.regions[part]]
-            self.heads[part] = region.segment
 
 
 class Sync:

@@ -216,12 +216,12 @@ class Cleaner:
     # -- freeing
 
     def release(self) -> None:
-        """A checkpoint is durable: free the segments that neither region needs."""
-        vol, oldest = self._vol, min(self._vol.checkpoint.durable)
+        """A checkpoint is durable: free the segments that neither region needs. (The log of neither
+        goes on in one of them: it had left them when they were cleaned.)"""
+        oldest = min(self._vol.checkpoint.durable)
         for segment in [s for s, number in self.clean.items() if number < oldest]:
-            if segment != vol.log.segment and segment not in vol.checkpoint.heads:
-                self._free(segment)
-                del self.clean[segment]
+            self._free(segment)
+            del self.clean[segment]
 
     def _free(self, segment: int) -> None:
         vol, segments = self._vol, self._vol.segments

@@ -50,6 +50,7 @@ def change(
     Raises: EPERM, EACCES, EROFS, and as `data.check_size`.
     """
     attr = core.fs.getattr(ino)
+    core.changing(ino, data=size is not None)
     checked = None
     if wanted != _NOTHING:
         core.check_writable()
@@ -78,6 +79,7 @@ def set_times(core: Core, ino: Ino, mtime: int, ctime: int) -> Attr:
     attr = fs.getattr(ino)
     if attr.nlink == 0:
         return attr
+    core.changing(ino)
     fs.setattr(_SUPERUSER, ino, Change(mtime=mtime, ctime=ctime))
     return fs.getattr(ino)
 

@@ -9,7 +9,17 @@ from collections.abc import Iterable, Sequence
 
 from libfs.posix import acl
 from libfs.posix.handles import Handle, Handles
-from libfs.posix.interface import ACL_DEFAULT, Attr, Change, FileSystem, FsError, Ino, Syncing, User
+from libfs.posix.interface import (
+    ACL_DEFAULT,
+    Attr,
+    Change,
+    FileSystem,
+    FsError,
+    Ino,
+    Lender,
+    Syncing,
+    User,
+)
 from libfs.posix.locks import LockTable
 from libfs.posix.options import Options
 from libfs.posix.timestamps import atime_due
@@ -20,16 +30,34 @@ READ, WRITE, SEARCH = 4, 2, 1
 _ACL_CACHE = 4096
 
 
+class Changes:
+    """What calls have changed, for those who keep copies (`shared`): names, and inodes with whether
+    their bytes are concerned."""
+
+    def __init__(self) -> None:
+        self.names: list[tuple[Ino, bytes]] = []
+        self.inodes: dict[Ino, bool] = {}
+
+    def take(self) -> tuple[list[tuple[Ino, bytes]], dict[Ino, bool]]:
+        """Everything, once."""
+        taken = self.names, self.inodes
+        self.names, self.inodes = [], {}
+        return taken
+
+
 class Core:
     """One mounted file system."""
 
     def __init__(self, fs: FileSystem, options: Options) -> None:
         self.fs = fs
+        self.lender = fs if isinstance(fs, Lender) else None
         self.options = options
         self.mounted_readonly = options.readonly
         self.sync_names = options.sync or options.dirsync
         self.handles = Handles(fs)
         self.locks = LockTable()
+        #: None: nobody else keeps copies
+        self.changes: Changes | None = None
         self._default_acls: dict[Ino, acl.Acl | None] = {}
 
     @property
@@ -92,6 +120,18 @@ class Core:
         """The default list of `directory` may have changed, or its number may be reused."""
         self._default_acls.pop(directory, None)
 
+    def changing_name(self, parent: Ino, name: bytes) -> None:
+        """A name comes, goes, or changes its meaning. Noted before, lest a failure hides it."""
+        if self.changes is not None:
+            self.changes.names.append((parent, name))
+            self.changes.inodes[parent] = True
+
+    def changing(self, ino: Ino, *, data: bool = False) -> None:
+        """Attributes change, or bytes as well. Noted before, as a name."""
+        if self.changes is not None:
+            inodes = self.changes.inodes
+            inodes[ino] = data or inodes.get(ino, False)
+
     def names_changed(self, inos: Iterable[Ino]) -> None:
         """Make a change of names durable if the mount asks for it."""
         if self.sync_names:
@@ -112,6 +152,7 @@ class Core:
         now = self.fs.now()
         if not atime_due(self.options.atime, attr, now):
             return
+        self.changing(attr.ino)
         try:
             self.fs.setattr(user, attr.ino, Change(atime=now))
         except FsError as error:

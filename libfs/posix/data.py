@@ -12,7 +12,7 @@ import stat
 
 from libfs.posix.core import Core
 from libfs.posix.handles import Fh, Handle
-from libfs.posix.interface import Attr, Change, FsError, Ino, User
+from libfs.posix.interface import Attr, Change, FsError, Ino, Sink, User
 
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
@@ -62,6 +62,23 @@ def read(core: Core, fh: Fh, offset: int, size: int) -> bytes:
     return data
 
 
+def lend(core: Core, fh: Fh, offset: int, size: int, to: Sink) -> None:
+    """As `read`, but the bytes are shown to `to`, if the file system can where they are cached.
+
+    What follows the sink can't be told to anybody any more, so the access time moves first, also
+    for a read that then fails.
+    """
+    handle = _readable(core, fh)
+    if offset < 0 or size < 0:
+        raise FsError(errno.EINVAL)
+    if size and not handle.noatime:
+        core.touch(handle.user, core.fs.getattr(handle.ino))
+    if size == 0 or core.lender is None:
+        to([core.fs.read(handle.ino, offset, size)] if size else [])
+    else:
+        core.lender.lend(handle.ino, offset, size, to)
+
+
 def write(core: Core, fh: Fh, offset: int, data: bytes | memoryview) -> int:
     """Write at `offset` (O_APPEND: at the end); how many bytes, fewer only when space ran out or
     at the largest size. Durable on return only with O_SYNC, O_DSYNC or the mount's `sync`.
@@ -83,6 +100,7 @@ def write(core: Core, fh: Fh, offset: int, data: bytes | memoryview) -> int:
         data = data[:room]
     user = handle.user
     before = fs.getattr(handle.ino) if handle.keep_times else None
+    core.changing(handle.ino, data=True)
     written = fs.write(user, handle.ino, offset, data, kill_suid=user.uid != 0)
     if before is not None:
         fs.setattr(user, handle.ino, Change(mtime=before.mtime, ctime=before.ctime))
@@ -123,6 +141,7 @@ def fallocate(core: Core, fh: Fh, mode: int, offset: int, length: int) -> None:
         raise FsError(errno.EFBIG)
     fs, user, ino = core.fs, handle.user, handle.ino
     keep_size = bool(mode & FALLOC_FL_KEEP_SIZE)
+    core.changing(ino, data=True)
     if mode & FALLOC_FL_PUNCH_HOLE:
         fs.punch(user, ino, offset, length)
     elif mode & FALLOC_FL_ZERO_RANGE:

@@ -22,11 +22,13 @@ stored list is the authority for the owning group and for named users and groups
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol, runtime_checkable
 
 Ino = NewType("Ino", int)
+#: Who is shown bytes, in pieces, and may look at them until it returns. It waits for nothing.
+Sink = Callable[[Sequence[bytes | memoryview]], None]
 
 NAME_MAX = 255
 
@@ -325,3 +327,12 @@ class FileSystem(Protocol):
 
     def close(self) -> None:
         """Everything durable, nothing usable afterwards."""
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """What a file system may offer besides: bytes that nobody copies on the way."""
+
+    def lend(self, ino: Ino, offset: int, size: int, to: Sink) -> None:
+        """As `FileSystem.read`, but the bytes are shown to `to`, once and last of all, where they
+        lie."""

@@ -100,6 +100,7 @@ def make(
 
 
 def _make(core: Core, user: User, parent: Ino, name: bytes, new: New) -> Ino:
+    core.changing_name(parent, name)
     ino = core.fs.create(user, parent, name, new)
     if core.sync_names:
         core.names_changed((parent, ino))
@@ -171,6 +172,8 @@ def link(core: Core, user: User, ino: Ino, parent: Ino, name: bytes) -> Attr:
         raise FsError(errno.ENOENT)
     if attr.nlink >= core.fs.link_max:
         raise FsError(errno.EMLINK)
+    core.changing_name(parent, name)
+    core.changing(ino)
     core.fs.link(user, ino, parent, name)
     core.handles.named(ino)
     core.names_changed((parent, ino))
@@ -200,6 +203,8 @@ def unlink(core: Core, user: User, parent: Ino, name: bytes) -> None:
     victim = _victim(core, user, parent, name)
     if stat.S_ISDIR(victim.mode):
         raise FsError(errno.EISDIR)
+    core.changing_name(parent, name)
+    core.changing(victim.ino)
     core.fs.unlink(user, parent, name, keep=core.handles.held(victim.ino))
     core.removed(victim)
     core.names_changed((parent,))
@@ -219,6 +224,8 @@ def rmdir(core: Core, user: User, parent: Ino, name: bytes) -> None:
         raise FsError(errno.ENOTDIR)
     if core.fs.entries(victim.ino):
         raise FsError(errno.ENOTEMPTY)
+    core.changing_name(parent, name)
+    core.changing(victim.ino)
     core.fs.unlink(user, parent, name, keep=core.handles.held(victim.ino))
     core.removed(victim)
     core.names_changed((parent,))

@@ -48,6 +48,7 @@ def open_inode(core: Core, user: User, ino: Ino, flags: int) -> Fh:
         perms.check_owner(user, attr)
     directory = stat.S_ISDIR(attr.mode)
     if flags & os.O_TRUNC:
+        core.changing(ino, data=True)
         core.fs.truncate(user, ino, 0, kill_suid=user.uid != 0)
         core.data_changed(ino)
     return core.handles.add(Handle(ino, user, flags, directory=directory))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from threading import Condition
 from threading import Lock as Mutex
 
@@ -28,6 +29,7 @@ from libfs.posix.interface import (
     FileSystem,
     FsError,
     Ino,
+    Sink,
     StatFs,
     Syncing,
     User,
@@ -41,10 +43,22 @@ class Posix:
 
     def __init__(self, fs: FileSystem, *, options: Options | None = None) -> None:
         self._core = Core(fs, options or Options())
-        self._lock = Mutex()
+        mutex = Mutex()
+        self._lock: AbstractContextManager[object] = mutex
         self._syncs = 0  # under way
-        self._no_syncs = Condition(self._lock)
+        self._no_syncs = Condition(mutex)
         self.root = fs.root
+
+    # -- for what concerns two file systems at once (`between`)
+
+    def locked(self) -> AbstractContextManager[object]:
+        """The one lock."""
+        return self._lock
+
+    @property
+    def core(self) -> Core:
+        """To be used with the lock held."""
+        return self._core
 
     # -- names: `names`, `rename`
 
@@ -227,6 +241,11 @@ class Posix:
         with self._lock:
             return data.read(self._core, fh, offset, size)
 
+    def lend(self, fh: Fh, offset: int, size: int, to: Sink) -> None:
+        """See `data.lend`. `to` is called with the lock held, so it must not call back."""
+        with self._lock:
+            data.lend(self._core, fh, offset, size, to)
+
     def write(self, fh: Fh, offset: int, content: bytes | memoryview) -> int:
         """See `data.write`."""
         with self._lock:
@@ -381,5 +400,8 @@ class Posix:
         with self._lock:
             while self._syncs:
                 self._no_syncs.wait()
-            self._core.handles.close()
-            self._core.fs.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._core.handles.close()
+        self._core.fs.close()

@@ -39,6 +39,11 @@ def rename(
         return
     _check_permissions(core, user, src, source, dst, target, flags)
     _check_links(core, src, source, dst, target, flags)
+    core.changing_name(src, name)
+    core.changing_name(dst, new_name)
+    core.changing(source.ino)
+    if target is not None:
+        core.changing(target.ino)
     if flags & RENAME_EXCHANGE:
         core.fs.exchange(user, src, name, dst, new_name)
     else:

@@ -97,6 +97,7 @@ def put(core: Core, user: User, ino: Ino, name: bytes, value: bytes, flags: int)
     _check_name(name)
     core.check_writable()
     attr = core.fs.getattr(ino)
+    core.changing(ino)
     if name in _ACLS:
         _put_acl(core, user, attr, name, value)
     else:
@@ -110,6 +111,7 @@ def remove(core: Core, user: User, ino: Ino, name: bytes) -> None:
     _check_name(name)
     core.check_writable()
     attr = core.fs.getattr(ino)
+    core.changing(ino)
     if name in _ACLS:
         _put_acl(core, user, attr, name, b"")
     else:

@@ -9,7 +9,7 @@ from xnfs_tools import attack
 from xnfs_trials.attack import table
 from xnfs_trials.attack.case import CASES
 
-from tests.attack.mutants import MUTANTS
+from tests.attack.mutants import MUTANTS, TOO_STRICT
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,11 @@ def test_docs_table_of_cases_is_the_codes() -> None:
 
 def test_docs_number_of_mutants() -> None:
     text = (ROOT / "docs/attacks.md").read_text()
-    assert f"any one of {len(MUTANTS)} checks" in text.replace("\n", " ")
+    text = text.replace("\n", " ")
+    assert f"any one of {len(MUTANTS) - len(TOO_STRICT)} checks" in text
+    assert f"any one of {len(TOO_STRICT)} that forbid too much" in text
+    assert f"{len(CASES)} of them" in text
+    assert f"{len(CASES) ** 2:,} pairs" in text
 
 
 def test_man_options_of_attack_are_those_of_the_command() -> None:

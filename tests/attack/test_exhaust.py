@@ -32,6 +32,18 @@ def add(who: str, node: int, slot: int, kind: str, block: int) -> Call:
     return "change", who, ([(node, [(slot, (kind, block))])], [(kind, block)])
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_exhaust_writeback_of_what_a_commit_vouches_for(alone: bool) -> None:
+    """Data that the newest transaction lists stay dirty: a freedom of the kernel, of these only."""
+    sequence: list[Call] = [add("a", 0, 0, DATA, 2), ("sync", "a", ()), ("write", "a", (2,))]
+    if alone:
+        sequence = [("mount", "a", (0,)), add("a", 0, 0, DATA, 2), ("write", "a", (2,))]
+    assert Search(free=2)._again((*sequence, ("writeback", "a", ()))) is None
+    state = after(*sequence, ("writeback", "a", ()))
+    state.settle(set(state.blocks), set(), {2})
+    assert state.blocks[2].dirty == (not alone)
+
+
 def test_exhaust_all_sequences_of_three_calls() -> None:
     census = Search(free=2).run(3)
     assert census.wrong == []
@@ -41,6 +53,18 @@ def test_exhaust_all_sequences_of_three_calls() -> None:
     assert census.states > 200
     assert census.accepted > 10_000
     assert census.refused > 100_000
+
+
+def test_exhaust_goes_on_where_it_was_stopped() -> None:
+    whole = Search(free=2).run(2)
+    begun = Search(free=2).run(2, budget=0)
+    assert not begun.complete
+    assert (begun.depth, begun.tried) == (0, 1)
+    rest = Search(free=2).run(2, first=5)
+    assert rest.complete
+    assert (rest.tried, rest.before) == (whole.before, whole.before)
+    assert rest.calls < whole.calls
+    assert not rest.sequences
 
 
 @pytest.mark.slow

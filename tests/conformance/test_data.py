@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -55,6 +56,45 @@ def test_data_write_and_read(posix: Posix) -> None:
     assert posix.read(fh, 0, 0) == b""
     assert posix.write(fh, 99, b"") == 0
     assert _size(posix) == 10
+
+
+@pytest.mark.parametrize("size", [10, 3000, 3 * BLOCK - 1, 40 * BLOCK, 300 * BLOCK])
+def test_data_lent_is_what_is_read(posix: Posix, size: int) -> None:
+    fh = _open(posix)
+    shown: list[bytes] = []
+
+    def take(parts: Sequence[bytes | memoryview]) -> None:
+        shown.append(b"".join(parts))
+
+    def compare() -> None:
+        for offset in (0, 1, BLOCK, size // 2, size - 1, size, size + BLOCK):
+            for length in (0, 1, 2 * BLOCK, 70 * BLOCK, size, 2 * size):
+                shown.clear()
+                posix.lend(fh, offset, length, take)
+                assert shown == [posix.read(fh, offset, length)], (offset, length)
+
+    posix.write(fh, 0, os.urandom(size))
+    compare()
+    posix.sync()
+    compare()
+    posix.write(fh, 64 * BLOCK + size, b"behind a hole")
+    compare()
+    posix.fallocate(fh, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, size // 2, BLOCK)
+    compare()
+
+
+def test_data_lent_moves_the_access_time_and_needs_the_right(posix: Posix) -> None:
+    fh = _open(posix)
+    posix.write(fh, 0, b"x" * KB64)
+    ino = posix.lookup(ROOT, posix.root, b"f").ino
+    before = posix.getattr(ROOT, ino)
+    posix.lend(fh, 0, KB64, lambda parts: None)
+    assert posix.getattr(ROOT, ino).atime > before.atime
+    blind = _open(posix, b"g", os.O_CREAT | os.O_WRONLY)
+    with refuses(errno.EBADF):
+        posix.lend(blind, 0, KB64, lambda parts: pytest.fail("shown"))
+    with refuses(errno.EINVAL):
+        posix.lend(fh, -1, KB64, lambda parts: pytest.fail("shown"))
 
 
 def test_data_rights(posix: Posix) -> None:

@@ -95,6 +95,24 @@ def test_file_device_keeps_the_file_size(image: str) -> None:
     assert os.stat(image).st_size == 4096 * BLOCK
 
 
+def test_file_device_told_what_comes_says_nothing(
+    image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def fadvise(fd: int, offset: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        told.append((offset, length))
+        raise OSError(errno.EINVAL, "takes no advice")
+
+    device = FileDevice(image)
+    device.will_need(0, 4096)
+    monkeypatch.setattr(os, "posix_fadvise", fadvise)
+    device.will_need(3, 5)
+    assert told == [(3 * BLOCK, 5 * BLOCK)]
+    device.close()
+
+
 def test_file_device_persists(image: str) -> None:
     disk = FileDevice(image)
     disk.write(3, [pattern(3)])

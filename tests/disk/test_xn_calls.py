@@ -193,6 +193,25 @@ def test_calls_readin(kit: Kit) -> None:
         kit.xn.readin(kit.me, run, 0, run, 1)
 
 
+def test_calls_readin_all(kit: Kit) -> None:
+    a, node = kit.data(kit.root, 3, b"a"), kit.node(kit.root, 4)
+    b = kit.data(kit.root, 5, b"b", 2)
+    below = kit.data(node, 0, b"below")
+    kit.sync()
+    kit.xn.evict(kit.me, [a, b, b + 1, below, node])
+    assert not any(map(kit.xn.cached, (a, b, b + 1, below, node)))
+    children = [(kit.root, part, x, 1) for part, x in ((5, b + 1), (3, a), (4, node), (5, b + 1))]
+    kit.xn.readin_all(kit.me, iter(children))
+    assert [kit.xn.cached(x) for x in (a, b, b + 1, node)] == [True, False, True, True]
+    assert kit.xn.read(kit.me, a, 0, BLOCK) == fill(b"a")
+    assert kit.xn.read(kit.me, b + 1, 0, BLOCK) == fill(b"b")
+    assert list(kit.slots(node)) == [0]
+    kit.xn.write_raw(kit.me, a, 0, b"newer than the disk")
+    kit.xn.readin_all(kit.me, children)
+    assert kit.xn.read(kit.me, a, 0, 19) == b"newer than the disk"
+    kit.xn.readin_all(kit.me, [])
+
+
 def test_calls_read_and_write(kit: Kit) -> None:
     run = kit.data(kit.root, 0, b"a", 3)
     kit.xn.write_raw(kit.me, run, BLOCK - 2, b"1234")
@@ -277,6 +296,18 @@ def test_calls_prefetch_tells_a_device_that_listens(
     kit.xn.prefetch(kit.me, 60, 3)
     assert told == [(5, 40)]
     kit.xn.close()
+
+
+def test_calls_prefetch_without_waiting_reads_nothing(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        type(kit.device), "will_need", lambda _d, *run: told.append(run), raising=False
+    )
+    monkeypatch.setattr(kit.device, "read", lambda *_: pytest.fail("read"))
+    kit.xn.prefetch(kit.me, 3, 5, wait=False)
+    assert told == [(3, 5)]
 
 
 def test_calls_sync_and_writeback_ignore_what_is_not_there(kit: Kit) -> None:
@@ -390,7 +421,7 @@ def test_calls_after_close(kit: Kit) -> None:
     ):
         with pytest.raises(XnError):
             call()
-    assert kit.pool.used("xn") == 0
+    assert kit.frames_used() == 0
 
 
 @pytest.mark.parametrize("kind", [DATA, HIDDEN])
@@ -456,8 +487,9 @@ def test_calls_readin_all_is_all_or_none() -> None:
             kit.xn.readin_all(kit.me, [good, bad])
         assert not kit.xn.cached(data)
         assert kit.pool.free_frames == free
-    with pytest.raises(Refused):
-        kit.xn.readin_all(kit.me, [("x", 0, data, 1)])  # type: ignore[list-item]
+    for junk in ([3], [(3,)], [("x", 0, data, 1)], 7):
+        with pytest.raises(Refused):
+            kit.xn.readin_all(kit.me, junk)  # type: ignore[arg-type]
     with pytest.raises(CapabilityError):
         kit.xn.readin_all(Caller(b"forged"), [good])
 

@@ -132,7 +132,7 @@ def test_changes_wrong_changes_change_nothing(kit: Kit) -> None:
             pytest.fail(f"wrong change {index} was accepted")
     after = kit.xn.stats()
     assert {**after, "calls": 0} == {**stats, "calls": 0}
-    assert kit.pool.used("xn") == stats["pages"]
+    assert kit.frames_used() == stats["pages"]
     assert len(calls) > 80
 
 
@@ -248,7 +248,7 @@ def test_changes_no_frames_changes_nothing() -> None:
         kit.xn.alloc(kit.me, kit.root, diff, claim)
     assert kit.slots(kit.root) == {}
     assert kit.xn.find_free(start, 10) == (start, 10)
-    assert kit.pool.used("xn") == kit.xn.stats()["pages"] == 2
+    assert kit.frames_used() == kit.xn.stats()["pages"] == 2
     kit.data(kit.root, 0, b"x", 4)
 
 

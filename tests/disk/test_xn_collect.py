@@ -49,7 +49,7 @@ def test_collect_a_collected_loop_is_forgotten_with_its_pages() -> None:
     assert collect(kit) == 2
     assert not kit.xn.cached(node)
     assert not kit.xn.cached(data)
-    assert kit.pool.used("xn") == kit.xn.stats()["pages"]
+    assert kit.frames_used() == kit.xn.stats()["pages"]
     kit.sync()
     assert collect(kit) == 0
     with pytest.raises(NotCached):

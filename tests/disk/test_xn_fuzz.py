@@ -60,8 +60,10 @@ def test_fuzz_with_any_numbers_raise_nothing_else(kit: Kit) -> None:
         lambda: xn.drop(me, n()),
         lambda: xn.alloc_held(me, n(), (n(), n(), n()), init=diff()),
         lambda: xn.readin(me, n(), n(), n(), n()),
+        lambda: xn.readin_all(me, [(n(), n(), n(), n())] * rng.randrange(3)),
         lambda: xn.bind(me, n(), n(), n(), n()),
         lambda: xn.read(me, n(), n(), n()),
+        lambda: xn.lend(me, n(), n(), n(), len),
         lambda: xn.map(me, n()),
         lambda: xn.write_raw(me, n(), n(), b"x" * rng.randrange(9000)),
         lambda: xn.access(me, n(), n(), witness=n()),
@@ -88,7 +90,7 @@ def test_fuzz_with_any_numbers_raise_nothing_else(kit: Kit) -> None:
             worked += 1
         except XnError:
             pass
-        assert kit.pool.used("xn") == len(xn._registry.pages)
+        assert kit.frames_used() == len(xn._registry.pages)
         assert not xn.damaged
     assert worked > 500
 

@@ -27,7 +27,7 @@ def remount(actor: Actor) -> None:
     kit, model = actor.kit, actor.model
     held = bool(model.held)
     kit.xn.close()
-    assert kit.pool.used("xn") == 0
+    assert kit.frames_used() == 0
     kit = Kit(kit.device)
     assert held or not kit.xn.leaky
     kit.load(kit.root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.disk.xn_kit import (
@@ -16,6 +18,8 @@ from tests.disk.xn_kit import (
 )
 from xnfs import (
     BLOCK,
+    Caller,
+    CapabilityError,
     NoFrames,
     NotCached,
     XnError,
@@ -105,7 +109,7 @@ def test_secrets_readin_that_the_device_fails_leaves_nothing() -> None:
     with pytest.raises(DeviceError):
         kit.xn.readin(kit.me, kit.root, 0, run, 3)
     assert not any(kit.xn.cached(block) for block in range(run, run + 3))
-    assert kit.pool.used("xn") == kit.xn.stats()["pages"]
+    assert kit.frames_used() == kit.xn.stats()["pages"]
 
 
 def test_secrets_prefetch_shows_nothing(kit: Kit) -> None:
@@ -150,3 +154,41 @@ def test_secrets_a_map_does_not_follow_its_frame_to_the_next_block(kit: Kit) -> 
         kit.data(kit.root, i, b"other")
     assert view == fill(b"mine")
     assert view.readonly
+
+
+def test_secrets_what_was_lent_is_gone_when_the_call_returns(kit: Kit) -> None:
+    run = kit.data(kit.root, 0, b"mine", 3)
+    seen: list[memoryview] = []
+
+    def look(views: Sequence[memoryview]) -> bytes:
+        seen.extend(views)
+        assert all(view.readonly for view in views)
+        return b"".join(views)
+
+    assert kit.xn.lend(kit.me, run, 100, 2 * BLOCK, look) == kit.xn.read(
+        kit.me, run, 100, 2 * BLOCK
+    )
+    assert seen
+    for view in seen:
+        with pytest.raises(ValueError, match="released"):
+            bytes(view)
+
+
+def test_secrets_lending_shows_no_more_than_reading(kit: Kit) -> None:
+    secrets(kit)
+    run = kit.add(kit.root, 0, DATA, 4)
+    assert hides(kit.xn.lend(kit.me, run, 0, 4 * BLOCK, b"".join))
+    kit.sync()
+    kit.xn.evict(kit.me, range(run, run + 4))
+    kit.xn.bind(kit.me, kit.root, 0, run, 4)
+
+    def never(views: Sequence[memoryview]) -> None:
+        pytest.fail("shown")
+
+    for start, size in ((run, BLOCK), (run, 3 * BLOCK), (run + 4, BLOCK)):
+        with pytest.raises(NotCached):
+            kit.xn.lend(kit.me, start, 0, size, never)
+    with pytest.raises(CapabilityError):
+        kit.xn.lend(Caller(b"forged"), kit.root, 0, BLOCK, never)
+    with pytest.raises(CapabilityError):
+        kit.xn.lend(Caller(b"forged"), run, 0, 2 * BLOCK, never)

@@ -68,7 +68,7 @@ class Actor:
                 assert refs == owners[block], (self.op, block)
             elif block not in used | model.perhaps and model.exact:
                 assert refs == 0, (self.op, block)
-        assert self.kit.pool.used("xn") == xn.stats()["pages"]
+        assert self.kit.frames_used() == xn.stats()["pages"]
         for block, node in model.nodes.items():
             if xn.cached(block):
                 raw = xn.read(self.kit.me, block, 0, BLOCK)

@@ -127,6 +127,10 @@ class Kit:
         info = self.xn.mount_root(self.admin, root)
         self.root, self.me = info.block, Caller(info.cap)
 
+    def frames_used(self) -> int:
+        """By all roots, and the kernel."""
+        return self.pool.count - self.pool.free_frames
+
     def find(self, count: int = 1) -> int:
         """A free run."""
         start, n = self.xn.find_free(0, count)

@@ -9,7 +9,20 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from xnfs_tools import cli, cp, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, serve, umount
+from xnfs_tools import (
+    cli,
+    cp,
+    crash,
+    debugfs,
+    dumpfs,
+    fsck,
+    mkfs,
+    mount,
+    mountopts,
+    serve,
+    umount,
+    verify,
+)
 
 import xnfs
 
@@ -50,21 +63,43 @@ def test_man_sections(page: str) -> None:
 
 @pytest.mark.parametrize("page", PARSERS)
 def test_man_options_are_those_of_the_command(page: str) -> None:
-    documented = re.findall(r'^\.BI? \\-(\w)(?: "? ?(\w+)"?)?', section(page, "OPTIONS"), re.M)
-    actions = [action for action in PARSERS[page]._actions if action.option_strings]
+    text = section(page, "OPTIONS")
+    if page == "xnfs.1":  # without what has parsers of its own
+        text = re.sub(
+            r'^\.SS "xnfs (attack|crash|serve|snapshot|verify)"\n.*?(?=^\.SS |\Z)',
+            "",
+            text,
+            flags=re.M | re.S,
+        )
+    documented = {
+        name.replace("\\-", "-"): value
+        for name, value in re.findall(r'^\.BI? ((?:\\-){1,2}\w+)(?: "? ?(\w+)"?)?', text, re.M)
+    }
     real = {}
-    for action in actions:
-        short = next(o for o in action.option_strings if not o.startswith("--"))
-        takes = action.nargs != 0
-        real[short[1]] = str(action.metavar).lower() if takes else ""
-    del real["h"]
-    assert dict(documented) == real
+    for action in _options(PARSERS[page]):
+        # The short form, where there is one.
+        name = min(action.option_strings, key=len)
+        real[name] = str(action.metavar).lower() if action.nargs != 0 else ""
+    del real["-h"]
+    assert documented == real
     synopsis = section(page, "SYNOPSIS")
-    for letter in set(real) - {"V", "a"}:
-        assert f"\\-{letter}" in synopsis, letter
+    for name in set(real) - {"-V", "-a"}:
+        assert name.replace("-", "\\-") in synopsis, name
 
 
-@pytest.mark.parametrize("module", [crash, serve])
+def _options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """With those of its subcommands."""
+    found = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                found += _options(each)
+        elif action.option_strings:
+            found.append(action)
+    return found
+
+
+@pytest.mark.parametrize("module", [crash, serve, verify])
 def test_man_long_options_are_those_of_the_command(module: ModuleType) -> None:
     """Those of the commands that have no page of their own."""
     text = section("xnfs.1", "OPTIONS")
@@ -89,6 +124,16 @@ def test_man_options_of_cp() -> None:
     assert documented == real - {"-h", "-V"}
 
 
+VALUES = {
+    "cache=": "1m",
+    "cleaner=": "greedy",
+    "fs=": "m:C",
+    "root=": "x",
+    "snapshot=": "x",
+    "transport=": "auto",
+}
+
+
 def test_man_mount_options() -> None:
     text = section("mount.xnfs.8", "MOUNT OPTIONS")
     words = set(re.findall(r"\w+=?", re.sub(r"^(?!\.B).*$", "", text, flags=re.M)))
@@ -100,14 +145,21 @@ def test_man_mount_options() -> None:
         "mount",
         "8",
         "name",
+        "policy",
+        "cost",
+        "benefit",
+        "greedy",
         "size",
         "main",
         "kind",
+        "module",
+        "class",
+        "and",
         "kernel",
         "fusepy",
         "auto",
     }:
-        given = word + {"cache=": "1m", "root=": "x", "transport=": "auto"}.get(word, "")
+        given = word + VALUES.get(word, "")
         mountopts.parse([given])
     assert {"ro", "remount", "noatime", "cache=", "root=", "allow_other", "dirsync"} <= words
 
@@ -133,7 +185,13 @@ def test_docs_readme_links() -> None:
 
 
 def test_docs_help_has_every_option_explained() -> None:
-    for parser in (*PARSERS.values(), crash.arguments(), cp.arguments(), serve.arguments()):
+    for parser in (
+        *PARSERS.values(),
+        crash.arguments(),
+        cp.arguments(),
+        serve.arguments(),
+        verify.arguments(),
+    ):
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
                 assert action.help, (parser.prog, action)

@@ -4,6 +4,7 @@ and nothing else changes."""
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -36,6 +37,12 @@ class Watched(StackedDevice):
         elif start not in self.fetched:
             self.lone.append(start)
         super().read(start, views)
+
+    def will_need(self, start: int, count: int) -> None:
+        """See Foresight."""
+        assert 0 <= start < start + count <= self.blocks
+        self.longest = max(self.longest, count)
+        self.fetched.update(range(start, start + count))
 
     def write(self, start: int, views: Buffers) -> None:
         """See BlockDevice."""
@@ -101,6 +108,26 @@ def test_listing_fetches_in_few_pieces() -> None:
     seen.lone.clear()
     assert [a for _, a in _list(fs, d)] == [a for _, a in found]
     assert not seen.lone
+    disk.close()
+
+
+def test_listing_binds_the_inodes_of_a_leaf_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, inos = _disk()
+    fs, _seen, d = _watch(disk)
+    calls = {"readin": 0, "readin_all": 0}
+    for name in calls:
+        before = getattr(disk.xn, name)
+
+        def counted(*args: object, name: str = name, before: Callable[..., None] = before) -> None:
+            calls[name] += 1
+            before(*args)
+
+        monkeypatch.setattr(disk.xn, name, counted)
+    found = _list(fs, d)
+    assert {e.name: a.ino for e, a in found if a} == inos
+    leaves = fs.volume.vnode(d).blocks
+    assert calls["readin"] <= leaves + 2
+    assert calls["readin_all"] <= 2 * leaves + 6  # a request may end within a leaf
     disk.close()
 
 
@@ -186,8 +213,9 @@ class _Nothing:
         """No."""
         return False
 
-    def prefetch(self, _who: object, start: int, count: int) -> None:
-        """In the image, and not too much."""
+    def prefetch(self, _who: object, start: int, count: int, *, wait: bool) -> None:
+        """In the image, and not too much; nobody is to wait for it."""
+        assert not wait
         assert 0 <= start < start + count <= self.blocks
         assert count <= PIECE
 

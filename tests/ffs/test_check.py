@@ -68,7 +68,7 @@ def scene() -> Scene:
     leaf = fs._dirs.leaf_at(v, table, table.used()[0]).block
     tree = fs.volume.vnode(inos[b"tree"])
     node = fs._map.root(tree).entries[0][3]
-    xattr = fs._xattrs._pointer(fs.volume.vnode(inos[b"file"]))
+    xattr = fs._xattrs.block(fs.volume.vnode(inos[b"file"]))
     made = (inos[b"file"], inos[b"small"], link, inos[b"tree"], node, inline, hashed, leaf, xattr)
     disk.close()
     return Scene(disk, *made)

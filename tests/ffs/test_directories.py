@@ -5,24 +5,29 @@ from __future__ import annotations
 
 import errno
 import random
+from dataclasses import replace
 
 import pytest
 
 from libfs.common.naming import name_hash
 from libfs.ffs import Ffs
 from libfs.ffs import format as f
-from libfs.posix.interface import FsError, Ino
-from tests.ffs.support import DIR, FILE, ROOT, Disk
+from libfs.posix.interface import Change, FsError, Ino, User
+from tests.ffs.support import ALICE, BOB, DIR, FILE, ROOT, Disk
 
 
 def _name(i: int) -> bytes:
     return b"%d-" % i + b"x" * (i * 7 % 40)
 
 
-def _directory(fs: Ffs) -> Ino:
-    found = fs.lookup(fs.root, b"d")
+def _found(fs: Ffs, parent: Ino, name: bytes) -> Ino:
+    found = fs.lookup(parent, name)
     assert found is not None
     return found
+
+
+def _directory(fs: Ffs) -> Ino:
+    return _found(fs, fs.root, b"d")
 
 
 def test_directory_grows_and_shrinks() -> None:
@@ -232,3 +237,42 @@ def test_directory_entries_can_be_used_when_they_were_listed(count: int) -> None
     for e in listed:
         assert fs.getattr(e.ino).ino == e.ino
         assert fs.lookup(d, e.name) == e.ino
+
+
+@pytest.mark.parametrize("user", [ROOT, ALICE, BOB])
+@pytest.mark.parametrize("act", ["rename", "link", "exchange", "unlink"])
+def test_names_of_a_file_whose_times_wait(user: User, act: str) -> None:
+    """Its times and size, which are still in memory only, go with the name's change or before it,
+    whoever makes it."""
+    disk = Disk()
+    fs, top = (
+        disk.fs,
+        disk.fs.create(ROOT, disk.fs.root, b"top", replace(DIR, mode=DIR.mode | 0o777)),
+    )
+    mine = replace(FILE, uid=ALICE.uid, gid=ALICE.gid)
+    ino = fs.create(ALICE, top, b"f", mine)
+    other = fs.create(ALICE, top, b"other", mine)
+    assert fs.write(ALICE, ino, 0, b"x" * 5000, kill_suid=False) == 5000
+    fs.sync(None)
+    assert fs.write(ALICE, ino, 5000, b"y" * 10, kill_suid=False) == 10
+    # Not as recent as an acl wants a stranger's times to be.
+    fs.setattr(ROOT, ino, Change(mtime=5, ctime=7))
+    assert fs.volume.vnode(ino).dirty
+    if act == "rename":
+        fs.rename(user, top, b"f", top, b"g", keep=False)
+    elif act == "link":
+        fs.link(user, ino, top, b"g")
+    elif act == "exchange":
+        fs.exchange(user, top, b"f", top, b"other")
+        assert fs.lookup(top, b"f") == other
+    else:
+        fs.link(ROOT, ino, top, b"g")
+        fs.setattr(ROOT, ino, Change(mtime=5, ctime=7))
+        fs.unlink(user, top, b"f", keep=False)
+    fs.sync(None)
+    again = disk.remount()
+    found = again.lookup(_found(again, again.root, b"top"), b"other" if act == "exchange" else b"g")
+    assert found == ino
+    attr = again.getattr(ino)
+    assert (attr.size, attr.mtime) == (5010, 5)
+    assert again.read(ino, 4990, 99) == b"x" * 10 + b"y" * 10

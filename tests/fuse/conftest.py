@@ -25,7 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root, /dev/fuse and fusermount"))
 
 
-@pytest.fixture(params=["kernel-ffs", "fusepy-ffs", "kernel-lfs"])
+@pytest.fixture(
+    params=["kernel-ffs", "fusepy-ffs", pytest.param("kernel-lfs", marks=pytest.mark.slow)]
+)
 def unmounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
     """A formatted image, not mounted; every test is run over both transports, and over
     both file systems."""

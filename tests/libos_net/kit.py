@@ -10,7 +10,8 @@ from typing import Final
 
 from libos.net.base import SECOND, earliest, ip, mac
 from libos.net.host import Address, Host
-from libos.net.tcp.connection import Connection, State
+from libos.net.tcp.connection import Connection
+from libos.net.tcp.state import State
 from libos.net.tcp.tuning import Tuning
 from xnfs.net import Conditions, VirtualClock, Wire
 

@@ -13,7 +13,8 @@ from types import TracebackType
 from libos.net.base import ip, mac
 from libos.net.host import Address, Host
 from libos.net.loop import Loop, Port
-from libos.net.tcp.connection import Connection, State
+from libos.net.tcp.connection import Connection
+from libos.net.tcp.state import State
 from tests.libos_net.namespace import HOST_IP, HOST_MAC, Namespace
 from xnfs.net import Conditions, Impaired, PcapWriter, Recorded
 

@@ -9,8 +9,9 @@ from libos.net.base import SECOND, Ip, ip, mac
 from libos.net.ethernet import HEADER, TYPE_ARP, TYPE_IPV4, ethernet_header
 from libos.net.host import Address, Host
 from libos.net.ipv4 import TCP, parse_ipv4_untrusted, whole
-from libos.net.tcp.connection import Connection, State
+from libos.net.tcp.connection import Connection
 from libos.net.tcp.segment import ACK, SYN, Segment, build_tcp, parse_tcp_untrusted
+from libos.net.tcp.state import State
 from libos.net.tcp.tuning import Tuning
 
 HOST = Address(mac("02:00:00:00:00:0a"), ip("10.0.0.1"))

@@ -11,7 +11,8 @@ from libos.net.endpoint import EndpointPort, bind_host
 from libos.net.filters import for_host, from_host, nothing
 from libos.net.handlers import ECHO, prepare_echo
 from libos.net.host import Address, Host
-from libos.net.tcp.connection import Connection, State
+from libos.net.tcp.connection import Connection
+from libos.net.tcp.state import State
 from tests.libos_net.namespace import HOST_IP, HOST_MAC, Namespace
 from tests.net.kit import Kernel
 from xnfs import Refused

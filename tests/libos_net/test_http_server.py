@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import random
+import socket
+import struct
 import sys
 import threading
 import time
@@ -18,10 +20,12 @@ from libos.net.host import Address, Host
 from libos.net.http.documents import Document, MemoryDocuments
 from libos.net.http.request import Path
 from libos.net.http.server import Limits, Server
+from libos.net.http.sockets import Sockets
 from libos.net.loop import Loop
-from libos.net.tcp.connection import Connection, State
+from libos.net.tcp.connection import Connection
+from libos.net.tcp.state import State
 from tests.libos_net.kit import B, Lab
-from tests.libos_net.namespace import HOST_IP, HOST_MAC, Namespace
+from tests.libos_net.namespace import HOST_IP, HOST_MAC, Namespace, eventually
 
 FILES = {
     b"index.html": b"<p>hello</p>\n",
@@ -39,7 +43,7 @@ class Site:
     def __init__(self, limits: Limits | None = None) -> None:
         self.lab = Lab()
         documents = MemoryDocuments(FILES, modified=1_600_000_000)
-        self.server = Server(self.lab.b.tcp, 80, documents, lambda: NOW, limits)
+        self.server = Server(self.lab.b.tcp.listen(80), documents, lambda: NOW, limits)
 
     def act(self) -> None:
         self.server.turn(self.lab.clock())
@@ -288,7 +292,7 @@ def served() -> Iterator[Namespace]:
     """A namespace in which port 80 of our host is a web server."""
     space = Namespace()
     host = Host(Address(mac(HOST_MAC), ip(HOST_IP)))
-    server = Server(host.tcp, 80, MemoryDocuments(FILES), lambda: int(time.time()))
+    server = Server(host.tcp.listen(80), MemoryDocuments(FILES), lambda: int(time.time()))
     stop = threading.Event()
     loop = Loop(host, space.tap, space.tap.fileno(), server.turn)
     thread = threading.Thread(target=loop.run, args=(stop.is_set,))
@@ -325,3 +329,76 @@ def test_many_clients_at_once(served: Namespace) -> None:
     }
     for name, digest in done:
         assert digest == hashlib.sha256(FILES[names[name]]).hexdigest()
+
+
+# --- over the host's sockets ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def sockets() -> Iterator[tuple[Sockets, Server]]:
+    """The same server on a socket of the host."""
+    stop = threading.Event()
+    with Sockets("127.0.0.1", 0) as made:
+        documents = MemoryDocuments(FILES, modified=1_600_000_000)
+        server = Server(made, documents, lambda: NOW, Limits(stalled=SECOND // 2))
+        thread = threading.Thread(target=made.run, args=(server, stop.is_set))
+        thread.start()
+        yield made, server
+        stop.set()
+        thread.join()
+
+
+def said_by(port: int, text: bytes) -> bytes:
+    """All that a server answers on a socket of the host."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
+        peer.sendall(text)
+        got = b""
+        while piece := peer.recv(1 << 16):
+            got += piece
+        return got
+
+
+def test_sockets_serve_the_same(sockets: tuple[Sockets, Server]) -> None:
+    made, server = sockets
+    site = Site()
+    for text in (
+        get(b"/big", CLOSE),
+        get(b"/") + get(b"/big") + get(b"/none") + get(b"/dir/", CLOSE),
+        get(b"/big", b"Range: bytes=5-9", CLOSE, method=b"HEAD"),
+        b"nonsense\r\n\r\n",
+    ):
+        assert said_by(made.port, text) == site.ask(text)
+    eventually(lambda: len(server) == 0, "all are gone")
+
+
+def test_sockets_serve_many_at_once(sockets: tuple[Sockets, Server]) -> None:
+    made, server = sockets
+    text = get(b"/big") * 3 + get(b"/index.html", CLOSE)
+    answers: list[bytes] = []
+
+    def work() -> None:
+        answers.append(said_by(made.port, text))
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(answers)) == 1
+    assert answers[0].count(FILES[b"big"]) == 3
+    eventually(lambda: len(server) == 0, "all are gone")
+
+
+def test_sockets_of_hostile_clients_are_closed(sockets: tuple[Sockets, Server]) -> None:
+    made, server = sockets
+    address = ("127.0.0.1", made.port)
+    with socket.create_connection(address) as greedy, socket.create_connection(address) as rude:
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for _ in range(30):
+            greedy.sendall(get(b"/big") * 10)  # and takes nothing
+        rude.sendall(get(b"/big"))
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        rude.close()
+        eventually(lambda: server.tally.timed_out == 1, "the greedy one is cut off")
+        eventually(lambda: len(server) == 0, "both are gone")
+    assert said_by(made.port, get(b"/empty", CLOSE)).startswith(b"HTTP/1.1 200")

@@ -8,8 +8,9 @@ import itertools
 import pytest
 
 from libos.net.base import MILLISECOND, SECOND
-from libos.net.tcp.connection import Connection, State
+from libos.net.tcp.connection import Connection
 from libos.net.tcp.segment import ACK, FIN, MODULUS, PSH, RST, SYN, Segment
+from libos.net.tcp.state import State
 from libos.net.tcp.tuning import Tuning
 from tests.libos_net.script import ISS, PEER, Script
 

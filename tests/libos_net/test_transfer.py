@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libos.net.tcp.connection import State
+from libos.net.tcp.state import State
 from libos.net.tcp.tuning import Tuning
 from tests.libos_net.kit import BAD, GOOD, B, Lab, both_ways
 from xnfs.net import Conditions

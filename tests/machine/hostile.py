@@ -105,6 +105,7 @@ class Hostile:
         self.numbers = sorted(self._names)
         self.ids: list[int] = [0, 1, -1, 10**20]
         self.tokens: list[bytes] = [b"", bytes(32)]
+        self.last: dict[int, bytes] = {}  # what each got last
 
     def program(self, me: Boot) -> Program:
         """Carry out the script; errors are answers."""
@@ -122,6 +123,7 @@ class Hostile:
             for each in answer if type(answer) is tuple else (answer,):
                 if type(each) is bytes and len(each) == 32:
                     self.tokens.append(each)
+                    self.last[me.id] = each
                 elif type(each) is int and each > 1024:
                     self.ids.append(each)
 
@@ -153,7 +155,8 @@ class Hostile:
         kind, pick = choice % 3, choice // 3
         frames = self._machine.frames.count
         if name in ("token", "consent"):
-            return me.token if kind == 0 else self.tokens[pick % len(self.tokens)]
+            last = self.last.get(me.id, me.token)
+            return (me.token, last, self.tokens[pick % len(self.tokens)])[kind]
         if name in ("account", "id", "to", "giver", "taker"):
             return me.id if kind == 0 else self.ids[pick % len(self.ids)]
         if name == "frame":
@@ -243,7 +246,9 @@ def _attack(machine: Machine, scripts: Iterable[Script], steps: int) -> None:
         before = done
     unharmed(machine, id)
     reached = machine.environment(id).pc
-    machine.run(until=machine.now + 40 * machine.costs.quantum)
+    for _ in range(100):  # whatever grace another is given, it is no more than this
+        if machine.environment(id).pc == reached:
+            machine.run(until=machine.now + 20 * machine.costs.quantum)
     must(machine.environment(id).pc > reached, "the honest program gets no time")
 
 
@@ -277,15 +282,49 @@ def step(machine: Machine) -> bool:
 ENDS = {calls.EXIT, calls.END, calls.SLEEP}
 
 
+#: Requests that mean something together. A choice is (shape, then for each operand 3 * pick +
+#: kind): tokens are the own one (0), the last one got (1) or anybody's (2), frames anybody's (0) or
+#: own (1).
+IDIOMS: tuple[Script, ...] = (
+    [  # bind under a capability, and revoke it
+        (calls.NARROW, (2, 0, 1, 8)),
+        (calls.BIND, (2, 0, 1, 0, 1)),
+        (calls.LOAD, (2, 1)),
+        (calls.REVOKE, (2, 1)),
+    ],
+    [  # ask for more than a capability gives
+        (calls.NARROW, (2, 0, 1, 5)),
+        (calls.BIND, (2, 3, 1, 0, 1)),
+        (calls.STORE, (2, 4, 0)),
+    ],
+    [  # limit, and go beyond
+        (calls.RELEASE, (2, 1)),
+        (calls.FRAME_LIMIT, (2, 1, 0, 3, 0)),
+        (calls.BIND, (2, 0, 1, 1, 0)),
+    ],
+    [  # share, and use what others share
+        (calls.NARROW, (2, 0, 1, 8)),
+        (calls.GRANT, (2, 1, 200)),
+        (calls.ACCEPT, (2,)),
+        (calls.BIND, (2, 6, 120, 0, 1)),
+        (calls.PIN, (2, 6, 120, 1, 1)),
+    ],
+    [(calls.END, (2, 13, 0))],  # the honest one, or the account
+    [(calls.FRAME_ALLOC, (2, 16, 0, 0))],
+    [(calls.GIVE_QUOTA, (2, 13, 0, 3, 3, 3, 0))],
+)
+
+
 def random_script(seed: int, numbers: list[int], length: int) -> Script:
     """A script from a seed. Most of its requests have the right shape."""
     rng = random.Random(seed)
     often = [n for n in numbers if n not in ENDS] * 4 + numbers
     often += [n for n in numbers if n >= calls.NARROW] * 8
-    return [
-        (
-            rng.choice(often),
-            (rng.choice((0, 1, *range(2, 40))), *(rng.randrange(400) for _ in range(8))),
-        )
-        for _ in range(length)
-    ]
+    script: Script = []
+    while len(script) < length:
+        if rng.random() < 0.15:
+            script += rng.choice(IDIOMS)
+            continue
+        shape = rng.choice((0, 1, *range(2, 40)))
+        script.append((rng.choice(often), (shape, *(rng.randrange(400) for _ in range(8)))))
+    return script

@@ -163,6 +163,27 @@ def test_frames_views_are_the_same_memory() -> None:
             pool.view_run(first, n)
 
 
+def test_frames_views_of_several_are_those_of_each() -> None:
+    pool = FramePool(8)
+    first = pool.alloc("a", 3)
+    assert all(v is pool.view(frame) for v, frame in zip(pool.views([2, 0]), [2, 0], strict=True))
+    pool.free([1])
+    for frames in ([0, 1], [-1], [8], [5]):
+        with pytest.raises(Refused):
+            pool.views(frames)
+    assert pool.views([]) == []
+    assert first == [0, 1, 2]
+
+
+def test_frames_owners_are_counted_apart() -> None:
+    pool = FramePool(8)
+    a, b = pool.alloc("a", 3), pool.alloc("b", 2)
+    pool.free([a[0], b[1], a[2]])
+    assert (pool.used("a"), pool.used("b"), pool.free_frames) == (1, 1, 6)
+    pool.free([b[0], a[1]])
+    assert (pool.used("a"), pool.used("b"), pool.free_frames) == (0, 0, 8)
+
+
 def test_frames_large_pool_costs_nothing_until_touched() -> None:
     pool = FramePool(1 << 22)  # 16 GiB of addresses
     assert pool.alloc("a", 3) == [0, 1, 2]

@@ -205,6 +205,6 @@ def test_mkfs_feature_is_kept(tmp_path: Path) -> None:
     for name, there in (("d", True), ("e", False)):
         with open_image(str(tmp_path / name), readonly=True) as session:
             assert (cast(Ffs, session.posix._core.fs).volume.groups is not None) == there
-    with open_image(str(tmp_path / "d"), readonly=True, grouping=False) as session:
+    with open_image(str(tmp_path / "d"), readonly=True, words={"grouping": False}) as session:
         assert cast(Ffs, session.posix._core.fs).volume.groups is None
     assert command("mkfs.xnfs", "-O", "other", tmp_path / "f", "16m").returncode == 1

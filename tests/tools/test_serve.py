@@ -1,4 +1,4 @@
-"""`xnfs serve`: the files of an image, fetched by curl over a TAP device."""
+"""`xnfs serve`: the files of an image, fetched by curl over a TAP device and over sockets."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from pathlib import Path
 import pytest
 from xnfs_tools import cli
 
-SERVED = "http://10.9.0.2:8080"
-
-#: In a namespace of its own: the server, the host's end of its device, and then the client.
+#: In a namespace of its own: the server, the host's end of its device, then the client.
 SCRIPT = """
 "$1" -c 'import sys; from xnfs_tools import cli; sys.exit(cli.main(sys.argv[1:]))' \\
-    serve "$2" --port 8080 & server=$!
+    serve "$2" $3 & server=$!
 trap 'kill $server 2>/dev/null; wait $server' EXIT
-until ip link show tap0 >/dev/null 2>&1; do kill -0 $server; sleep 0.02; done
-ip link set tap0 up
-ip address add 10.9.0.1/24 dev tap0
-eval "$3"
+ip link set lo up
+case $3 in
+--tap*)
+    until ip link show tap0 >/dev/null 2>&1; do kill -0 $server; sleep 0.02; done
+    ip link set tap0 up
+    ip address add 10.9.0.1/24 dev tap0
+    ;;
+*) until curl -sS http://127.0.0.1:8080/ >/dev/null 2>&1; do kill -0 $server; sleep 0.02; done ;;
+esac
+eval "$4"
 """
 
 
@@ -45,8 +49,9 @@ def image(work: Path) -> tuple[Path, bytes]:
     return made, large
 
 
-def in_namespace(made: Path, script: str) -> subprocess.CompletedProcess[str]:
-    words = ["unshare", "-rn", "bash", "-euc", SCRIPT, "serve", sys.executable, str(made), script]
+def in_namespace(made: Path, options: str, script: str) -> subprocess.CompletedProcess[str]:
+    words = ["unshare", "-rn", "bash", "-euc", SCRIPT, "serve", sys.executable]
+    words += [str(made), options, script]
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.run(
         words,
@@ -58,17 +63,23 @@ def in_namespace(made: Path, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_files_of_an_image_are_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [("--tap tap0 --port 8000", "http://10.9.0.2:8000"), ("", "http://127.0.0.1:8080")],
+    ids=["tap", "sockets"],
+)
+def test_files_of_an_image_are_served(options: str, url: str, tmp_path: Path) -> None:
     made, large = image(tmp_path)
     code = "curl -sS -o /dev/null -w '%{http_code} '"
     done = in_namespace(
         made,
+        options,
         f"""
-        curl -sS {SERVED}/
-        curl -sS {SERVED}/large.bin | sha256sum
-        curl -sS -r 500000-500099 {SERVED}/large.bin | sha256sum
-        curl -sS {SERVED}/sub/
-        {code} {SERVED}/secret; {code} {SERVED}/link; {code} {SERVED}/none; {code} {SERVED}/sub
+        curl -sS {url}/
+        curl -sS {url}/large.bin | sha256sum
+        curl -sS -r 500000-500099 {url}/large.bin | sha256sum
+        curl -sS {url}/sub/
+        {code} {url}/secret; {code} {url}/link; {code} {url}/none; {code} {url}/sub
         """,
     )
     assert done.returncode == 0, done

@@ -44,6 +44,12 @@ def arguments() -> Parser:
         "--depth", metavar="N", default="3", help="length of the sequences; 0: none (default: 3)"
     )
     made.add_argument(
+        "--first",
+        metavar="N",
+        default="0",
+        help="begin the last length where a run before was stopped, as it has said",
+    )
+    made.add_argument(
         "--cases", metavar="REGEX", default="", help="only cases whose id this finds (default: all)"
     )
     made.add_argument("--seed", metavar="N", default="0", help="of all that is random (default: 0)")
@@ -69,13 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     args = arguments().parse_args(argv)
     depth, seed = _number("depth", args.depth, DEEPEST), _number("seed", args.seed, 2**64)
+    first = _number("first", args.first, 2**64)
     budget = _seconds(args.budget)
     if args.table:
         print(table.markdown(), end="")
         return 0
     if args.fs:
         return _stranger(args.fs, budget)
-    return _kernel(_chosen(args.cases), depth, seed, budget)
+    return _kernel(_chosen(args.cases), depth, first, seed, budget)
 
 
 def _chosen(pattern: str) -> list[Case]:
@@ -104,7 +111,7 @@ def _seconds(text: str) -> float:
 # -- the kernel
 
 
-def _kernel(chosen: list[Case], depth: int, seed: int, budget: float) -> int:
+def _kernel(chosen: list[Case], depth: int, first: int, seed: int, budget: float) -> int:
     """Cases and pairs first, then sequences with what time is left."""
     end = time.monotonic() + budget
     line = Progress()
@@ -119,6 +126,7 @@ def _kernel(chosen: list[Case], depth: int, seed: int, budget: float) -> int:
     if depth:
         census = exhaust.Search().run(
             depth,
+            first=first,
             budget=max(1.0, end - time.monotonic()),
             progress=lambda c: line(f"calls, {c.states} states", c.calls),
         )
@@ -155,9 +163,14 @@ def _print_cases(singles: cases.Tally, pairs: cases.Tally) -> None:
 def _print_census(census: exhaust.Census, depth: int) -> None:
     kinds = [w.what for w in census.wrong]
     rate = census.calls / census.seconds if census.seconds else 0
-    stopped = "" if census.complete else f" (stopped while trying length {census.depth + 1})"
-    print(f"sequences  all of up to {census.depth} calls{stopped}")
-    if census.complete:
+    print(f"sequences  all of up to {census.depth} calls")
+    if not census.complete:
+        print(
+            f"           stopped at length {census.depth + 1}, after"
+            f" {census.tried} of {census.before} states"
+            + (f"; to go on: --first {census.tried}" if census.depth + 1 == depth else "")
+        )
+    if census.sequences:
         print(f"           {census.sequences} sequences of {depth} calls")
     print(
         f"           {census.states} canonical states, {census.calls} calls:"

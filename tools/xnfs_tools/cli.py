@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from xnfs_tools import debugfs, dumpfs, files, fsck, mkfs, mount, umount
+from xnfs_tools import debugfs, dumpfs, files, fsck, mkfs, mount, mv, roots, umount
 from xnfs_tools.command import Codes, Parser, Usage, parser, run, words
 from xnfs_tools.doctor import doctor
 
@@ -30,7 +30,8 @@ _MODULES: Final = {
     "cp": ("xnfs_tools.cp", "copy within an image, without touching the bytes"),
     "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
     "run": ("xnfs_tools.run", "an experiment on the simulated machine"),
-    "serve": ("xnfs_tools.serve", "serve the files of an image over HTTP, on a TAP device"),
+    "verify": ("xnfs_tools.verify", "say what the verifier proves of downloaded code"),
+    "serve": ("xnfs_tools.serve", "serve the files of an image over HTTP"),
 }
 
 
@@ -59,6 +60,14 @@ def arguments() -> Parser:
     each.add_argument("image", metavar="IMAGE")
     each.add_argument("file", metavar="FILE")
     each.add_argument("path", metavar="PATH")
+    each = kinds.add_parser("mv", help="move files between the file systems of an image")
+    each.add_argument("source", metavar="IMAGE:ROOT/PATH")
+    each.add_argument("target", metavar="IMAGE:ROOT/PATH")
+    each = kinds.add_parser("roots", help="list the file systems of an image")
+    each.add_argument("image", metavar="IMAGE")
+    each = kinds.add_parser("rmroot", help="remove a file system, and free its blocks")
+    each.add_argument("-F", action="store_true", help="without asking")
+    each.add_argument("image", metavar="IMAGE:ROOT")
     return made
 
 
@@ -85,4 +94,10 @@ def _main(argv: Sequence[str]) -> int:
         return files.get(args.image, args.path, args.file)
     if args.command == "put":
         return files.put(args.image, args.file, args.path)
+    if args.command == "mv":
+        return mv.move(args.source, args.target)
+    if args.command == "roots":
+        return roots.show(args.image)
+    if args.command == "rmroot":
+        return roots.remove(args.image, force=args.F)
     raise Usage(f"unknown command {args.command}")

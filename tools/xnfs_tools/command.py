@@ -121,6 +121,28 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def split_image(text: str) -> tuple[str, str | None]:
+    """IMAGE or IMAGE:ROOT. A file that has the whole text as its name is meant before another."""
+    path, colon, root = text.rpartition(":")
+    if not colon or not path or "/" in root or os.path.exists(text):
+        return text, None
+    return path, root
+
+
+def split_place(text: str) -> tuple[str, str, str]:
+    """IMAGE:ROOT/PATH: image, root, path. Raises: Usage."""
+    at = -1
+    while (at := text.find(":", at + 1)) > 0:
+        if os.path.exists(text[:at]) and not os.path.isdir(text[:at]):
+            break
+    else:
+        at = text.find(":")
+    root, slash, path = text[at + 1 :].partition("/")
+    if at <= 0 or not root or not slash:
+        raise Usage(f"{text}: IMAGE:ROOT/PATH is needed")
+    return text[:at], root, "/" + path
+
+
 def human(size: int) -> str:
     """A size for people: "1.5 GiB"."""
     value = float(size)

@@ -16,7 +16,7 @@ from libfs.posix.copying import How
 from xnfs_tools import mountinfo
 from xnfs_tools.command import Codes, Failed, Parser, Progress, Usage, parser, run, words
 from xnfs_tools.files import printable
-from xnfs_tools.session import SUPERUSER, Session, open_image
+from xnfs_tools.session import ROOT, SUPERUSER, Session, open_image
 
 PROG: Final = "xnfs cp"
 CODES: Final = Codes(failed=1, usage=2)
@@ -43,7 +43,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = arguments().parse_args(words(argv))
     image, source = _place(args.source)
     other, target = _place(args.target)
-    if not os.path.samefile(image, other):
+    if image != other:
         raise Failed("source and target must be in one image")
     mask = os.umask(0o077)
     os.umask(mask)
@@ -52,24 +52,29 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _place(text: str) -> tuple[str, str]:
-    """An image and a path in it. The image is what comes before the last colon that follows the
-    name of something that exists."""
+    """An image, as an absolute path without links, and a path in it: what stands before and after
+    the first colon that follows the name of a file, or of a mounted image, which may lie where the
+    caller can't look."""
     image, colon, path = text.partition(":")
-    while colon and not os.path.exists(image):
+    while colon:
+        real = os.path.realpath(image)
+        if os.path.exists(real) or mountinfo.of(real):
+            return real, path
         more, colon, path = path.partition(":")
         image = f"{image}:{more}"
-    if not colon:
-        raise Usage(f"'{text}' is not IMAGE:PATH, with an image that exists")
-    return image, path
+    raise Usage(f"'{text}' is not IMAGE:PATH, with an image that exists")
 
 
 def copy(image: str, source: str, target: str, how: How) -> None:
     """Copy, wherever the image is open. Raises: Failed."""
-    there = mountinfo.of(os.path.realpath(image))
+    mounted = mountinfo.of(image)
     try:
-        if there is not None:
+        if mounted:
+            there = [each for each in mounted if each.source in (image, f"{image}:{ROOT}")]
+            if not there:
+                raise Failed(f"{image} is mounted, but not its file system '{ROOT}'")
             request = controls.CopyRequest(how, os.fsencode(source), os.fsencode(target))
-            controls.ask(there.directory, request)
+            controls.ask(there[0].directory, request)
             return
         with open_image(image, readonly=False) as session:
             _copy_here(session, source, target, how)

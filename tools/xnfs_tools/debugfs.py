@@ -1,6 +1,6 @@
 """debugfs.xnfs: look into an image, block by block. Read-only.
 
-Where the file system is asked (ls, stat, cat) it is FFS that answers; blocks and owners come from
+Where the file system is asked (ls, stat, cat) it answers itself; blocks and owners come from
 `owns` alone, so they work for any type that is installed.
 """
 
@@ -35,7 +35,7 @@ def arguments() -> Parser:
     """The command line."""
     made = parser(PROG, "Look into an xnfs image.", usage=f"{PROG} [-R COMMAND] IMAGE")
     made.add_argument("-R", metavar="COMMAND", help="carry out one command; 'help' lists them")
-    made.add_argument("image", metavar="IMAGE", help="file or block device")
+    made.add_argument("image", metavar="IMAGE", help="file or block device, or IMAGE:ROOT")
     return made
 
 

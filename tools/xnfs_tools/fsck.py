@@ -177,8 +177,8 @@ def _open(path: str, *, readonly: bool) -> FileDevice:
     try:
         return FileDevice(path, readonly=readonly)
     except InUse:
-        mounted = mountinfo.of(os.path.realpath(path))
-        where = f"mounted on {mounted.directory}" if mounted else "in use by another program"
+        mounted = " and ".join(each.directory for each in mountinfo.of(os.path.realpath(path)))
+        where = f"mounted on {mounted}" if mounted else "in use by another program"
         raise Failed(f"{path}: {where}; it can't be checked now") from None
     except XnError as error:
         raise about(path, error) from None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from bitarray import bitarray
+
 from xnfs import BLOCK, FileDevice, Refused, UnknownType, XnError
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.entries import decode_slots_untrusted
@@ -17,7 +19,7 @@ from xnfs.disk.log import Log
 from xnfs.disk.superblock import read_superblock_untrusted
 from xnfs.disk.typetable import TypeTable
 from xnfs.errors import CorruptionError
-from xnfs_tools.command import about
+from xnfs_tools.command import about, split_image
 
 #: Kinds that begin a file or directory of their own: `below` does not go into them.
 _INODES = ("ffs.inode", "ffs.dir")
@@ -99,6 +101,19 @@ class Inspector:
                     below = [(depth + 1, *each) for each in self.children(block, kind)]
                     todo.extend(reversed(below))
 
+    def count(self, block: int, number: int) -> int:
+        """How many blocks belong to a root, given its first one. Each counts once."""
+        seen = bitarray(self._g.blocks)
+        seen[block] = 1
+        todo = [(block, number)]
+        while todo:
+            for kind, start, n in self.children(*todo.pop()):
+                known = self._types.get(kind)
+                if known is not None and known.stamp is not None:
+                    todo += [(b, kind) for b in range(start, start + n) if not seen[b]]
+                seen[start : start + n] = 1
+        return seen.count()
+
     def _kind_of(self, block: int) -> int:
         """The type in a block's stamp; 0 if it has none that fits."""
         raw = self.read(block)
@@ -147,8 +162,9 @@ class Inspector:
 
 
 @contextlib.contextmanager
-def open_inspector(path: str) -> Iterator[Inspector]:
-    """Raises: Failed."""
+def open_inspector(text: str) -> Iterator[Inspector]:
+    """IMAGE, or IMAGE:ROOT, of which the root does not matter here. Raises: Failed."""
+    path, _root = split_image(text)
     try:
         device = FileDevice(path, readonly=True)
         try:

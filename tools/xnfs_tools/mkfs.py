@@ -1,4 +1,4 @@
-"""mkfs.xnfs: make an image, and a file system in it."""
+"""mkfs.xnfs: make an image, and a file system in it; or one more file system in an image."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from libfs.posix import Posix
 from xnfs import (
     BLOCK,
     BadImage,
+    Caller,
     DeviceError,
     FileDevice,
     FramePool,
@@ -39,13 +40,15 @@ from xnfs_tools.command import (
     run,
     words,
 )
+from xnfs_tools.foreign import load_format
 from xnfs_tools.populate import populate
-from xnfs_tools.session import CACHE, ROOT
+from xnfs_tools.session import CACHE, ROOT, open_kernel
 
 PROG: Final = "mkfs.xnfs"
 CODES: Final = Codes(failed=1, usage=1)
 #: How much of the beginning is looked at for somebody's data.
 _LOOK: Final = 256
+_NAME_MAX: Final = 64
 
 
 def arguments() -> Parser:
@@ -55,8 +58,10 @@ def arguments() -> Parser:
         "-t",
         metavar="TYPE",
         default="ffs",
-        choices=sorted(FORMATS),
-        help="kind of file system: ffs (the default) or lfs",
+        help=f"kind of file system: {', '.join(FORMATS)}, or module:Class",
+    )
+    made.add_argument(
+        "--add", metavar="NAME", help="add a file system of this name to the image that is there"
     )
     made.add_argument(
         "-O",
@@ -86,6 +91,14 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.d is not None and not os.path.isdir(args.d):
         raise Failed(f"{args.d}: not a directory")
     path: str = args.image
+    kind = _kind(args.t)
+    if args.O and kind.name != "ffs":
+        raise Usage(f"{kind.name} has no feature '{args.O}'")
+    features = {"flags": F_GROUPING} if args.O else {}
+    if args.add is not None:
+        if size is not None or args.L or args.U or args.F:
+            raise Usage("--add takes what the image has: no SIZE, -L, -U or -F")
+        return _add(path, args.add, kind, args.d, features, dry=args.n)
     fresh = not os.path.lexists(path)
     if fresh:
         if size is None:
@@ -98,12 +111,53 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"would make {plan}")
         return 0
     with _created(path, size, fresh=fresh):
-        if args.O and args.t != "ffs":
-            raise Usage(f"{args.t} has no feature '{args.O}'")
-        features = {"flags": F_GROUPING} if args.O else {}
-        _make(path, ident.bytes, args.L, args.d, FORMATS[args.t], features)
+        _make(path, ident.bytes, args.L, kind, args.d, features)
     print(plan)
     return 0
+
+
+def _add(
+    path: str,
+    name: str,
+    kind: Format,
+    source: str | None,
+    features: Mapping[str, int],
+    *,
+    dry: bool,
+) -> int:
+    """One more root. If it can't be filled it is removed again. Raises: Failed."""
+    if not name or not name.isprintable() or set(name) & set(":/ "):
+        raise Usage(f"'{name}' can't be the name of a file system (no blanks, ':' or '/')")
+    if len(name.encode()) > _NAME_MAX:
+        raise Usage(f"'{name}' is too long: {_NAME_MAX} bytes at most")
+    with open_kernel(path, readonly=dry) as xn:
+        if any(root.name == name for root in xn.roots()):
+            raise Failed(f"{path}: there is a file system named '{name}' already")
+        plan = f"{path}:{name}: {kind.name}, shares {human(xn.free_blocks() * BLOCK)} that are free"
+        if dry:
+            print(f"would add {plan}")
+            return 0
+        try:
+            try:
+                _fill(xn, name, kind, source, features)
+            except BaseException:
+                if any(root.name == name for root in xn.roots()):
+                    xn.remove_root(Caller(xn.admin), name)
+                raise
+        except XnError as error:
+            raise about(path, error) from None
+    print(plan)
+    return 0
+
+
+def _kind(text: str) -> Format:
+    """A format by name, or somebody's own: ordinary code, which runs as whoever calls mkfs."""
+    if ":" in text:
+        return load_format(text, here=True)
+    try:
+        return FORMATS[text]
+    except KeyError:
+        raise Usage(f"there is no kind '{text}' ({', '.join(FORMATS)}, or module:Class)") from None
 
 
 def _uuid(text: str | None) -> uuid.UUID:
@@ -181,8 +235,8 @@ def _make(
     path: str,
     ident: bytes,
     label: str,
-    source: str | None,
     kind: Format,
+    source: str | None,
     features: Mapping[str, int],
 ) -> None:
     device = _open(path, readonly=False)
@@ -190,17 +244,23 @@ def _make(
         format_image(device, uuid=ident, label=label, now=time.time_ns())
         xn = Xn(device, frames=FramePool(CACHE // BLOCK))
         try:
-            # Who makes an image for themselves wants to write in it.
-            kind.mkfs(xn, xn.admin, ROOT, uid=os.getuid(), gid=os.getgid(), **features)
-            if source is not None:
-                posix = Posix(kind.mount(xn, xn.admin, ROOT, readonly=False))
-                try:
-                    populate(posix, source)
-                finally:
-                    posix.close()
+            _fill(xn, ROOT, kind, source, features)
         finally:
             xn.close()
     except XnError as error:
         raise about(path, error) from None
     finally:
         device.close()
+
+
+def _fill(xn: Xn, name: str, kind: Format, source: str | None, features: Mapping[str, int]) -> None:
+    """A file system, with what is in the directory `source`. Raises: XnError, Failed, OSError."""
+    # Who makes an image for themselves wants to write in it.
+    owner = {"uid": os.getuid(), "gid": os.getgid()} if kind.super else {}
+    kind.mkfs(xn, xn.admin, name, **owner, **features)
+    if source is not None:
+        posix = Posix(kind.mount(xn, xn.admin, name, readonly=False))
+        try:
+            populate(posix, source)
+        finally:
+            posix.close()

@@ -1,4 +1,7 @@
-"""mount.xnfs: mount an image. Also mount.fuse.xnfs, which mount(8) calls.
+"""mount.xnfs: mount file systems of an image. Also mount.fuse.xnfs, which mount(8) calls.
+
+An image is open in one process only, so file systems of one image that are to be mounted at the
+same time are mounted by one command and served by one process: one XN, one free map, one registry.
 
 The command returns when the mount is usable: the server runs in a child, which tells its parent
 through a pipe that it is ready, or in one line why not.
@@ -14,18 +17,26 @@ import os
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from typing import IO, Final
 
-from libfs.fuse import FuseMissing, Mount, MountFailed, load, unmount
-from libfs.kernel.mounting import MountFailed as KernelRefused
-from libfs.kernel.session import Mount as DirectMount
+from libfs.formats import Format
+from libfs.fuse import FuseMissing, MountFailed, load, unmount
 from libfs.requests import CONTROL
-from xnfs import BadImage, CorruptionError, InUse
 from xnfs_tools import mountinfo, mountopts
-from xnfs_tools.command import Codes, Failed, Parser, explain, parser, run, words
-from xnfs_tools.session import open_image
+from xnfs_tools.command import (
+    Codes,
+    Failed,
+    Parser,
+    Usage,
+    explain,
+    parser,
+    run,
+    split_image,
+    words,
+)
+from xnfs_tools.foreign import load_format
+from xnfs_tools.serving import Place, serve_places
 
 PROG: Final = "mount.xnfs"
 HELPER: Final = "mount.fuse.xnfs"
@@ -40,8 +51,11 @@ _FLAGS: Final = {"nosuid": 2, "nodev": 4, "noexec": 8}
 def arguments(helper: bool = False) -> Parser:
     """The command line; mount(8) has its own ideas of what -f means."""
     made = parser(HELPER if helper else PROG, "Mount an xnfs image on a directory.")
-    made.add_argument("image", metavar="IMAGE", help="file or block device")
+    made.add_argument("image", metavar="IMAGE[:ROOT]", help="file or block device")
     made.add_argument("directory", metavar="DIR", help="where to mount it")
+    made.add_argument(
+        "more", metavar="IMAGE[:ROOT] DIR", nargs="*", help="others of the same image"
+    )
     made.add_argument(
         "-o",
         metavar="OPTIONS",
@@ -69,21 +83,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None, helper: bool) -> int:
-    args = arguments(helper).parse_args(words(argv))
+    args = arguments(helper).parse_intermixed_args(words(argv))
     options = mountopts.parse(args.o)
-    # The server changes its directory, and the kernel's table has absolute names.
-    image, directory = os.path.realpath(args.image), os.path.realpath(args.directory)
+    image, places = _places([args.image, args.directory, *args.more], options.root)
     if options.remount:
-        return _remount(directory, options)
+        if len(places) > 1:
+            raise Usage("remount one at a time")
+        return _remount(places[0].directory, options)
+    kind = _foreign(options, helper=helper)
     if not options.direct():
+        if len(places) > 1:
+            raise Usage("several at once need transport=kernel")
         try:
             load()
         except FuseMissing as error:
             raise Failed(f"{error}; 'xnfs doctor' says more", SYSTEM) from None
-    stale = _clear_stale(directory)
+    stale = [_clear_stale(place.directory) for place in places]
     try:
-        if not stat.S_ISDIR(os.stat(directory).st_mode):
-            raise Failed(f"{args.directory}: not a directory")
+        for place in places:
+            if not stat.S_ISDIR(os.stat(place.directory).st_mode):
+                raise Failed(f"{place.directory}: not a directory")
         os.stat(image)
     except OSError as error:
         raise Failed(explain(error)) from None
@@ -91,13 +110,45 @@ def _main(argv: Sequence[str] | None, helper: bool) -> int:
         return 0
 
     def serve(ready: Callable[[], None]) -> None:
-        _serve(image, directory, options, ready, _PATIENCE if stale else 0.0)
+        serve_places(image, places, options, kind, ready, _PATIENCE if any(stale) else 0.0)
 
     if not helper and args.foreground:
         logging.basicConfig(format=f"{PROG}: %(message)s", level=logging.INFO)
         serve(lambda: None)
         return 0
     return _in_background(serve)
+
+
+def _places(given: Sequence[str], root: str | None) -> tuple[str, list[Place]]:
+    """The image, and what of it goes where. Raises: Usage."""
+    if len(given) % 2:
+        raise Usage(f"where is {given[-1]} to be mounted?")
+    images, places = set(), []
+    for text, directory in zip(given[::2], given[1::2], strict=True):
+        image, name = split_image(text)
+        # The server changes its directory, and the kernel's table has absolute names.
+        image = os.path.realpath(image)
+        images.add(image)
+        if name is not None and root is not None:
+            raise Usage(f"{text} and root={root}: one or the other")
+        source = image if name is None else f"{image}:{name}"
+        places.append(Place(name or root, os.path.realpath(directory), source))
+    if len(images) > 1:
+        raise Usage("one command mounts file systems of one image")
+    if len({place.directory for place in places}) < len(places):
+        raise Usage("a directory is named twice")
+    return images.pop(), places
+
+
+def _foreign(options: mountopts.MountOptions, *, helper: bool) -> Format | None:
+    """Somebody's own file system: code that runs as whoever mounts. So only who has the rights of
+    that user, and no more, may choose it, and mount(8) takes no module from where it was called.
+    """
+    if options.fs is None:
+        return None
+    if options.anybody or (os.getuid(), os.getgid()) != (os.geteuid(), os.getegid()):
+        raise Failed("fs= runs anybody's code: not for mounts that are made for somebody else")
+    return load_format(options.fs, here=not helper)
 
 
 def _clear_stale(directory: str) -> bool:
@@ -114,60 +165,6 @@ def _clear_stale(directory: str) -> bool:
             raise Failed(f"{directory}: a dead mount is in the way and can't be removed")
         found = True
     return found
-
-
-def _serve(
-    image: str,
-    directory: str,
-    options: mountopts.MountOptions,
-    ready: Callable[[], None],
-    patience: float,
-) -> None:
-    """Mount and serve until unmounted.
-
-    Raises: Failed, with the advice to run fsck where it helps.
-    """
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            with open_image(
-                image,
-                readonly=options.readonly,
-                root=options.root,
-                cache=options.cache,
-                options=options.posix(),
-                words=options.format,
-                grouping=options.grouping,
-            ) as session:
-                kind = DirectMount if options.direct() else Mount
-                words = options.words() if options.direct() else options.libfuse()
-
-                def started(bad: tuple[int, ...] = session.xn.bad_superblocks) -> None:
-                    ready()
-                    for block in bad:
-                        text = "%s: the superblock in block %d is damaged; its other copy was used"
-                        logging.getLogger("xnfs").warning(text, image, block)
-
-                kind(session.posix, directory, source=image, options=words, ready=started).run()
-            return
-        except Failed as error:
-            cause = error.__context__
-            if isinstance(cause, InUse):
-                if time.monotonic() < deadline:
-                    time.sleep(0.05)
-                    continue
-                there = mountinfo.of(image)
-                if there is not None:
-                    raise Failed(f"{image}: already mounted on {there.directory}") from None
-            if isinstance(cause, BadImage | CorruptionError):
-                raise Failed(f"{error}; to check it: fsck.xnfs {image}") from None
-            raise
-        except CorruptionError as error:
-            raise Failed(f"{image}: {error}; to check it: fsck.xnfs {image}") from None
-        except KernelRefused as error:
-            raise Failed(f"{directory}: {error}") from None
-        except MountFailed:
-            raise Failed(f"{directory}: could not mount") from None
 
 
 def _remount(directory: str, options: mountopts.MountOptions) -> int:

@@ -6,16 +6,23 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from xnfs_tools.command import split_image
+
 TYPE: Final = "fuse.xnfs"
 
 
 @dataclass(frozen=True)
 class MountPoint:
-    """One xnfs mount: the image and the directory."""
+    """One xnfs mount: the image, perhaps with the name of a root in it, and the directory."""
 
     source: str
     directory: str
     options: str
+
+    @property
+    def image(self) -> str:
+        """The image alone."""
+        return split_image(self.source)[0]
 
 
 def _plain(text: str) -> str:
@@ -42,6 +49,7 @@ def at(directory: str) -> MountPoint | None:
     return here[-1] if here else None
 
 
-def of(image: str) -> MountPoint | None:
-    """Where an image (an absolute path without links) is mounted."""
-    return next((mount for mount in mounts() if mount.source == image), None)
+def of(image: str, root: str | None = None) -> list[MountPoint]:
+    """Where an image (an absolute path without links), or one root of it, is mounted."""
+    source = image if root is None else f"{image}:{root}"
+    return [mount for mount in mounts() if source in (mount.source, mount.image)]

@@ -17,9 +17,11 @@ _KERNEL: Final = frozenset(
 )
 #: For mount(8) itself, or without a meaning here.
 _IGNORED: Final = frozenset(
-    "defaults auto noauto nofail fail _netdev user users owner group nouser noowner nogroup "
+    "defaults auto noauto nofail fail _netdev nouser noowner nogroup "
     "async nodiratime diratime nostrictatime norelatime silent loud iversion noiversion".split()
 )
+#: With one of these anybody may have mount(8) mount what root has written into fstab.
+_ANYBODY: Final = frozenset("user users owner group".split())
 #: What the kernel's table says of a mount; `mount -o remount` gives it all back.
 _REPORTED: Final = frozenset("user_id group_id max_read blksize rootmode fd fsname subtype".split())
 _ATIME: Final = {
@@ -46,13 +48,14 @@ class MountOptions:
     atime: Atime = Atime.RELATIME
     cache: int = CACHE
     root: str | None = None
-    #: small files of a directory are read together (C-FFS); None: as the file system was made
-    grouping: bool | None = None
+    fs: str | None = None
+    #: mount(8) was allowed to mount for somebody who is not root
+    anybody: bool = False
     transport: str = "auto"
     spin: bool = True
     kernel: list[str] = field(default_factory=list)
     #: for the file system alone
-    format: dict[str, str] = field(default_factory=dict)
+    format: dict[str, object] = field(default_factory=dict)
 
     def posix(self) -> Options:
         """For the POSIX layer."""
@@ -96,7 +99,7 @@ def _one(options: MountOptions, word: str) -> None:
     elif word in ("remount", "sync", "dirsync"):
         setattr(options, word, True)
     elif word in ("cffs", "nocffs"):
-        options.grouping = word == "cffs"
+        options.format["grouping"] = word == "cffs"
     elif word in _ATIME:
         options.atime = _ATIME[word]
     elif word in _KERNEL:
@@ -108,6 +111,10 @@ def _one(options: MountOptions, word: str) -> None:
     elif name in _FORMAT and value:
         options.format[name] = value
         options.readonly |= name == "snapshot"
+    elif name == "fs" and value:
+        options.fs = value
+    elif name in _ANYBODY:
+        options.anybody = True
     elif word == "nospin":
         options.spin = False
     elif name == "transport" and value in _TRANSPORTS:
@@ -119,4 +126,4 @@ def _one(options: MountOptions, word: str) -> None:
 def _is_ignored(word: str, name: str) -> bool:
     if word in _IGNORED or name in _REPORTED:
         return True
-    return name.startswith("x-") or name in ("comment", "user")
+    return name.startswith("x-") or name == "comment"

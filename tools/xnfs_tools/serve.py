@@ -1,11 +1,13 @@
-"""`xnfs serve`: a web server for the files of an image, with an address of its own on a TAP device.
+"""`xnfs serve`: a web server for the files of an image.
 
-The protocols are `libos.net`; here are the files. Served is what everybody may read; symbolic
+With `--tap` it is a host of its own on a TAP device, with the protocols of `libos.net`; otherwise
+it uses the sockets of this host. Here are the files. Served is what everybody may read; symbolic
 links are not followed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import signal
@@ -13,7 +15,7 @@ import stat
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +26,7 @@ from libos.net.host import Address, Host
 from libos.net.http.documents import Document, Listing, MemoryDocument
 from libos.net.http.request import Path
 from libos.net.http.server import Server
+from libos.net.http.sockets import Sockets
 from libos.net.loop import Loop
 from xnfs import XnError
 from xnfs.net import TapDevice
@@ -131,18 +134,17 @@ def _tag(attr: Attr) -> bytes:
 
 def arguments() -> Parser:
     """The command line."""
-    made = parser(PROG, "Serve the files of an image over HTTP, on a TAP device.")
+    made = parser(PROG, "Serve the files of an image over HTTP.")
     made.add_argument("image", metavar="IMAGE", help="the image; it must not be mounted")
     made.add_argument(
-        "--tap", metavar="NAME", default="tap0", help="the TAP device (default: tap0)"
+        "--tap", metavar="NAME", help="a TAP device, instead of the sockets of this host"
     )
     made.add_argument(
         "--address",
         metavar="ADDRESS",
-        default="10.9.0.2/24",
-        help="the server's own, not the host's (default: 10.9.0.2/24)",
+        help="the server's address (default: 127.0.0.1; with --tap 10.9.0.2/24)",
     )
-    made.add_argument("--port", metavar="PORT", default="80", help="the TCP port (default: 80)")
+    made.add_argument("--port", metavar="PORT", help="the TCP port (default: 8080; with --tap 80)")
     return made
 
 
@@ -154,27 +156,62 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     args = arguments().parse_args(argv)
     try:
-        address = ipaddress.IPv4Interface(args.address)
-        port = int(args.port)
+        usual = ("10.9.0.2/24", "80") if args.tap else ("127.0.0.1", "8080")
+        address = ipaddress.IPv4Interface(args.address or usual[0])
+        port = int(args.port or usual[1])
         if not 0 < port < 65536:
             raise ValueError(f"no port: {port}")
     except ValueError as error:
         raise Failed(str(error)) from None
+    with open_image(args.image, readonly=True) as session:
+        documents = PosixDocuments(session.posix)
+        if args.tap:
+            _on_tap(args.tap, address, port, documents)
+        else:
+            _on_sockets(str(address.ip), port, documents)
+    return 0
+
+
+def _on_tap(
+    name: str, address: ipaddress.IPv4Interface, port: int, documents: PosixDocuments
+) -> None:
+    try:
+        tap = TapDevice.open(name)
+    except XnError as error:
+        raise Failed(str(error)) from None
     # An address for the link that follows from the other one, of those that anybody may take.
     own = mac(f"0200{int(address.ip):08x}")
-    with open_image(args.image, readonly=True) as session:
-        try:
-            tap = TapDevice.open(args.tap)
-        except XnError as error:
-            raise Failed(str(error)) from None
-        host = Host(Address(own, Ip(int(address.ip)), address.network.prefixlen))
-        server = Server(host.tcp, port, PosixDocuments(session.posix), lambda: int(time.time()))
-        print(f"serving {args.image} on http://{address.ip}:{port}/", file=sys.stderr, flush=True)
-        stopped: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda got, _frame: stopped.append(got))
-        try:
-            Loop(host, tap, tap.fileno(), server.turn).run(lambda: bool(stopped))
-        finally:
-            tap.close()
-    return 0
+    host = Host(Address(own, Ip(int(address.ip)), address.network.prefixlen))
+    server = Server(host.tcp.listen(port), documents, _wall)
+    try:
+        with _serving(str(address.ip), port) as until:
+            Loop(host, tap, tap.fileno(), server.turn).run(until)
+    finally:
+        tap.close()
+
+
+def _on_sockets(address: str, port: int, documents: PosixDocuments) -> None:
+    try:
+        sockets = Sockets(address, port)
+    except OSError as error:
+        raise Failed(f"{address}:{port}: {error.strerror}") from None
+    with sockets, _serving(address, port) as until:
+        sockets.run(Server(sockets, documents, _wall), until)
+
+
+@contextlib.contextmanager
+def _serving(address: str, port: int) -> Iterator[Callable[[], bool]]:
+    """Say so; gives whether to stop, which SIGINT and SIGTERM ask for meanwhile."""
+    stopped: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(n, lambda got, _frame: stopped.append(got)) for n in numbers]
+    try:
+        print(f"serving on http://{address}:{port}/", file=sys.stderr, flush=True)
+        yield lambda: bool(stopped)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _wall() -> int:
+    return int(time.time())

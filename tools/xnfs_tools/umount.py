@@ -16,7 +16,7 @@ from typing import Final
 
 from libfs.fuse import unmount
 from xnfs_tools import mountinfo
-from xnfs_tools.command import Codes, Failed, Parser, parser, run, words
+from xnfs_tools.command import Codes, Failed, Parser, parser, run, split_image, words
 
 PROG: Final = "umount.xnfs"
 HELPER: Final = "umount.fuse.xnfs"
@@ -32,7 +32,7 @@ def arguments(helper: bool = False) -> Parser:
         HELPER if helper else PROG,
         "Unmount an xnfs file system, and wait until its image is closed.",
     )
-    made.add_argument("directory", metavar="DIR", help="where it is mounted, or its image")
+    made.add_argument("directory", metavar="DIR", help="where it is mounted, or IMAGE[:ROOT]")
     made.add_argument(
         "-l", action="store_true", help="detach now, finish when nothing is in use any more"
     )
@@ -51,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None, helper: bool) -> int:
     args = arguments(helper).parse_args(words(argv))
-    given = os.path.realpath(args.directory)
-    mounted = mountinfo.at(given) or mountinfo.of(given)
-    if mounted is None:
-        raise Failed(f"{args.directory}: no xnfs file system is mounted there")
+    mounted = _find(args.directory)
     failed = unmount(mounted.directory, lazy=args.l)
     if failed == errno.EBUSY:
         raise Failed(f"{mounted.directory}: in use (fuser -m {mounted.directory} says by whom)")
@@ -65,12 +62,28 @@ def _main(argv: Sequence[str] | None, helper: bool) -> int:
     return 0
 
 
+def _find(given: str) -> mountinfo.MountPoint:
+    """The mount at a directory, or that of IMAGE or IMAGE:ROOT. Raises: Failed."""
+    path = os.path.realpath(given)
+    there = mountinfo.at(path)
+    if there is not None:
+        return there
+    image, root = split_image(given)
+    found = mountinfo.of(os.path.realpath(image), root)
+    if not found:
+        raise Failed(f"{given}: no xnfs file system is mounted there")
+    if len(found) > 1:
+        where = ", ".join(each.directory for each in found)
+        raise Failed(f"{given}: mounted more than once; say which: {where}")
+    return found[0]
+
+
 def _wait(mounted: mountinfo.MountPoint) -> None:
     """Until the server has let go of the image. Raises: Failed."""
     readonly = "ro" in mounted.options.split(",")
     deadline = time.monotonic() + (_PATIENCE_READONLY if readonly else _PATIENCE)
     try:
-        fd = os.open(mounted.source, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(mounted.image, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return  # gone, or not ours to read: nothing to wait for that could be seen
     try:
@@ -80,11 +93,11 @@ def _wait(mounted: mountinfo.MountPoint) -> None:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if mountinfo.of(mounted.source) is not None:
-                    return  # mounted again already
+                if mountinfo.of(mounted.image):
+                    return  # mounted again already, or other file systems of it still are
             time.sleep(pause)
             pause = min(pause * 2, 0.1)
     finally:
         os.close(fd)
     if not readonly:
-        raise Failed(f"{mounted.source}: unmounted, but the server still has the image open")
+        raise Failed(f"{mounted.image}: unmounted, but the server still has the image open")

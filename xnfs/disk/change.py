@@ -8,6 +8,7 @@ A change edits the bytes of some cached metadata blocks. It is accepted exactly 
   under the same types;
 - allocated blocks are free, shared ones are owned, and what loses its last owner owns nothing
   itself;
+- what goes to another root goes whole, with everything below it (`crossing.py`);
 - the `acl` of each block's type agrees.
 
 All checks come before the first effect. Nothing here believes what the caller says: claims are
@@ -25,6 +26,7 @@ from typing import Final
 
 from xnfs.disk.acl import Acls
 from xnfs.disk.blocktype import ZERO, BlockType
+from xnfs.disk.crossing import Crossing
 from xnfs.disk.flow import Edit, Flow, balance, compare, edit_of
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import BLOCK, Caller, Diff, Extent
@@ -64,6 +66,7 @@ class Changer:
         self._tables = tables
         self._data = data
         self._acls = acls
+        self._crossing = Crossing(types, registry, ledger, tables, data)
         self._observer = observer  # told of every pointer that appears: the collector's barrier
 
     # -- the check
@@ -95,9 +98,12 @@ class Changer:
         if alloc:
             self._check_alloc(alloc, flow)
         dying = self._dying(flow, plan) if flow.freed else []
+        crossing = self._crossing.check(flow, plan) if flow.moved else {}
         self._acls.ask_all(who, plan, births, dying, witness)
         load_counts(self._tables, [e for x in plan for e in (*x.added, *x.removed)])
         self._apply(plan, flow, dying, copies)
+        for block, root in crossing.items():
+            self._registry.cross(block, root)
         for block, diff in data.items():
             self._fill(block, diff)
 

@@ -6,7 +6,8 @@ log, and hands over. Whether the change is exactly what is claimed is for `chang
 agree, for `acl.py`. Bytes that own nothing are written by `page_calls.py`.
 
 Relies on `syscalls.py` for the lock, rights and room. Guarantees: a call is refused without effect
-or carried out whole; it stays within one root.
+or carried out whole; it stays within one root, but for pointers that move between two of which the
+caller holds both (`crossing.py`).
 
 Source: Kaashoek et al. 1997, section 4 and table 1.
 """
@@ -51,8 +52,9 @@ class ChangeCalls(PageCalls):
         of allocated blocks, durable no later than the pointers. `copies`: likewise (target, source,
         count), allocated blocks of data that begin with the bytes of cached ones that the caller
         may read; both lie in one frame until either is written. `witness`: the block shown to every
-        acl; `witnesses`: by edited block. Not durable until `sync`. Raises Refused, NotFree,
-        NotEmpty, NotCached, NoFrames, AclRefused, CapabilityError; then nothing has changed.
+        acl; `witnesses`: by edited block. Edits in several roots may only move pointers: see
+        `move`. Not durable until `sync`. Raises Refused, NotFree, NotEmpty, NotCached, NoFrames,
+        AclRefused, CapabilityError; then nothing has changed.
         """
         edits = list(edits)
         self._make_room(len(edits))
@@ -62,9 +64,13 @@ class ChangeCalls(PageCalls):
         if not pages:
             raise Refused("a change edits at least one block")
         root = pages[0][0].root
-        if any(page.root != root for page, _ in pages):
-            raise Refused("a change stays within one root")
-        if alloc:
+        roots = {page.root for page, _ in pages}
+        if len(roots) > 1:
+            if alloc or free or share:
+                raise Refused("a change of several roots only moves pointers between them")
+            for each in roots:
+                self._may(who, each, ALLOC)
+        elif alloc:
             self._may(who, root, ALLOC)
         first = {block: plain_diff(diff) for block, diff in (inits or {}).items()}
         self._check_claims((*alloc, *free, *share))
@@ -132,7 +138,12 @@ class ChangeCalls(PageCalls):
         *,
         witness: int = 0,
     ) -> None:
-        """Pointers go from `src` to `dst`; the sum stays (R3)."""
+        """Pointers go from `src` to `dst`; the sum stays (R3).
+
+        If `dst` lies in another root, what is named goes there with all that it owns, for who may
+        change and enlarge both. Each of these blocks has one owner and is nobody's to hold; all of
+        its metadata is cached (NotCached says what is not).
+        """
         self.change(who, [(src, src_diff), (dst, dst_diff)], witness=witness)
 
     def swap(

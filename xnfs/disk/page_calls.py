@@ -13,15 +13,17 @@ Source: Kaashoek et al. 1997, section 4.3 (buffer cache registry).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar, cast
 
 from xnfs.capability import READ, WRITE
 from xnfs.disk.arguments import plain_bytes, plain_children
 from xnfs.disk.records import BLOCK, Caller, Registered
-from xnfs.disk.registry import MetaPage
+from xnfs.disk.registry import MetaPage, Page
 from xnfs.disk.syscalls import Boundary, syscall
-from xnfs.errors import NotCached, Refused
+from xnfs.errors import Refused
+
+T = TypeVar("T")
 
 
 class PageCalls(Boundary):
@@ -38,16 +40,13 @@ class PageCalls(Boundary):
         self._pages.read_in(self._meta(who, parent, READ), part, start, count)
 
     @syscall
-    def readin_all(self, who: Caller, wanted: Sequence[tuple[int, int, int, int]]) -> None:
+    def readin_all(self, who: Caller, wanted: Iterable[tuple[int, int, int, int]]) -> None:
         """As `readin` of each (parent, part, start, count), with one request for each run of
         neighbours among all that are not cached. All or none: raises as `readin`.
         """
-        self._pages.read_all(
-            [
-                (self._meta(who, parent, READ), part, start, count)
-                for parent, part, start, count in plain_children(wanted)
-            ]
-        )
+        children = plain_children(wanted)
+        pages = {p: self._meta(who, p, READ) for p in {parent for parent, *_rest in children}}
+        self._pages.read_all((pages[p], part, start, n) for p, part, start, n in children)
 
     @syscall
     def bind(self, who: Caller, parent: int, part: int, start: int, count: int) -> None:
@@ -74,16 +73,18 @@ class PageCalls(Boundary):
         """Drop the clean, unpinned pages among these that the caller may read. Returns how many
         frames came free: as many, but for pages that share one.
         """
-        get = self._registry.get
-        mine = [
-            b
-            for b in blocks
-            if (p := get(b))
-            and self._rights(who, p.root) & READ
-            and (p.lock is None or self._locker(p) is None)
-        ]
+        get, root, mine = self._registry.pages.get, None, False
         ties, flying = self._ledger.ties, self._committer.in_flight
-        return self._pages.evict(mine, lambda block: block in ties or block in flying)
+        idle: list[Page] = []
+        for block in blocks:
+            page = get(block)
+            if page is None or block in ties or block in flying:
+                continue
+            if page.root != root:
+                root, mine = page.root, bool(self._rights(who, page.root) & READ)
+            if mine and (page.lock is None or self._locker(page) is None):
+                idle.append(page)
+        return self._pages.evict(idle)
 
     # -- bytes
 
@@ -92,15 +93,37 @@ class PageCalls(Boundary):
         """Bytes of consecutive cached blocks, from `offset` after the start of block `start`."""
         if size <= 0 or offset < 0:
             return b""
-        first, last = start + offset // BLOCK, start + (offset + size - 1) // BLOCK
-        self._same_root(who, first, last, READ)
-        return self._pages.read(start, offset, size)
+        return self._pages.read(self._run(who, start, offset, size, READ), offset % BLOCK, size)
+
+    @syscall
+    def lend(
+        self,
+        who: Caller,
+        start: int,
+        offset: int,
+        size: int,
+        to: Callable[[Sequence[memoryview]], T],
+    ) -> T:
+        """As `read`, but the bytes are shown to `to` where they lie, and not copied; gives what it
+        returns. For who hands them on at once, to a socket or a host kernel.
+
+        No other call is served meanwhile, and what was shown can't be looked at afterwards, since
+        the frames may soon hold another's blocks.
+        """
+        if size <= 0 or offset < 0:
+            return to([])
+        run = self._run(who, start, offset, size, READ)
+        views = [view.toreadonly() for view in self._pages.views(run, offset % BLOCK, size)]
+        try:
+            return to(views)
+        finally:
+            for view in views:
+                view.release()
 
     @syscall
     def map(self, who: Caller, block: int) -> memoryview:
         """A cached page, as it is now. A copy: the frame may soon hold another's block."""
-        self._page(who, block, READ)
-        return memoryview(self._pages.read(block, 0, BLOCK))
+        return memoryview(self._pages.read([self._page(who, block, READ)], 0, BLOCK))
 
     @syscall
     def write_raw(self, who: Caller, start: int, offset: int, data: bytes | memoryview) -> None:
@@ -113,14 +136,13 @@ class PageCalls(Boundary):
         data = plain_bytes(data)
         if not len(data) or offset < 0:
             return
-        first, last = start + offset // BLOCK, start + (offset + len(data) - 1) // BLOCK
-        self._same_root(who, first, last, WRITE)
-        page = self._registry.pages[first]
+        run = self._run(who, start, offset, len(data), WRITE)
+        page = run[0]
         if not isinstance(page, MetaPage):
-            self._pages.write(start, offset, data)
+            self._pages.write(run, offset % BLOCK, data)
             return
-        if first != last or not page.type.is_raw(offset % BLOCK, len(data)):
-            raise Refused(f"bytes outside the raw range of block {first}")
+        if len(run) > 1 or not page.type.is_raw(offset % BLOCK, len(data)):
+            raise Refused(f"bytes outside the raw range of block {page.block}")
         self._write_meta(who, page, offset % BLOCK, data)
 
     def _write_meta(self, who: Caller, page: MetaPage, at: int, data: bytes | memoryview) -> None:
@@ -130,19 +152,25 @@ class PageCalls(Boundary):
         page.view[at : at + len(data)] = data
         self._registry.mark_dirty(page)
 
-    def _same_root(self, who: Caller, first: int, last: int, rights: int) -> None:
-        """The caller has these rights over the root of every page of the run."""
-        pages = self._registry.pages
-        known = None
-        for block in range(first, last + 1):
-            page = pages.get(block)
-            if page is None:
-                raise NotCached(f"block {block} is not cached")
-            if page.root != known:
-                known = page.root
-                self._may(who, known, rights)
-            if rights & WRITE and page.lock is not None:
-                self._check_lock(who, page)
+    def _run(self, who: Caller, start: int, offset: int, size: int, rights: int) -> list[Page]:
+        """The pages of a range of bytes, counted from the start of block `start`; the caller has
+        these rights over the root of each. Raises NotCached, CapabilityError, Refused.
+        """
+        first, last = start + offset // BLOCK, start + (offset + size - 1) // BLOCK
+        if first == last:
+            run = [self._page(who, first, rights)]
+        else:
+            run = self._registry.run(first, last - first + 1)
+            known = None
+            for page in run:
+                if page.root != known:
+                    known = page.root
+                    self._may(who, known, rights)
+        if rights & WRITE:
+            for page in run:
+                if page.lock is not None:
+                    self._check_lock(who, page)
+        return run
 
     # -- the registry's entries
 

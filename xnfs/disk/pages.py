@@ -15,7 +15,7 @@ bindings).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from xnfs.disk.blocktype import BlockType
@@ -69,8 +69,9 @@ class PageIO:
     def read_in(self, parent: MetaPage, part: int, start: int, count: int) -> None:
         """Bind a run of children and fill those that are not cached, with one request a gap."""
         kind = self._bindable(parent, part, start, count)
-        pages = self._registry.pages
-        for first, n in runs(b for b in range(start, start + count) if not _filled(pages.get(b))):
+        get = self._registry.pages.get
+        wanted = [b for b in range(start, start + count) if not _filled(get(b))]
+        for first, n in runs(wanted) if len(wanted) < count else [(start, count)]:
             self._fill(first, n, dict.fromkeys(range(first, first + n), (kind, parent)))
 
     def read_all(self, wanted: Iterable[tuple[MetaPage, int, int, int]]) -> None:
@@ -132,8 +133,9 @@ class PageIO:
         except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise
-        for block in range(start, start + count):
-            registry.pages[block].valid = True
+        if len(new) < count:  # new ones are valid as they come
+            for block in range(start, start + count):
+                registry.pages[block].valid = True
 
     def prefetch(self, start: int, count: int, *, wait: bool) -> None:
         """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""
@@ -146,75 +148,69 @@ class PageIO:
 
     # -- bytes
 
-    def read(self, start: int, offset: int, size: int) -> bytes:
-        """Bytes of consecutive cached blocks, counted from the start of block `start`."""
-        first, last = start + offset // BLOCK, start + (offset + size - 1) // BLOCK
-        views = self._views(first, last - first + 1)
-        lo = offset % BLOCK
-        if len(views) == 1:
-            return bytes(views[0][lo : lo + size])
-        joined = b"".join(views)
-        return joined[lo : lo + size] if lo or len(joined) != size else joined
+    def read(self, run: Sequence[Page], offset: int, size: int) -> bytes:
+        """Bytes of pages of consecutive blocks, from `offset` in the first. Raises NotCached."""
+        page = run[0]
+        if len(run) == 1 and page.valid and page.block not in self._registry.blank:
+            return bytes(page.view[offset : offset + size])
+        views = self.views(run, offset, size)
+        return bytes(views[0]) if len(views) == 1 else b"".join(views)
 
-    def _views(self, start: int, count: int) -> list[memoryview]:
-        registry = self._registry
-        registry.clear(start, count)
-        pages = registry.pages
-        for block in range(start, start + count):
-            page = pages.get(block)
-            if page is None or not page.valid:
-                raise NotCached(f"block {block} is not cached")
-        return registry.views(start, count)
+    def views(self, run: Sequence[Page], offset: int, size: int) -> list[memoryview]:
+        """As `read`, where the bytes lie."""
+        registry, first, count = self._registry, run[0].block, len(run)
+        registry.clear(first, count)
+        for page in run:
+            if not page.valid:
+                raise NotCached(f"block {page.block} was bound and is not filled")
+        views = registry.views(first, count)
+        if offset:
+            views[0] = views[0][offset:]
+        if past := count * BLOCK - offset - size:
+            views[-1] = views[-1][:-past]
+        return views
 
-    def write(self, start: int, offset: int, data: bytes | memoryview) -> None:
-        """Write data blocks; those that are covered whole need not have been read."""
-        size = len(data)
-        first, end = start + offset // BLOCK, start + -(-(offset + size) // BLOCK)
-        self._check_write(first, end, offset % BLOCK, offset + size - (end - 1 - start) * BLOCK)
-        registry = self._registry
-        registry.own(first, end - first)
-        at = -(offset % BLOCK)
-        whole = range(first + (at < 0), end - ((offset + size) % BLOCK != 0))
+    def write(self, run: Sequence[Page], offset: int, data: bytes | memoryview) -> None:
+        """Write to data pages of consecutive blocks, from `offset` in the first; those that are
+        covered whole need not have been read. Raises NotCached, Refused.
+        """
+        registry, first, count, size = self._registry, run[0].block, len(run), len(data)
+        past = count * BLOCK - offset - size
+        for page in run:
+            if page.meta or page.type.unreadable:
+                raise Refused(f"block {page.block} is not plain data")
+        if (offset and not run[0].valid) or (past and not run[-1].valid):
+            raise NotCached("a block of these is not filled and would be written in part")
+        registry.own(run)
+        whole = range(first + (offset > 0), first + count - (past > 0))
         if registry.blank:
             registry.blank.difference_update(whole)
-            registry.clear(first, end - first)
-        source = memoryview(data)
-        for view in registry.views(first, end - first):
+            registry.clear(first, count)
+        source, at = memoryview(data), -offset
+        for view in registry.views(first, count):
             lo, hi = max(at, 0), min(at + len(view), size)
             view[lo - at : hi - at] = source[lo:hi]
             at += len(view)
-        for block in whole:
-            registry.pages[block].valid = True
-        registry.plain.update(range(first, end))
-
-    def _check_write(self, first: int, end: int, head: int, tail: int) -> None:
-        pages = self._registry.pages
-        for block in range(first, end):
-            page = pages.get(block)
-            if page is None:
-                raise NotCached(f"block {block} is not bound")
-            if page.meta or page.type.unreadable:
-                raise Refused(f"block {block} is not plain data")
-            whole = (block > first or head == 0) and (block < end - 1 or tail == BLOCK)
-            if not page.valid and not whole:
-                raise NotCached(f"block {block} is not filled and would be written in part")
+        for page in run:  # those that are not filled are covered
+            page.valid = True
+        registry.plain.update(range(first, first + count))
 
     # -- dropping
 
-    def evict(self, blocks: Iterable[int], busy: Callable[[int], bool]) -> int:
+    def evict(self, pages: Iterable[Page]) -> int:
         """Drop the pages among these that can be dropped without loss. Returns how many frames
         came free.
         """
         registry, held = self._registry, self._ledger.held
+        plain, attached = registry.plain, registry.attached
         gone = [
-            block
-            for block in blocks
-            if (page := registry.pages.get(block)) is not None
-            and not page.pins
+            page.block
+            for page in pages
+            if not page.pins
             and page.lock is None
-            and not busy(block)
-            and block not in held
-            and not registry.is_dirty(block)
+            and page.block not in plain
+            and page.block not in attached
+            and page.block not in held
             and not (isinstance(page, MetaPage) and (page.pending or page.fresh))
         ]
         return registry.drop(gone)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xnfs.disk.blocktype import ZERO, BlockType
+from xnfs.errors import NotCached
 from xnfs.memory.frames import FramePool
 
 
@@ -79,14 +80,13 @@ class MetaPage(Page):
 class Registry:
     """Blocks in frames. Not locked: the system-call layer is."""
 
-    def __init__(self, frames: FramePool, owner: str) -> None:
+    def __init__(self, frames: FramePool) -> None:
         self.pages: dict[int, Page] = {}
         self.plain: set[int] = set()
         self.attached: set[int] = set()
         #: cached blocks whose content is zeros, though their frames are not cleared yet
         self.blank: set[int] = set()
         self._frames = frames
-        self._owner = owner
         #: frame -> blocks beyond the first that it holds
         self._sharers: dict[int, int] = {}
 
@@ -94,19 +94,28 @@ class Registry:
         """The page of a block, if cached."""
         return self.pages.get(block)
 
+    def run(self, start: int, count: int) -> list[Page]:
+        """The pages of consecutive blocks. Raises NotCached if one of them has none."""
+        pages = self.pages
+        try:
+            return [pages[block] for block in range(start, start + count)]
+        except KeyError as e:
+            raise NotCached(f"block {e.args[0]} is not cached") from None
+
     def add_run(
         self, start: int, count: int, kind: BlockType, parent: int, root: str
     ) -> list[Page]:
         """Give frames to `count` blocks from `start`, contents as the frames had them.
 
-        Raises NoFrames with no effect. The caller fills or zeroes them before anyone sees them.
+        They are the root's: one that has a quota can't take those of others. Raises NoFrames with
+        no effect. The caller fills or zeroes them before anyone sees them.
         """
-        frames = self._frames.alloc(self._owner, count)
+        frames = self._frames.alloc(root, count)
         make = Page if kind.stamp is None else MetaPage
-        view = self._frames.view
+        views = self._frames.views(frames)
         new = [
-            make(start + i, kind, frame, view(frame), parent, root)
-            for i, frame in enumerate(frames)
+            make(block, kind, frame, view, parent, root)
+            for block, frame, view in zip(range(start, start + count), frames, views, strict=True)
         ]
         self.pages.update(zip(range(start, start + count), new, strict=True))
         return new
@@ -135,17 +144,16 @@ class Registry:
         sharers[frame] = sharers.get(frame, 0) + 1
         self.plain.add(block)
 
-    def own(self, start: int, count: int) -> None:
-        """Frames of their own, with the same bytes, for those of the cached blocks that share one:
-        they are about to be written. Raises NoFrames with no effect.
+    def own(self, run: Iterable[Page]) -> None:
+        """Frames of their own, with the same bytes, for those pages that share one: they are about
+        to be written. Raises NoFrames with no effect.
         """
         if not self._sharers:
             return
-        pages = [self.pages[block] for block in range(start, start + count)]
-        pages = [page for page in pages if page.frame in self._sharers]
+        pages = [page for page in run if page.frame in self._sharers]
         if not pages:
             return
-        for page, frame in zip(pages, self._frames.alloc(self._owner, len(pages)), strict=True):
+        for page, frame in zip(pages, self._frames.alloc(pages[0].root, len(pages)), strict=True):
             view = self._frames.view(frame)
             view[:] = page.view
             if self._leave(page.frame):
@@ -170,18 +178,25 @@ class Registry:
 
     def drop(self, blocks: Iterable[int]) -> int:
         """Forget pages, whatever their state, and give their frames back; how many."""
-        frames: list[int] = []
+        pop, frames, gone = self.pages.pop, [], []
         for block in blocks:
-            page = self.pages.pop(block, None)
+            page = pop(block, None)
             if page is not None:
                 if self._leave(page.frame):
                     frames.append(page.frame)
-                self.plain.discard(block)
-                self.attached.discard(block)
-                self.blank.discard(block)
+                gone.append(block)
+        for state in (self.plain, self.attached, self.blank):
+            if state:
+                state.difference_update(gone)
         if frames:
             self._frames.free(frames)
         return len(frames)
+
+    def cross(self, block: int, root: str) -> None:
+        """The block belongs to another root now, and so does its frame."""
+        page = self.pages[block]
+        page.root = root
+        self._frames.hand_over([page.frame], root)
 
     def mark_dirty(self, page: Page) -> None:
         """The frame is newer than the disk."""
@@ -196,18 +211,19 @@ class Registry:
 
     def views(self, start: int, count: int) -> list[memoryview]:
         """The frames of a run of cached blocks, as few views as the frames are contiguous."""
-        pages = self.pages
+        if count == 1:
+            return [self.run(start, 1)[0].view]
+        view, frames = self._frames.view_run, [page.frame for page in self.run(start, count)]
+        first = last = frames[0]
+        if frames[-1] == first + count - 1 and frames == list(range(first, first + count)):
+            return [view(first, count)]
         out: list[memoryview] = []
-        first = last = -2
-        for block in range(start, start + count):
-            frame = pages[block].frame
-            if frame == last + 1:
-                last = frame
-                continue
-            if last >= 0:
-                out.append(self._frames.view_run(first, last - first + 1))
-            first = last = frame
-        out.append(self._frames.view_run(first, last - first + 1))
+        for frame in frames[1:]:
+            if frame != last + 1:
+                out.append(view(first, last - first + 1))
+                first = frame
+            last = frame
+        out.append(view(first, last - first + 1))
         return out
 
 

@@ -120,7 +120,7 @@ class Xn(CatalogueCalls):
     def _assemble(self, frames: FramePool, log: Log, after: Recovered) -> None:
         device, seed, types = self._device, self._seed, self._types
         tables = self._tables = Tables.load(device, self._geometry, seed, versions=after.versions)
-        registry = self._registry = Registry(frames, "xn")
+        registry = self._registry = Registry(frames)
         ledger = self._ledger = Ledger(tables, registry)
         self._order = Order(registry)
         self._committer = Committer(

@@ -14,7 +14,8 @@ blocks is one piece of memory.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final
 
 from xnfs.errors import NoFrames, NotFree, Refused
@@ -87,10 +88,15 @@ class FramePool:
         if n > self.available(owner):
             raise NoFrames(f"{n} frames wanted, {self.available(owner)} available")
         first = self._gap(n)
-        frames = self._scattered(n) if first < 0 else list(range(first, first + n))
-        for frame in frames:
-            self._taken[frame] = 1
-            self._owners[frame] = owner
+        if first < 0:
+            frames = self._scattered(n)
+            for frame in frames:
+                self._taken[frame] = 1
+                self._owners[frame] = owner
+        else:
+            frames = list(range(first, first + n))
+            self._taken[first : first + n] = b"\1" * n
+            self._owners[first : first + n] = [owner] * n
         self._used[owner] = self.used(owner) + n
         self.free_frames -= n
         return frames
@@ -139,29 +145,39 @@ class FramePool:
 
         Raises Refused: a frame is free already, named twice, not of this pool, or another's.
         """
-        given = set(frames)
-        if len(given) != len(frames):
+        if len(set(frames)) != len(frames):
             raise Refused("a frame is named twice")
-        for frame in given:
-            if not 0 <= frame < self.count or not self._taken[frame]:
+        taken, count = self._taken, self.count
+        for frame in frames:
+            if not 0 <= frame < count or not taken[frame]:
                 raise Refused(f"frame {frame} has no owner")
             if owner is not None and self._owners[frame] != owner:
                 raise Refused(f"frame {frame} belongs to another owner")
         if not self.free_frames and frames:
             # The pool was full, so the only gaps are here.
             self._next = frames[0]
+        self._forget(frames)
         for frame in frames:
-            self._taken[frame] = 0
-            self._forget(self._owners[frame])
+            taken[frame] = 0
             self._owners[frame] = None
         self.free_frames += len(frames)
 
-    def _forget(self, owner: Hashable) -> None:
-        left = self._used[owner] - 1
-        if left:
-            self._used[owner] = left
-        else:
-            del self._used[owner]
+    def hand_over(self, frames: Sequence[int], owner: Hashable) -> None:
+        """Frames in use get another owner, whatever its quota: what they hold is his already."""
+        if any(self.owner(frame) is None for frame in frames) or owner is None:
+            raise Refused("a frame has no owner")
+        self._forget(frames)
+        for frame in frames:
+            self._owners[frame] = owner
+        self._used[owner] = self.used(owner) + len(frames)
+
+    def _forget(self, frames: Sequence[int]) -> None:
+        """They count no longer for their owners."""
+        owners = self._owners
+        for who, n in Counter([owners[frame] for frame in frames]).items():
+            self._used[who] -= n
+            if not self._used[who]:
+                del self._used[who]
 
     # --- memory -----------------------------------------------------------------------------
 
@@ -183,6 +199,16 @@ class FramePool:
     def taken(self) -> memoryview:
         """For each frame 1 if it has an owner: a view that changes with it, read-only."""
         return memoryview(self._taken).toreadonly()
+
+    def views(self, frames: Iterable[int]) -> list[memoryview]:
+        """`view` of each."""
+        taken, views, count = self._taken, self._views, self.count
+        return [
+            views[frame] or self.view(frame)
+            if 0 <= frame < count and taken[frame]
+            else self.view(frame)
+            for frame in frames
+        ]
 
     def view_run(self, first: int, n: int) -> memoryview:
         """The bytes of `n` neighbours as one piece. Raises Refused if one of them has no owner."""

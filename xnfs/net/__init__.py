@@ -5,8 +5,9 @@ The public names are these; like those of `xnfs` itself they are all that `libos
 
 from xnfs.net.handler import Action
 from xnfs.net.interface import Clock, Interface
-from xnfs.net.network import Bound, EndpointStatistics, Network, NetworkStatistics
+from xnfs.net.network import Network
 from xnfs.net.pcap import PcapError, PcapWriter, Record, Recorded, Replay, read_pcap_untrusted
+from xnfs.net.records import Bound, EndpointStatistics, NetworkStatistics
 from xnfs.net.ring import RingReader
 from xnfs.net.tap import TapDevice
 from xnfs.net.wire import Conditions, Impaired, Tally, VirtualClock, Wire

@@ -1,10 +1,11 @@
-"""A web server for many connections, as a state machine over `TcpTable`.
+"""A web server for many connections, as a state machine over streams of bytes.
 
-It never waits: a connection is looked at when a segment came for it. Requests may be pipelined;
+A stream is a `Connection` of `libos.net.tcp`, or one of the host's sockets (`sockets`). The server
+never waits: a stream is looked at when something came for it. Requests may be pipelined;
 replies go out in order. Source: Kaashoek et al. 1997, section 7.3 (Cheetah): bodies are sent
 from the pages of the documents without a copy, acknowledgements and FINs travel with data.
 
-Bounded for each connection: a head of 16 KiB, one reply at a time, and patience: so long for a
+Bounded for each client: a head of 16 KiB, one reply at a time, and patience: so long for a
 whole request, so long between requests, so long for a peer that takes nothing.
 """
 
@@ -12,17 +13,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Protocol
 
 from libos.net.base import SECOND
 from libos.net.http.documents import Documents
 from libos.net.http.reply import Reply, answer, refusal
 from libos.net.http.request import MAX_HEAD, BadRequest, parse_head_untrusted
-from libos.net.tcp.connection import Connection, State
-from libos.net.tcp.table import TcpTable
 
 _END: Final = b"\r\n\r\n"
 _LINGER: Final = 2 * SECOND
+
+
+class Stream(Protocol):
+    """What the server needs of a connection: see `Connection`, whose words these are."""
+
+    notify: Callable[[Any], None] | None
+
+    @property
+    def writable(self) -> int: ...
+    @property
+    def at_end(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+    def no_delay(self) -> None: ...
+    def read(self, most: int) -> bytes: ...
+    def write(self, data: bytes | memoryview) -> int: ...
+    def shut_down(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Streams(Protocol):
+    """Where streams come from: a `Listener`."""
+
+    def accept(self) -> Stream | None:
+        """The oldest that nobody has taken yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +73,7 @@ class Tally:
 
 @dataclass(slots=True, eq=False)
 class _Client:
-    connection: Connection
+    stream: Stream
     deadline: int
     head: bytearray = field(default_factory=bytearray)
     piece: bytes | memoryview = b""  # of a reply, to be sent next
@@ -58,23 +83,22 @@ class _Client:
 
 
 class Server:
-    """One port. Call `turn` in the application's turn of the host."""
+    """Serves whoever comes by `streams`. Call `turn` in the application's turn of the host."""
 
     def __init__(
         self,
-        table: TcpTable,
-        port: int,
+        streams: Streams,
         documents: Documents,
         wall: Callable[[], int],
         limits: Limits | None = None,
     ) -> None:
         """`wall` is the time of day, in seconds since 1970."""
         self.tally = Tally()
-        self._listener = table.listen(port)
+        self._streams = streams
         self._documents, self._wall = documents, wall
         self._limits = limits or Limits()
-        self._clients: dict[Connection, _Client] = {}
-        self._ready: dict[Connection, None] = {}
+        self._clients: dict[Stream, _Client] = {}
+        self._ready: dict[Stream, None] = {}
         self._next_look = 0  # when the patience of all clients is looked at
 
     def __len__(self) -> int:
@@ -82,11 +106,11 @@ class Server:
 
     def turn(self, now: int) -> None:
         """Take new connections, and go on with those for which something came."""
-        while (connection := self._listener.accept()) is not None:
-            self._welcome(connection, now)
+        while (stream := self._streams.accept()) is not None:
+            self._welcome(stream, now)
         ready, self._ready = self._ready, {}
-        for connection in ready:
-            client = self._clients.get(connection)
+        for stream in ready:
+            client = self._clients.get(stream)
             if client is not None:
                 self._step(client, now)
         if now >= self._next_look:
@@ -95,33 +119,33 @@ class Server:
                 if now >= client.deadline:
                     self._time_out(client, now)
 
-    def _welcome(self, connection: Connection, now: int) -> None:
-        connection.sender.nodelay = True
+    def _welcome(self, stream: Stream, now: int) -> None:
+        stream.no_delay()
         if len(self._clients) >= self._limits.clients:
             self.tally.turned_away += 1
-            connection.write(refusal(503, self._wall()).head)
-            connection.close()
+            stream.write(refusal(503, self._wall()).head)
+            stream.close()
             return
-        self._clients[connection] = _Client(connection, now + self._limits.request)
-        connection.notify = self._note
-        self._note(connection)
+        self._clients[stream] = _Client(stream, now + self._limits.request)
+        stream.notify = self._note
+        self._note(stream)
 
-    def _note(self, connection: Connection) -> None:
-        self._ready[connection] = None
+    def _note(self, stream: Stream) -> None:
+        self._ready[stream] = None
 
     def _step(self, client: _Client, now: int) -> None:
-        connection = client.connection
-        if connection.state is State.CLOSED:
-            del self._clients[connection]
+        stream = client.stream
+        if stream.closed:
+            del self._clients[stream]
             return
         self._send(client, now)
         while not client.busy and not client.last:
             # Nothing more is read while a reply waits: the client's window closes.
-            client.head += connection.read(MAX_HEAD + len(_END) - len(client.head))
+            client.head += stream.read(MAX_HEAD + len(_END) - len(client.head))
             if not self._take_request(client, now):
                 break
             self._send(client, now)
-        if not client.busy and (client.last or connection.at_end):
+        if not client.busy and (client.last or stream.at_end):
             client.last = True
             self._close(client, now)
 
@@ -161,33 +185,33 @@ class Server:
 
     def _send(self, client: _Client, now: int) -> None:
         """Send as much of the reply as there is room for."""
-        connection = client.connection
+        stream = client.stream
         try:
             while client.busy:
                 if not len(client.piece):
                     client.piece = next(client.rest, b"")
                     client.busy = len(client.piece) > 0
-                elif connection.writable:
-                    client.piece = client.piece[connection.write(client.piece) :]
+                elif stream.writable:
+                    client.piece = client.piece[stream.write(client.piece) :]
                     client.deadline = now + self._limits.stalled
                 else:
                     return
         except OSError:
             # The document can't be read to its end, and its length is promised already.
             self.tally.broken_off += 1
-            connection.abort()
+            stream.abort()
             client.busy, client.last = False, True
 
     def _time_out(self, client: _Client, now: int) -> None:
         """The patience with a client is at its end."""
-        connection = client.connection
+        stream = client.stream
         self.tally.timed_out += not client.last
         if client.busy:
-            connection.abort()
-            del self._clients[connection]
+            stream.abort()
+            del self._clients[stream]
         elif client.last:
-            connection.close()
-            del self._clients[connection]
+            stream.close()
+            del self._clients[stream]
         else:
             if client.head:
                 client.head.clear()
@@ -198,11 +222,11 @@ class Server:
 
     def _close(self, client: _Client, now: int) -> None:
         """Say no more; wait a little for the client's end, lest a reset overtake the reply."""
-        connection = client.connection
-        connection.read()  # what comes after the last request is nobody's
-        if connection.at_end:
-            connection.close()
-            del self._clients[connection]
-        elif connection.writable:
-            connection.shut_down()
+        stream = client.stream
+        stream.read(MAX_HEAD)  # what comes after the last request is nobody's
+        if stream.at_end:
+            stream.close()
+            del self._clients[stream]
+        elif stream.writable:
+            stream.shut_down()
             client.deadline = now + _LINGER

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
 
-from libos.net.base import Ip, earliest
+from libos.net.base import earliest
 from libos.net.tcp.receiver import Receiver
 from libos.net.tcp.segment import (
     ACK,
@@ -29,37 +27,16 @@ from libos.net.tcp.segment import (
     unwrap,
 )
 from libos.net.tcp.sender import Sender
+from libos.net.tcp.state import Ends, State
 from libos.net.tcp.tuning import Tuning
-
-
-class State(Enum):
-    """RFC 9293, section 3.3.2. LISTEN is a `Listener`."""
-
-    SYN_SENT = "SYN-SENT"
-    SYN_RECEIVED = "SYN-RECEIVED"
-    ESTABLISHED = "ESTABLISHED"
-    FIN_WAIT_1 = "FIN-WAIT-1"
-    FIN_WAIT_2 = "FIN-WAIT-2"
-    CLOSE_WAIT = "CLOSE-WAIT"
-    CLOSING = "CLOSING"
-    LAST_ACK = "LAST-ACK"
-    TIME_WAIT = "TIME-WAIT"
-    CLOSED = "CLOSED"
-
 
 _OPENING = (State.SYN_SENT, State.SYN_RECEIVED)
 _RECEIVING = (State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2)
-_AFTER_CLOSE = {State.ESTABLISHED: State.FIN_WAIT_1, State.CLOSE_WAIT: State.LAST_ACK}
-_AFTER_CLOSE[State.SYN_RECEIVED] = State.FIN_WAIT_1
-
-
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """The two ends of a connection; the own address is the host's."""
-
-    port: int
-    peer: Ip
-    peer_port: int
+_AFTER_CLOSE = {
+    State.SYN_RECEIVED: State.FIN_WAIT_1,
+    State.ESTABLISHED: State.FIN_WAIT_1,
+    State.CLOSE_WAIT: State.LAST_ACK,
+}
 
 
 class Connection:
@@ -107,6 +84,11 @@ class Connection:
         return self.receiver.readable
 
     @property
+    def closed(self) -> bool:
+        """Whether it is over, for whatever reason."""
+        return self.state is State.CLOSED
+
+    @property
     def at_end(self) -> bool:
         """Whether the peer has closed its half and all its bytes were read."""
         return self.receiver.ended and not self.receiver.readable
@@ -115,6 +97,10 @@ class Connection:
     def writable(self) -> int:
         """Bytes that `write` would take now."""
         return 0 if self.state is State.CLOSED else self.sender.room
+
+    def no_delay(self) -> None:
+        """Don't hold back small segments (Nagle): who writes whole replies has nothing to add."""
+        self.sender.nodelay = True
 
     def read(self, most: int = 1 << 30) -> bytes:
         """Up to `most` bytes; empty if there are none now, or never again: see `at_end`."""

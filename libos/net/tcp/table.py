@@ -18,7 +18,7 @@ from typing import Final
 
 from libos.net import icmp
 from libos.net.base import Drops, Ip, is_unicast
-from libos.net.tcp.connection import Connection, Ends, State
+from libos.net.tcp.connection import Connection
 from libos.net.tcp.segment import (
     ACK,
     FIN,
@@ -31,6 +31,7 @@ from libos.net.tcp.segment import (
     parse_tcp_untrusted,
     unwrap,
 )
+from libos.net.tcp.state import Ends, State
 from libos.net.tcp.tuning import Tuning
 from libos.net.udp import EPHEMERAL
 

@@ -57,6 +57,8 @@ class Census:
     seconds: float = 0.0
     wrong: list[Wrong] = field(default_factory=list)
     complete: bool = True
+    tried: int = 0  # of the states before the last call: up to this number, of `before`
+    before: int = 0
 
 
 # -- one state of many
@@ -115,17 +117,27 @@ class Search:
         self._index: dict[str, int] = {}
 
     def run(
-        self, depth: int, *, budget: float = float("inf"), progress: Progress | None = None
+        self,
+        depth: int,
+        *,
+        first: int = 0,
+        budget: float = float("inf"),
+        progress: Progress | None = None,
     ) -> Census:
         """Try all sequences of up to `depth` calls, or until `budget` seconds are over or `limit`
-        disagreements were found: then the census is not `complete`."""
+        disagreements were found: then the census is not `complete`. `first`: so many of the states
+        before the last call are passed over, as a run before has `tried` them.
+        """
         census, begin = self.census, time.monotonic()
         self._place(State.first(), ())
         done = 0
         while census.depth < depth:
-            end = len(self._places)
-            for place in self._places[done:end]:
-                self._expand(place, last=census.depth + 1 == depth)
+            last, end = census.depth + 1 == depth, len(self._places)
+            passed = min(first, end - done) if last else 0
+            census.tried, census.before = passed, end - done
+            for place in self._places[done + passed : end]:
+                self._expand(place, last=last)
+                census.tried += 1
                 census.seconds = time.monotonic() - begin
                 if progress is not None:
                     progress(census)
@@ -134,7 +146,8 @@ class Search:
                     return census
             done = end
             census.depth += 1
-        census.sequences = self._sequences(depth)
+        if not first:
+            census.sequences = self._sequences(depth)
         return census
 
     def wander(
@@ -257,8 +270,8 @@ class Search:
         """A call that changes something. True if the kernel did the same."""
         if not self._answer(place, call, after):
             return False
-        if after.unsure or after.maybe:
-            after.settle(self.ground.cached(), self.ground.free())
+        if after.unsure or after.maybe or after.kept:
+            after.settle(self.ground.cached(), self.ground.free(), self.ground.dirty())
         return self._compare(place, call, after, "another state")
 
     def _answer(

@@ -217,6 +217,11 @@ class Ground:
         """The blocks that have a page."""
         return {b for b in self.names if self.xn.registered(self.number[b]) is not None}
 
+    def dirty(self) -> set[int]:
+        """The blocks whose page is newer than the disk."""
+        pages = {b: self.xn.registered(self.number[b]) for b in self.names}
+        return {b for b, page in pages.items() if page is not None and page.dirty}
+
     def look(self, state: State) -> tuple[object, ...]:
         """What can be seen of each block, as `expected` has it for the same state."""
         xn, out = self.xn, []

@@ -6,7 +6,8 @@ call: first what it needs, then, after `effect`, what it does. The world that it
 
 It shares no code with the kernel and imports nothing but that and the standard library. What the
 kernel is free to decide (blocks kept until the next commit though nothing durable can name them any
-more, pages kept though they could go) is in `maybe` and `unsure`, and settled by looking: `settle`.
+more, pages kept though they could go, data that stay dirty because the log may still need what is
+on the disk) is in `maybe`, `unsure` and `kept`, and settled by looking: `settle`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class State:
     due: set[int] = field(default_factory=set)  # dropped, durably named until the next commit
     maybe: set[int] = field(default_factory=set)  # likewise, as far as the kernel can know
     unsure: set[int] = field(default_factory=set)  # pages that it may have dropped
+    kept: set[int] = field(default_factory=set)  # dirty data that it may have written back
     tokens: dict[str, bool] = field(default_factory=lambda: {"a": True, "b": True})
     quiet: bool = True  # nothing was changed since the last commit
     checking: bool = False
@@ -63,7 +65,7 @@ class State:
         except Go:
             new = State(
                 {n: b.copy() for n, b in self.blocks.items()},
-                set(self.due), set(self.maybe), set(), dict(self.tokens), self.quiet,
+                set(self.due), set(self.maybe), set(), set(), dict(self.tokens), self.quiet,
             )  # fmt: skip
             getattr(new, name)(who, *arguments)
             return new
@@ -344,10 +346,16 @@ class State:
     # -- durability
 
     def writeback(self, who: str) -> None:
-        """Data and fresh nodes, in place: nothing durable changes."""
+        """Data and fresh nodes, in place: nothing durable changes. The newest transaction may
+        vouch for the bytes of data that a durable pointer names: they may stay dirty."""
         self.effect()
-        for page in self.blocks.values():
-            page.dirty = page.dirty and page.kind == NODE and not page.fresh
+        nodes = [page for page in self.blocks.values() if page.kind == NODE and not page.fresh]
+        named = {p[1] for n in nodes for p in n.slots if p and p[1] not in n.young}
+        for block, page in self.blocks.items():
+            if page.dirty and page.kind == DATA and block in named:
+                self.kept.add(block)
+            else:
+                page.dirty = page.dirty and page.kind == NODE and not page.fresh
 
     def sync(self, who: str) -> None:
         """All that a durable pointer leads to is durable; what was dropped is free."""
@@ -402,8 +410,11 @@ class State:
 
     # -- what the kernel may decide
 
-    def settle(self, cached: set[int], free: set[int]) -> None:
+    def settle(self, cached: set[int], free: set[int], dirty: set[int]) -> None:
         """Take over what is seen of what the kernel was free to keep."""
+        for block in self.kept - dirty:
+            self.blocks[block].dirty = False
+        self.kept = set()
         self.maybe -= free | self.blocks.keys()
         for block in self.unsure - cached:
             self.blocks[block].cached = self.blocks[block].filled = False
