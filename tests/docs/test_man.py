@@ -53,7 +53,10 @@ def test_man_options_are_those_of_the_command(page: str) -> None:
     text = section(page, "OPTIONS")
     if page == "xnfs.1":  # without what has parsers of its own
         text = re.sub(
-            r'^\.SS "xnfs (attack|crash|serve)"\n.*?(?=^\.SS |\Z)', "", text, flags=re.M | re.S
+            r'^\.SS "xnfs (attack|crash|serve|snapshot)"\n.*?(?=^\.SS |\Z)',
+            "",
+            text,
+            flags=re.M | re.S,
         )
     documented = {
         name.replace("\\-", "-"): value
@@ -119,6 +122,7 @@ def test_man_mount_options() -> None:
         "mount",
         "8",
         "name",
+        "policy",
         "size",
         "main",
         "kind",
@@ -129,9 +133,15 @@ def test_man_mount_options() -> None:
         "fusepy",
         "auto",
     }:
-        given = word + {"cache=": "1m", "fs=": "m:C", "root=": "x", "transport=": "auto"}.get(
-            word, ""
-        )
+        values = {
+            "cache=": "1m",
+            "cleaner=": "greedy",
+            "fs=": "m:C",
+            "root=": "x",
+            "snapshot=": "x",
+            "transport=": "auto",
+        }
+        given = word + values.get(word, "")
         mountopts.parse([given])
     assert {"ro", "remount", "noatime", "cache=", "root=", "allow_other", "dirsync"} <= words
 
