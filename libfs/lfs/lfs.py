@@ -489,6 +489,8 @@ class Lfs:
             self._synced = now
             if vol.news and now - vol.checkpoint.time >= CHECKPOINT_EVERY:
                 return self._sync(checkpoint=True)
+            if vol.cleaner.idle():
+                return self._sync(checkpoint=True)
             if vol.dirty or vol.gone or vol.log.anchors:
                 return self._sync()
         if vol.xn.leaky:
