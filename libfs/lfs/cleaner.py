@@ -82,14 +82,19 @@ class Cleaner:
         vol, size = self._vol, self._vol.segments.size
         won, moving, done = 0, 0, []
         room = vol.room(2 * MOVE) - MARGIN
+        waiting = flush_size(vol, checkpoint=True)
         for segment in self.candidates(policy or self.policy):
             if won >= blocks or moving >= MOVE:
                 break
-            if flush_size(vol, checkpoint=True) + self._cost(segment) > room:
+            # Its live bytes are the least it costs: known without a look at the summary.
+            if waiting + vol.segments.usage[segment].live // f.BLOCK > room:
+                continue
+            if waiting + self._cost(segment) > room:
                 continue
             if self._pinned(segment):
                 continue
             live = self._scan(segment)
+            waiting = flush_size(vol, checkpoint=True)
             won += size - live
             moving += live
             done.append(segment)

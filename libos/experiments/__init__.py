@@ -13,6 +13,7 @@ from libos.experiments import (
     exceptions,
     latency,
     memory,
+    network,
     paging,
     revocation,
     scheduling,
@@ -32,6 +33,7 @@ EXPERIMENTS: Final[dict[str, Callable[[], Result]]] = {
     "feedback": scheduling.feedback,
     "latency": latency.latency,
     "gang": scheduling.gang,
+    "handlers": network.handlers,
     "transfer": transfer.transfer,
     "tenants": scheduling.tenants,
 }

@@ -29,8 +29,15 @@ class EndpointPort:
 
 
 def bind_host(
-    network: Network, capability: bytes, interface: str, address: Address, pages: int = 129
+    network: Network,
+    capability: bytes,
+    interface: str,
+    address: Address,
+    pages: int = 129,
+    *,
+    wakes: int | None = None,
 ) -> EndpointPort:
     """An endpoint for all packets of one address. Raises what `Network.bind` does."""
     receives, sends = for_host(address.ip), from_host(address.mac, address.ip)
-    return EndpointPort(network, network.bind(capability, interface, receives, sends, pages))
+    bound = network.bind(capability, interface, receives, sends, pages, wakes=wakes)
+    return EndpointPort(network, bound)

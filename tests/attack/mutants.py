@@ -320,12 +320,17 @@ def hidden_blocks_can_be_read(patch: Patch) -> None:
 
 
 def a_run_is_checked_at_its_start(patch: Patch) -> None:
-    def first_only(self: Any, who: Any, first: int, _last: int, rights: int) -> None:
+    def first_only(
+        self: Any, who: Any, start: int, offset: int, size: int, rights: int
+    ) -> list[Page]:
+        first, last = start + offset // BLOCK, start + (offset + size - 1) // BLOCK
         page: Page = self._page(who, first, rights)
         if rights & 2 and page.lock not in (None, who.cap):
             raise Refused("locked")
+        run: list[Page] = self._registry.run(first, last - first + 1)
+        return run
 
-    patch.setattr("xnfs.disk.page_calls.PageCalls._same_root", first_only)
+    patch.setattr("xnfs.disk.page_calls.PageCalls._run", first_only)
 
 
 def anything_can_be_copied(patch: Patch) -> None:

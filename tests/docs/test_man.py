@@ -9,7 +9,20 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from xnfs_tools import cli, cp, crash, debugfs, dumpfs, fsck, mkfs, mount, mountopts, serve, umount
+from xnfs_tools import (
+    cli,
+    cp,
+    crash,
+    debugfs,
+    dumpfs,
+    fsck,
+    mkfs,
+    mount,
+    mountopts,
+    serve,
+    umount,
+    verify,
+)
 
 import xnfs
 
@@ -53,7 +66,7 @@ def test_man_options_are_those_of_the_command(page: str) -> None:
     text = section(page, "OPTIONS")
     if page == "xnfs.1":  # without what has parsers of its own
         text = re.sub(
-            r'^\.SS "xnfs (attack|crash|serve|snapshot)"\n.*?(?=^\.SS |\Z)',
+            r'^\.SS "xnfs (attack|crash|serve|snapshot|verify)"\n.*?(?=^\.SS |\Z)',
             "",
             text,
             flags=re.M | re.S,
@@ -86,7 +99,7 @@ def _options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     return found
 
 
-@pytest.mark.parametrize("module", [crash, serve])
+@pytest.mark.parametrize("module", [crash, serve, verify])
 def test_man_long_options_are_those_of_the_command(module: ModuleType) -> None:
     """Those of the commands that have no page of their own."""
     text = section("xnfs.1", "OPTIONS")
@@ -111,6 +124,16 @@ def test_man_options_of_cp() -> None:
     assert documented == real - {"-h", "-V"}
 
 
+VALUES = {
+    "cache=": "1m",
+    "cleaner=": "greedy",
+    "fs=": "m:C",
+    "root=": "x",
+    "snapshot=": "x",
+    "transport=": "auto",
+}
+
+
 def test_man_mount_options() -> None:
     text = section("mount.xnfs.8", "MOUNT OPTIONS")
     words = set(re.findall(r"\w+=?", re.sub(r"^(?!\.B).*$", "", text, flags=re.M)))
@@ -123,6 +146,9 @@ def test_man_mount_options() -> None:
         "8",
         "name",
         "policy",
+        "cost",
+        "benefit",
+        "greedy",
         "size",
         "main",
         "kind",
@@ -133,15 +159,7 @@ def test_man_mount_options() -> None:
         "fusepy",
         "auto",
     }:
-        values = {
-            "cache=": "1m",
-            "cleaner=": "greedy",
-            "fs=": "m:C",
-            "root=": "x",
-            "snapshot=": "x",
-            "transport=": "auto",
-        }
-        given = word + values.get(word, "")
+        given = word + VALUES.get(word, "")
         mountopts.parse([given])
     assert {"ro", "remount", "noatime", "cache=", "root=", "allow_other", "dirsync"} <= words
 
@@ -167,7 +185,13 @@ def test_docs_readme_links() -> None:
 
 
 def test_docs_help_has_every_option_explained() -> None:
-    for parser in (*PARSERS.values(), crash.arguments(), cp.arguments(), serve.arguments()):
+    for parser in (
+        *PARSERS.values(),
+        crash.arguments(),
+        cp.arguments(),
+        serve.arguments(),
+        verify.arguments(),
+    ):
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
                 assert action.help, (parser.prog, action)

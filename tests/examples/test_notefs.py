@@ -33,7 +33,10 @@ CLAIMED: dict[ModuleType, tuple[str, ...]] = {
     test_names: (),
     test_rename: ("exchange",),
     test_directories: ("5000_entries", "255_odd_bytes", "removed_while_reading"),  # 128 names
-    test_data: ("property", "fallocate", "punch", "seek", "setid_goes", "write_moves_times"),
+    test_data: (
+        *("property", "fallocate", "punch", "seek", "setid_goes", "write_moves_times"),
+        "lent_is_what",  # of large files with holes
+    ),
     test_open: ("tmpfile",),
     test_permissions: ("group_of_new_inode",),
     test_times: (),

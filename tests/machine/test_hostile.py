@@ -42,6 +42,11 @@ def test_hostile_campaign_finds_nothing() -> None:
     assert campaign(12) == ""
 
 
+@pytest.mark.slow
+def test_hostile_long_campaign_finds_nothing() -> None:
+    assert campaign(1000, 120) == ""
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_hostile_mutants_are_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)

@@ -11,6 +11,7 @@ from libos.net.udp import udp_datagram
 from xnfs.capability import ALL, Capabilities
 from xnfs.memory.frames import FramePool
 from xnfs.net import Bound, Conditions, Network, RingReader, VirtualClock, Wire
+from xnfs.net.handler import STEPS_PER_SECOND
 
 HOST = ip("10.0.0.1")
 PEER = ip("10.0.0.9")
@@ -53,13 +54,14 @@ def with_options(frame: bytes, words: int) -> bytes:
 class Kernel:
     """A network with one interface, `eth`."""
 
-    def __init__(self, frames: int = 256) -> None:
+    def __init__(self, frames: int = 256, handler_steps: int = STEPS_PER_SECOND) -> None:
         self.clock = VirtualClock(1_000_000_000)
         self.wire = Wire(self.clock, Conditions())
         self.capabilities = Capabilities(b"secret")
         self.pool = FramePool(frames)
         self.woken: list[int] = []
-        self.net = Network(self.capabilities, self.pool, self.clock, self.woken.append)
+        wake = self.woken.append
+        self.net = Network(self.capabilities, self.pool, self.clock, wake, handler_steps)
         self.net.attach("eth", self.wire.a)
 
     def application(self, name: str) -> bytes:

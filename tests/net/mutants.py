@@ -2,8 +2,8 @@
 
     python -m tests.net.mutants [WORD ...]
 
-prints the table of docs/mutants.md, for the mutants whose name has one of the words. Each mutant
-changes one place in a copy of the sources, and the narrow tests run there.
+prints the table of docs/mutants-network.md, for the mutants whose name has one of the words. Each
+mutant changes one place in a copy of the sources, and the narrow tests run there.
 """
 
 from __future__ import annotations

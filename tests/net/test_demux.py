@@ -52,7 +52,7 @@ def test_demux_agrees_with_a_list(
 
 def test_demux_is_empty_when_all_are_gone() -> None:
     demux = Demux()
-    filters = {n: understood(to_port(ip("10.0.0.1"), 6, n))[1] for n in range(1, 20)}
+    filters = {n: understood(to_port(ip("10.0.0.1"), 6, n))[1] for n in range(1, 8)}
     for number, wanted in filters.items():
         demux.add(number, wanted)
     for number, wanted in filters.items():
@@ -60,9 +60,9 @@ def test_demux_is_empty_when_all_are_gone() -> None:
     assert demux._root.empty
 
 
-@pytest.mark.parametrize("count", [2, 100])
+@pytest.mark.parametrize("count", [2, 40])
 def test_demux_cost_does_not_grow_with_the_filters(count: int) -> None:
-    """DPF's result: a hundred filters on ports cost what two do."""
+    """DPF's result: forty filters on ports cost what two do."""
     demux = Demux()
     host = ip("10.0.0.1")
     for port in range(1, count + 1):

@@ -30,6 +30,7 @@ _MODULES: Final = {
     "cp": ("xnfs_tools.cp", "copy within an image, without touching the bytes"),
     "crash": ("xnfs_tools.crash", "cut the power of a file system everywhere, and look"),
     "run": ("xnfs_tools.run", "an experiment on the simulated machine"),
+    "verify": ("xnfs_tools.verify", "say what the verifier proves of downloaded code"),
     "serve": ("xnfs_tools.serve", "serve the files of an image over HTTP"),
 }
 

@@ -66,7 +66,7 @@ class Action(IntEnum):
 class Allowance:
     """Steps that may be spent: a second's worth at once, and as many a second in the long run."""
 
-    rate: int = STEPS_PER_SECOND
+    rate: int
     full_at: int = 0  # when all of it will be back
 
     def spend(self, steps: int, now: int) -> bool:

@@ -28,7 +28,7 @@ from xnfs.memory.frames import FramePool
 from xnfs.net.cube import MAX_FRAME, MIN_FRAME, Cube
 from xnfs.net.demux import Demux
 from xnfs.net.fragments import Follower, fragment_of
-from xnfs.net.handler import Allowance, Handler
+from xnfs.net.handler import STEPS_PER_SECOND, Allowance, Handler
 from xnfs.net.interface import Clock, Interface
 from xnfs.net.meaning import meaning
 from xnfs.net.records import Bound, EndpointStatistics, NetworkStatistics
@@ -82,13 +82,18 @@ class Network:
         frames: FramePool,
         clock: Clock,
         wake: Callable[[int], None] = lambda _environment: None,
+        handler_steps: int = STEPS_PER_SECOND,
     ) -> None:
-        """`wake` makes an environment runnable: a packet has come, or a handler asks for it."""
+        """`wake` makes an environment runnable: a packet has come, or a handler asks for it.
+
+        `handler_steps` is what the handlers of one holder may spend in a second.
+        """
         self._capabilities, self._frames = capabilities, frames
         self._clock, self._wake = clock, wake
         self._ports: dict[str, _Port] = {}
         self._endpoints: dict[int, _Endpoint] = {}
         self._allowances: dict[str, tuple[Allowance, int]] = {}  # of holders, with endpoints
+        self._handler_steps = handler_steps
         self._made = 0
 
     def attach(self, name: str, interface: Interface) -> None:
@@ -337,7 +342,7 @@ class Network:
         for other, (spent, left) in list(self._allowances.items()):
             if not left and spent.full_at <= now:
                 del self._allowances[other]
-        allowance, count = self._allowances.get(holder, (Allowance(), 0))
+        allowance, count = self._allowances.get(holder, (Allowance(self._handler_steps), 0))
         self._allowances[holder] = (allowance, count + 1)
         return allowance
 

@@ -151,6 +151,8 @@ def _readin(s: Session) -> None:
         (0, m.node, 2**40), (5, 0, 1),
     ):  # fmt: skip
         s.refused(lambda: xn.readin(m.who, m.root, part, start, count), f"part {part}")
+        all_ = [(m.root, 0, m.node, 1), (m.root, part, start, count)]
+        s.refused(lambda: xn.readin_all(m.who, all_), f"part {part}, with one that is hers")
     s.refused(lambda: xn.readin(m.who, m.data, 0, m.data, 1), "below data")
     s.refused(lambda: xn.readin(m.who, s.a.node, 0, s.a.data, 1), "below Alice's node")
 
