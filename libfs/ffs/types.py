@@ -7,7 +7,8 @@ with one range): `names`, `check`.
 
 What the acls guarantee, whatever libFS makes the call:
 
-- A1 names are well formed, lie in the leaf that their hash belongs to, and are unique in it;
+- A1 names are well formed, lie in the leaf that their hash belongs to, and are unique in it; a
+  directory is born without any;
 - A2 only who may write and search a directory changes its names, and what its header says of them
   (but for the link count of an empty one, which goes to 0 with its name: that is its parent's);
 - A3 only the owner changes mode, group, access list, and times at will; only root changes owners;
@@ -115,6 +116,8 @@ if op > 0:
 if op == 2:
     if u16(new, 16) >> 12 != 4:
         return 20
+    if not zero(new, 512, 2560) or u32(new, 120) != {f.INLINE_NAMES.heap << 16}:
+        return 117
 {indent(BIRTH, "    ")}\
     return 0
 if op == 1:
@@ -156,6 +159,8 @@ _LEAF_ACL: Final = f"""\
 {_BELOW_DIR}\
 if op == 1 and uid > 0 and witno != u64(old, 16):
     return 22
+if not same(old, 44, new, 44, 20):
+    return 117
 fresh = 0
 if op == 2 or not same(old, 24, new, 24, 16):
     fresh = 1
@@ -165,6 +170,8 @@ key, lo, hi = u64(wit, 96), u64(new, 24), u64(new, 32)
 
 _INDEX_ACL: Final = f"""\
 {_BELOW_DIR}\
+if not same(old, 36, new, 36, 28):
+    return 117
 if op == 1 and uid > 0 and not same(old, 16, new, 16, 48):
     return 117
 {ACCESS.replace("BUF", "wit")}"""
@@ -175,6 +182,8 @@ if op == 0 or op == 3:
 want = 2
 if witno != u64(new, 16):
     return 22
+if not same(old, 24, new, 24, 40):
+    return 117
 if uid == u32(wit, 20):
     return 0
 {ACCESS.replace("BUF", "wit")}"""
