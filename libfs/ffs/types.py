@@ -10,7 +10,8 @@ What the acls guarantee, whatever libFS makes the call:
 - A1 names are well formed, lie in the leaf that their hash belongs to, and are unique in it; a
   directory is born without any;
 - A2 only who may write and search a directory changes its names, and what its header says of them
-  (but for the link count of an empty one, which goes to 0 with its name: that is its parent's);
+  but for the link count of an empty one, which goes to 0 with its name: who may write and search
+  its parent, which is the witness then;
 - A3 only the owner changes mode, group, access list, and times at will; only root changes owners;
 - A4 who writes to a file changes none of that: set-id bits can only go, times are now; who has no
   right to write to a directory, symlink or device does not move the time of its last write;
@@ -125,11 +126,15 @@ if op == 1:
 {indent(_CHANGED, "    ")}\
     if u64(old, 112) != u64(new, 112):
         want = 2
+    orphan = 0
     if uid > 0:
         links, entries = u32(new, 28), u64(new, 104)
+        if links != u32(old, 28):
+            if links | entries == 0 and witno == u64(old, 112):
+                orphan = 1
+            else:
+                want = 3
         if entries != u64(old, 104) or u64(new, 32) != u64(old, 32):
-            want = 3
-        elif links != u32(old, 28) and links | entries > 0:
             want = 3
         elif u16(old, 18) != u16(new, 18) or u32(old, 84) != u32(new, 84):
             want = 3
@@ -142,6 +147,11 @@ if op == 1:
                 return 117
         else:
 {indent(_names(f.INLINE_NAMES, "u64(new, 96)", "0", "0", str(f.HASH_MAX)), " " * 12)}\
+    if orphan and want == 0:
+        want = 3
+{indent(ACCESS.replace("BUF", "wit"), "        ")}\
+    if orphan:
+        want = 3
     if want == 0:
         return 0
 {ACCESS.replace("BUF", "old")}"""

@@ -170,6 +170,7 @@ def test_types_no_raw_writes(raw: Raw) -> None:
         ({"size": 4096}, (EACCES, EACCES, EACCES, 0)),
         ({"blocks": 7}, (EACCES, EACCES, 0, 0)),
         ({"nlink": 3}, (EACCES, EACCES, EACCES, 0)),
+        ({"nlink": 0}, (EACCES, EACCES, EACCES, 0)),
         ({"depth": 1}, (EACCES, EACCES, EACCES, 0)),
         ({"flags": 5}, (EACCES, EACCES, EACCES, 0)),
         ({"entries": 9}, (EACCES, EACCES, EACCES, 0)),
@@ -216,6 +217,13 @@ def test_types_anothers_empty_directory_goes_while_it_is_open(raw: Raw) -> None:
     fs = raw.fs
     above = fs.create(ROOT, fs.root, b"above", New(stat.S_IFDIR | 0o755, BOB.uid, BOB.gid))
     ino = fs.create(ROOT, above, b"d", New(stat.S_IFDIR | 0o700, ALICE.uid, ALICE.gid))
+    bobs = fs.create(ROOT, fs.root, b"bobs", New(stat.S_IFDIR | 0o777, BOB.uid, BOB.gid))
+    carol, dies = User(1002, 1002), raw.header(ino, nlink=0)
+    assert raw.change(carol, dies, witnesses={ino: above}) == EACCES
+    assert raw.change(carol, dies, witnesses={ino: bobs}) == EACCES  # not its parent
+    more = raw.header(ino, nlink=0, entries=1), raw.header(ino, nlink=1)
+    for wrong in (*more, raw.header(ino, nlink=0, size=5), raw.header(ino, nlink=0, depth=1)):
+        assert raw.change(BOB, wrong, witnesses={ino: above}) == EACCES
     fs.unlink(BOB, above, b"d", keep=True)
     assert fs.getattr(ino).nlink == 0
     fs.forget(ino)
@@ -426,7 +434,7 @@ def test_types_group_comes_from_a_directory_only(directory: Directory) -> None:
     for witness in (plain, file, parent, 0):
         assert directory.put(ALICE, b"x%d" % witness, foreign, shown=witness) == EPERM
     block = directory.fs.volume.super  # begins with "FF": a directory with the bit, by chance
-    assert directory.put(ALICE, b"of the flags", User(ALICE.uid, 1), shown=block) == EPERM
+    assert directory.put(ALICE, b"of no flags", User(ALICE.uid, 0), shown=block) == EPERM
 
 
 def test_types_block_that_looks_like_a_directory_gives_no_group() -> None:
