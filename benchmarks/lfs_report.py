@@ -254,7 +254,7 @@ def head(saved: Saved, runs: int) -> str:
         f"{time.strftime('%Y-%m-%d')}: {os.cpu_count()} CPUs, {memory:.0f} GiB, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}; medians of "
         f"{runs} runs in turns ({saved.runs('mount')} through a mount), images as sparse files, "
-        "for the write costs in memory. Time is without the waits for a CPU, but not through a mount. "
+        "for the write costs in memory. Time is without waits for a CPU, but not through a mount. "
         f"Noise: a fixed piece of work took {median:.2f} times its best at the median, "
         f"{worst:.2f} at worst; times vary at least as much, counts do not."
     )
