@@ -57,6 +57,11 @@ class Namespace:
         with self._child:  # closes its input, which ends it
             pass
 
+    @property
+    def pid(self) -> int:
+        """A process inside."""
+        return self._child.pid
+
     def command(self, *words: str) -> list[str]:
         """The command that runs `words` inside."""
         enter = ["nsenter", "-t", str(self._child.pid), "-U", "-n", "--preserve-credentials"]
