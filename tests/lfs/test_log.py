@@ -132,3 +132,28 @@ def test_log_the_kernel_counts_slots(disk: Disk, pointer: int) -> None:
         disk.xn.change(vol.who, edit)  # of no kind: owns nothing
         with pytest.raises(XnError):
             disk.xn.change(vol.who, edit, alloc=[(vol.type[f.P_DATA], 3000, 1)])
+
+
+def test_log_more_inodes_than_may_wait(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libfs.lfs.volume.DIRTY_INODES", 50)
+    for i in range(300):
+        disk.file(b"%d" % i)
+    assert len(disk.fs.volume.dirty) <= 53
+    disk.fs.sync(None)
+    disk.cut()
+    assert len(disk.names()) == 300
+    assert disk.check()[0].clean
+
+
+def test_log_a_map_that_does_not_stay_in_memory(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libfs.lfs.tree.KEPT", 4)
+    ino = disk.file(b"f")
+    for i in range(40):
+        disk.fs.write(ROOT, ino, i << 31, b"%04d" % i, kill_suid=False)
+    disk.fs.sync(None)
+    disk.cut()
+    assert all(disk.fs.read(ino, i << 31, 4) == b"%04d" % i for i in range(40))
+    assert disk.fs.volume.vnode(ino).tree.depth == 3
+    assert disk.check()[0].clean

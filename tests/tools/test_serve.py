@@ -29,7 +29,7 @@ eval "$4"
 """
 
 
-def image(work: Path) -> tuple[Path, bytes]:
+def image(work: Path, kind: str) -> tuple[Path, bytes]:
     """An image with a page, a large file, a secret, a directory and a symbolic link."""
     tree = work / "tree"
     (tree / "sub").mkdir(parents=True)
@@ -45,7 +45,7 @@ def image(work: Path) -> tuple[Path, bytes]:
     for path in (tree / "index.html", tree / "large.bin", tree / "sub" / "a.txt"):
         path.chmod(0o644)
     made = work / "disk.xnfs"
-    assert cli.main(["mkfs", "-d", str(tree), str(made), "16m"]) == 0
+    assert cli.main(["mkfs", "-t", kind, "-d", str(tree), str(made), "16m"]) == 0
     return made, large
 
 
@@ -64,12 +64,16 @@ def in_namespace(made: Path, options: str, script: str) -> subprocess.CompletedP
 
 
 @pytest.mark.parametrize(
-    ("options", "url"),
-    [("--tap tap0 --port 8000", "http://10.9.0.2:8000"), ("", "http://127.0.0.1:8080")],
-    ids=["tap", "sockets"],
+    ("kind", "options", "url"),
+    [
+        ("ffs", "--tap tap0 --port 8000", "http://10.9.0.2:8000"),
+        ("lfs", "--tap tap0", "http://10.9.0.2"),
+        ("ffs", "", "http://127.0.0.1:8080"),
+    ],
+    ids=["ffs on tap", "lfs on tap", "ffs on sockets"],
 )
-def test_files_of_an_image_are_served(options: str, url: str, tmp_path: Path) -> None:
-    made, large = image(tmp_path)
+def test_files_of_an_image_are_served(kind: str, options: str, url: str, tmp_path: Path) -> None:
+    made, large = image(tmp_path, kind)
     code = "curl -sS -o /dev/null -w '%{http_code} '"
     done = in_namespace(
         made,
