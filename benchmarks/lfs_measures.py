@@ -44,12 +44,22 @@ BURST = 128
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What some work took. `own`: of the blocks written, those of the kernel's tables and log."""
+    """What some work took. `own`: of the blocks written, those of the kernel's tables and log.
+    `wall`: seconds, but for those in which others had the CPU."""
 
     counts: IoCounts
     own: int
     wall: float
     cpu: float
+
+
+def _delay() -> float:
+    """Seconds that this thread could have run and did not, since its beginning; Linux says."""
+    try:
+        words = Path("/proc/thread-self/schedstat").read_text().split()
+    except OSError:
+        return 0.0
+    return int(words[1]) / 1e9
 
 
 class Meter(CountingDevice):
@@ -73,9 +83,9 @@ class Meter(CountingDevice):
     def cost(self, work: Callable[[], object]) -> Cost:
         """Of this work."""
         before, own = replace(self.counts), self._own
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter() - _delay(), time.process_time()
         work()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - _delay() - wall
         fields = IoCounts.__slots__
         counts = IoCounts(*(getattr(self.counts, f) - getattr(before, f) for f in fields))
         return Cost(counts, self._own - own, wall, cpu)
@@ -244,6 +254,13 @@ class WriteCost:
     def total(self) -> float:
         """The paper's write cost."""
         return self.read + self.written
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """So full that the cleaner gave up."""
+
+    full: bool = True
 
 
 def write_cost(policy: str, access: str, utilisation: float, *, mib: int, warm: float) -> WriteCost:
