@@ -39,7 +39,7 @@ from libos.net.base import ip, mac
 from libos.net.host import Address, Host
 from libos.net.http.documents import Document, Listing, MemoryDocument
 from libos.net.http.request import Path as UrlPath
-from libos.net.http.server import Server
+from libos.net.http.server import Limits, Server
 from libos.net.loop import Loop
 from libos.net.tcp.connection import Connection
 from libos.net.tcp.table import Listener
@@ -148,10 +148,16 @@ def ours(session: Session, host: Host, tap: TapDevice) -> Server:
     return Server(host.tcp.listen(80), PosixDocuments(session.posix), _wall)
 
 
+def without_kept(session: Session, host: Host, tap: TapDevice) -> Server:
+    """The same, but each reply is made anew."""
+    documents = PosixDocuments(session.posix)
+    return Server(host.tcp.listen(80), documents, _wall, Limits(kept=0))
+
+
 def general(session: Session, host: Host, tap: TapDevice) -> Server:
     """The same protocols and the same server, without the techniques."""
     sockets = GeneralSockets(host.tcp.listen(80), host, tap)
-    return Server(sockets, GeneralDocuments(session), _wall)
+    return Server(sockets, GeneralDocuments(session), _wall, Limits(kept=0))
 
 
 def _wall() -> int:
@@ -351,7 +357,11 @@ def main() -> None:
         fs_pid = stack.enter_context(mounted(image, work / "mount"))
         there = stack.enter_context(veth(space))
         for kept in (False, True):
-            variants = {"general": general, "this server": ours}
+            variants = {
+                "general": general,
+                "without kept replies": without_kept,
+                "this server": ours,
+            }
             peers: dict[str, Peer] = {
                 name: OnTap(str(image), space.tap, make) for name, make in variants.items()
             }
