@@ -6,7 +6,7 @@ contract of `libfs.posix.interface`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -61,6 +61,9 @@ class Format:
     options: Mapping[str, tuple[object, ...] | None] = field(default_factory=dict)
     snapshots: bool = False  # it is `Snapshotting`
     uuid: Callable[[int, bytes], bytes] | None = None
+    #: (type, first block, count) of all that an inode has: (xn, root, ino). None: the number of an
+    #: inode is that of its block, and pointers lead to the rest
+    blocks: Callable[[Xn, str, int], Iterable[tuple[str, int, int]]] | None = None
     send: Callable[..., None] | None = None
 
 
@@ -87,6 +90,7 @@ FORMATS: Final[dict[str, Format]] = {
         check_lfs,
         {"cleaner": POLICIES, "snapshot": None},
         snapshots=True,
+        blocks=Lfs.blocks_of,
     ),
 }
 

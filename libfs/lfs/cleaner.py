@@ -33,6 +33,8 @@ MOVE: Final = 512
 MARGIN: Final = 4
 #: Fuller segments are not worth it.
 FULL: Final = 0.97
+#: With less room than this part of all, it cleans when nothing else happens.
+LOW: Final = 0.1
 #: Segments that are cleaned beyond what is wanted at once.
 AHEAD: Final = 4
 TURNS: Final = 32
@@ -278,6 +280,16 @@ class Cleaner:
                 if not patience:
                     break
         return False
+
+    def idle(self) -> bool:
+        """Clean a little ahead of need; whether a checkpoint would free something."""
+        vol = self._vol
+        low = int(vol.segments.capacity() * LOW) + vol.reserve
+        if vol.room(low) < low and vol.segments.died >= self._hopeless:
+            self._hopeless = 0
+            if self.clean_some(AHEAD * vol.segments.size) < vol.segments.size:
+                self._hopeless = vol.segments.died + vol.segments.size * f.BLOCK
+        return bool(self.clean)
 
     def settle(self) -> None:
         """Make checkpoints until neither region needs what was cleaned, and free that."""

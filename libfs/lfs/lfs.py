@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 
 from libfs.common import attributes as xa
 from libfs.lfs import format as f
+from libfs.lfs import types as t
 from libfs.lfs.checkpoint import Sync, make_durable
 from libfs.lfs.cleaner import POLICIES
 from libfs.lfs.data import MAX_SIZE, FileData
@@ -131,6 +132,28 @@ class Lfs:
         vol = take_up(xn, cap, name, readonly=readonly, snapshot=snapshot)
         vol.cleaner.policy = cleaner
         return Lfs(vol)
+
+    @staticmethod
+    def blocks_of(xn: Xn, name: str, ino: int) -> list[tuple[str, int, int]]:
+        """(type, first block, count) of all that an inode has, as the log has it. Raises XnError,
+        FsError: ESTALE."""
+        vol = take_up(xn, xn.admin, name, readonly=True)
+        v = vol.vnode(ino)
+        found = [(t.INODES, vol.imap.get(ino) & f.AT_MASK, 1)]
+        found += [(t.MAP, at & f.AT_MASK, 1) for _level, _index, at in v.tree.nodes()]
+        if v.xattr_at:
+            found.append((t.XATTR, v.xattr_at & f.AT_MASK, 1))
+        kind = t.NAMES if v.is_dir else t.DATA
+        for _i, at in v.tree.items():
+            last, start, count = found[-1]
+            block = at & f.AT_MASK
+            if at == f.RESERVED:
+                continue
+            if (last, start + count) == (kind, block):
+                found[-1] = (kind, start, count + 1)
+            else:
+                found.append((kind, block, 1))
+        return found
 
     # -- errors
 
@@ -465,6 +488,8 @@ class Lfs:
         if now - self._synced >= SYNC_EVERY:
             self._synced = now
             if vol.news and now - vol.checkpoint.time >= CHECKPOINT_EVERY:
+                return self._sync(checkpoint=True)
+            if vol.cleaner.idle():
                 return self._sync(checkpoint=True)
             if vol.dirty or vol.gone or vol.log.anchors:
                 return self._sync()

@@ -215,8 +215,8 @@ class Namespace:
         victim = None if replaced is None else self._vol.vnode(replaced[0])
         cost = self._cost(src, name) + self._cost(dst, new_name) + 2 * RECORD_COST
         self._vol.want(cost, RECORD_COST)
+        self._enter(dst, new_name, *entry)  # the one that may find no place
         self._leave(src, name)
-        self._enter(dst, new_name, *entry)
         self._moved(src, dst, v)
         if victim is not None:
             self._drop(dst, victim, keep=keep)

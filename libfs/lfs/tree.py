@@ -17,6 +17,8 @@ from typing import Final, Protocol
 from libfs.lfs import format as f
 from xnfs import CorruptionError
 
+#: Nodes of one map that stay in memory, but for those that changed.
+KEPT: Final = 4096
 #: Stands in a node for one that has no address yet: in memory only.
 UNWRITTEN: Final = 1
 
@@ -71,6 +73,8 @@ class Tree:
             at = self.address(level, index)
             if not at:
                 return None
+            if len(self._nodes) >= KEPT:
+                self.forget()
             node = self._nodes[level, index] = self._store.node(self.ino, level, index, at)
         return node
 

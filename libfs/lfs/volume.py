@@ -37,6 +37,8 @@ VNODES: Final = 20_000
 SLACK: Final = 0.07
 #: Blocks that wait in memory before they are written.
 DIRTY: Final = 1024
+#: Inodes that do.
+DIRTY_INODES: Final = 4096
 
 
 class Volume:
@@ -294,6 +296,8 @@ class Volume:
         are live. Raises: ENOSPC, EROFS."""
         if self.readonly:
             raise FsError(errno.EROFS)
+        if len(self.dirty) > DIRTY_INODES:
+            flush(self)
         if grow and self.available() < grow:
             flush(self)  # what grew is known exactly then
             if self.available() < grow:

@@ -227,8 +227,9 @@ def _forgets(_self: object, slot: Any) -> str:
 
 
 def test_damage_judge_sees_a_second_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """fsck says that it mends, and does not."""
-    monkeypatch.setattr("xnfs.disk.fsck.write_superblock", lambda _device, sb: sb)
+    """fsck says that it mends, and does not; nor does the mount before it, which would."""
+    for module in ("fsck", "syscalls"):
+        monkeypatch.setattr(f"xnfs.disk.{module}.write_superblock", lambda _device, sb: sb)
     assert _verdict("superblock, copy", "label") == "again"
 
 

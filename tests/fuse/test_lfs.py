@@ -73,3 +73,27 @@ def test_lfs_options_that_are_not_there(lfs: Disk) -> None:
         1,
         f"xnfs snapshot: {lfs.image}: ffs has no snapshots\n",
     )
+
+
+def test_lfs_snapshot_beside_the_live_file_system(lfs: Disk, tmp_path: Path) -> None:
+    lfs.mount()
+    for i in range(20):
+        (lfs.mnt / f"{i}").write_bytes(b"%d" % i * 30_000)
+    lfs.umount()
+    good("xnfs", "snapshot", "create", lfs.image, "then")
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    good("mount.xnfs", f"{lfs.image}:main", lfs.mnt, f"{lfs.image}:main@then", beside)
+    try:
+        for i in range(0, 20, 2):
+            (lfs.mnt / f"{i}").unlink()
+            (lfs.mnt / f"new{i}").write_bytes(b"n" * 100_000)
+        shell(f"sync {lfs.mnt}/new0")
+        assert len(os.listdir(beside)) == 20
+        assert all((beside / f"{i}").read_bytes() == b"%d" % i * 30_000 for i in range(20))
+        with pytest.raises(OSError, match="Read-only"):
+            (beside / "x").touch()
+    finally:
+        good("umount.xnfs", beside)
+        lfs.umount()
+    assert "clean" in good("fsck.xnfs", "-fn", lfs.image)

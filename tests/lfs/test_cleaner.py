@@ -12,6 +12,7 @@ import pytest
 from libfs.lfs import format as f
 from libfs.lfs.cleaner import POLICIES
 from libfs.lfs.flushing import flush
+from libfs.lfs.lfs import SYNC_EVERY
 from tests.conformance.support import errno_of
 from tests.lfs.support import ROOT, TOP, Disk, entries
 
@@ -164,3 +165,22 @@ def test_cleaner_policies_differ() -> None:
     vol.segments.usage[young].live, vol.segments.usage[young].youngest = size // 4, now
     assert vol.cleaner.candidates("greedy") == [young, old]
     assert vol.cleaner.candidates("cost-benefit") == [old, young]
+
+
+def test_cleaner_works_when_nothing_else_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(blocks=1024)
+    names = _fill(disk, 60_000)
+    for name in names[::2]:
+        disk.fs.unlink(ROOT, TOP, name, keep=False)
+    disk.fs.sync(None)
+    before, now = disk.xn.free_blocks(), disk.fs.volume.now()
+    for turn in range(1, 12):
+        monkeypatch.setattr(disk.fs.volume, "now", lambda turn=turn: now + turn * SYNC_EVERY)
+        syncing = disk.fs.idle()
+        if syncing is not None:
+            syncing.wait()
+            syncing.done()
+    assert disk.xn.free_blocks() > before + 50
+    disk.cut()
+    assert disk.names() == set(names[1::2])
+    assert disk.check()[0].clean

@@ -132,3 +132,48 @@ def test_log_the_kernel_counts_slots(disk: Disk, pointer: int) -> None:
         disk.xn.change(vol.who, edit)  # of no kind: owns nothing
         with pytest.raises(XnError):
             disk.xn.change(vol.who, edit, alloc=[(vol.type[f.P_DATA], 3000, 1)])
+
+
+def test_log_more_inodes_than_may_wait(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libfs.lfs.volume.DIRTY_INODES", 50)
+    for i in range(300):
+        disk.file(b"%d" % i)
+    assert len(disk.fs.volume.dirty) <= 53
+    disk.fs.sync(None)
+    disk.cut()
+    assert len(disk.names()) == 300
+    assert disk.check()[0].clean
+
+
+def test_log_a_map_that_does_not_stay_in_memory(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libfs.lfs.tree.KEPT", 4)
+    ino = disk.file(b"f")
+    for i in range(40):
+        disk.fs.write(ROOT, ino, i << 31, b"%04d" % i, kill_suid=False)
+    disk.fs.sync(None)
+    disk.cut()
+    assert all(disk.fs.read(ino, i << 31, 4) == b"%04d" % i for i in range(40))
+    assert disk.fs.volume.vnode(ino).tree.depth == 3
+    assert disk.check()[0].clean
+
+
+def test_log_a_new_table_of_segments_stays_cached_however_few_the_frames() -> None:
+    """A table is edited whenever a segment is opened, so nobody reads it in again."""
+    disk = Disk(blocks=168 * 200)
+    segments = disk.fs.volume.segments
+    assert set(segments.tables) == {0}
+    # The next segments are the last of one table and the first of another.
+    segments._free, segments._room, segments._at = [], 0, f.SLOTS - 2
+    names = [b"%d" % i for i in range(3)]
+    for name in names:
+        disk.file(name, name * 600_000)
+        disk.fs.sync(None)
+    assert set(segments.tables) == {0, 1}
+    xn, who = disk.xn, disk.fs.volume.who
+    xn.evict(who, list(segments.tables.values()))
+    assert all(xn.cached(block) for block in segments.tables.values())
+    disk.remount()
+    assert [disk.read(name) for name in names] == [name * 600_000 for name in names]
+    assert disk.check()[0].clean

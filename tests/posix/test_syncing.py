@@ -277,6 +277,7 @@ def test_syncing_after_corruption_what_is_lost_is_said(
 ) -> None:
     fs = parts[2]
     fh = make(posix, b"f", b"a" * 9000)
+    parts[1].damaged = True  # the kernel has seen it, too
     fs._answer(CorruptionError(1, "field", 0, 1))
     assert fs.readonly
     with refuses(errno.EROFS):

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from libfs.formats import of_type
 from xnfs_tools import files
-from xnfs_tools.command import Codes, Parser, Usage, parser, run, words
+from xnfs_tools.command import Codes, Parser, Usage, parser, run, split_image, words
 from xnfs_tools.inspect import open_inspector
-from xnfs_tools.session import SUPERUSER, Session, open_image
+from xnfs_tools.session import SUPERUSER, Session, choose_root, open_image
 
 PROG: Final = "debugfs.xnfs"
 CODES: Final = Codes(failed=1, usage=2)
@@ -105,10 +106,17 @@ def _stat(image: str, path: str) -> None:
 def _blocks(image: str, path: str) -> None:
     with open_image(image, readonly=True) as session:
         inode = _block_of(session, path)
+        root = choose_root(session.xn, image, split_image(image)[1])
+        kind = of_type(session.xn, root.type)
+        if kind is not None and kind.blocks is not None:
+            for name, start, count in kind.blocks(session.xn, root.name, inode):
+                end = f" .. {start + count - 1}" if count > 1 else ""
+                print(f"{start}{end}  {name}")
+            return
     with open_inspector(image) as inspector:
-        for depth, kind, start, count in inspector.below(inode):
+        for depth, number, start, count in inspector.below(inode):
             end = f" .. {start + count - 1}" if count > 1 else ""
-            print(f"{'  ' * depth}{start}{end}  {inspector.name(kind)}")
+            print(f"{'  ' * depth}{start}{end}  {inspector.name(number)}")
 
 
 def _block_of(session: Session, path: str) -> int:

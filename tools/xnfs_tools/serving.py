@@ -25,7 +25,7 @@ from xnfs import BadImage, Caller, CorruptionError, InUse, Xn
 from xnfs_tools import mountinfo
 from xnfs_tools.command import Failed
 from xnfs_tools.mountopts import MountOptions
-from xnfs_tools.session import ROOT, Session, choose_root, mount_root, open_kernel
+from xnfs_tools.session import ROOT, Session, choose_root, mount_root, open_kernel, split_snapshot
 from xnfs_tools.transfer import Side, Transfer
 
 
@@ -50,7 +50,7 @@ def serve_places(
     Raises: Failed, with the advice to run fsck where it helps.
     """
     deadline = time.monotonic() + patience
-    names = list(dict.fromkeys(place.root or ROOT for place in places))
+    names = list(dict.fromkeys((place.root or ROOT).partition("@")[0] for place in places))
     while True:
         try:
             with open_kernel(
@@ -129,11 +129,20 @@ def _sides(
     closing: contextlib.ExitStack,
 ) -> list[Side]:
     """The file system of each place. Raises: Failed."""
-    roots = [choose_root(xn, image, place.root) for place in places]
+    meant = [split_snapshot(xn, place.root) for place in places]
+    roots = [choose_root(xn, image, name) for name, snapshot in meant if snapshot is None]
     shared: dict[str, Shared] = {}
     sides = []
-    for root in roots:
+    for name, snapshot in meant:
+        root = choose_root(xn, image, name)
         known = kind or of_type(xn, root.type)
+        if snapshot is not None:
+            words = {**options.format, "snapshot": snapshot}
+            fs = mount_root(xn, image, root, readonly=True, kind=kind, words=words)
+            posix = Posix(fs, options=options.posix())
+            closing.callback(posix.close)
+            sides.append(Side(f"{root.name}@{snapshot}", fs, posix, known))
+            continue
         if root.name not in shared:
             fs = mount_root(
                 xn,
@@ -146,7 +155,7 @@ def _sides(
             if roots.count(root) > 1:
                 shared[root.name] = Shared(fs, options.posix())
         if root.name in shared:
-            posix: Posix = shared[root.name].front()
+            posix = shared[root.name].front()
             fs = shared[root.name].core.fs
         else:
             posix = Posix(fs, options=options.posix())

@@ -156,6 +156,14 @@ def mount_root(
         raise about(path, error) from None
 
 
+def split_snapshot(xn: Xn, name: str | None) -> tuple[str | None, str | None]:
+    """ROOT or ROOT@SNAPSHOT. A root that has the whole text as its name is meant before another."""
+    if name is None or "@" not in name or any(entry.name == name for entry in xn.roots()):
+        return name, None
+    root, _, snapshot = name.partition("@")
+    return root, snapshot
+
+
 def choose_root(xn: Xn, path: str, name: str | None) -> RootEntry:
     """The root to mount: the one named, else "main", else the only one. Raises: Failed."""
     roots = {entry.name: entry for entry in xn.roots() if not entry.temporary}
