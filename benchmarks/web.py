@@ -43,6 +43,7 @@ from libos.net.http.server import Limits, Server
 from libos.net.loop import Loop
 from libos.net.tcp.connection import Connection
 from libos.net.tcp.table import Listener
+from libos.net.tcp.tuning import BURST, Tuning
 from tests.libos_net.namespace import HOST_IP, HOST_MAC, Namespace
 from xnfs.net import TapDevice
 
@@ -178,6 +179,7 @@ class OnTap:
     image: str
     tap: TapDevice
     make: Callable[[Session, Host, TapDevice], Server]
+    burst: bool
 
     @contextmanager
     def running(self) -> Iterator[tuple[str, list[int]]]:
@@ -198,7 +200,8 @@ class OnTap:
         with open_image(self.image, readonly=True) as session:
             while self.tap.receive() is not None:
                 pass  # for the server before
-            host = Host(Address(mac(HOST_MAC), ip(HOST_IP)))
+            tuning = Tuning(burst=BURST if self.burst else 0)
+            host = Host(Address(mac(HOST_MAC), ip(HOST_IP)), tuning=tuning)
             server = self.make(session, host, self.tap)
             Loop(host, self.tap, self.tap.fileno(), server.turn).run(lambda: bool(stopped))
 
@@ -310,14 +313,13 @@ def veth(space: Namespace) -> Iterator[int]:
         while os.readlink(f"/proc/{child.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             time.sleep(0.01)
         inside = ["nsenter", "-t", str(child.pid), "-n", "ip"]
-        # One frame is one packet, as on the TAP device: no segmentation by the other end.
         for words in (
             f"link add web0 type veth peer name web1 netns {space.pid}",
             f"address add {_VETH[1]}/24 dev web0",
-            "link set web0 up gso_max_segs 1",
+            "link set web0 up",
         ):
             subprocess.run([*inside, *words.split()], check=True)
-        space.sh(f"ip link set web1 up gso_max_segs 1 && ip address add {_VETH[0]}/24 dev web1")
+        space.sh(f"ip link set web1 up && ip address add {_VETH[0]}/24 dev web1")
         yield child.pid
 
 
@@ -353,17 +355,19 @@ def main() -> None:
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         image = build(work)
-        space = stack.enter_context(Namespace())
+        space = stack.enter_context(Namespace(cuts=True))
         fs_pid = stack.enter_context(mounted(image, work / "mount"))
         there = stack.enter_context(veth(space))
         for kept in (False, True):
             variants = {
-                "general": general,
-                "without kept replies": without_kept,
-                "this server": ours,
+                "general": (general, False),
+                "this, without kept replies": (without_kept, True),
+                "this, without long segments": (ours, False),
+                "this server": (ours, True),
             }
             peers: dict[str, Peer] = {
-                name: OnTap(str(image), space.tap, make) for name, make in variants.items()
+                name: OnTap(str(image), space.tap, make, burst)
+                for name, (make, burst) in variants.items()
             }
             protocol = "HTTP/1.1" if kept else "HTTP/1.0"
             peers["http.server"] = HttpServer(work / "mount", fs_pid, protocol, there)
