@@ -155,7 +155,7 @@ def l_snapshot_bit(g: Golden, vol: Volume) -> None:
 
 def l_snapshot_inodes(g: Golden, vol: Volume) -> None:
     """A block of inodes that only a snapshot has is overwritten."""
-    at = vol.snapshots.tree(vol.snapshots.all[0]).get(g.at["/large"])
+    at = vol.snapshots.tree(vol.snapshots.all[0]).get(5)  # `/sparse`
     poke(g.disk, at & f.AT_MASK, 0, b"\xff" * SECTOR)
 
 
@@ -192,13 +192,22 @@ DAMAGED_LFS: tuple[Damage, ...] = (
     Damage(l_summary_place, golden_lfs_crashed, "slot"),
     Damage(l_summary_inode, golden_lfs_crashed, "slot"),
     Damage(l_summary_serial, golden_lfs_crashed, "log", mount="serial"),
-    Damage(l_forward_garbage, golden_lfs_crashed, "log", mount="checksum"),
+    Damage(
+        l_forward_garbage,
+        golden_lfs_crashed,
+        "log",
+        mount="checksum",
+        lost=("/synced", "/renamed", "/fifo", "/symlink"),
+    ),
     Damage(l_map_bit, golden_lfs, "map-lost", lost=("/sparse",), touch="/sparse"),
     Damage(l_leaf_bit, golden_lfs, "leaf-lost", lost=("/many/",), touch="/many"),
     Damage(l_inode_record, golden_lfs, "inode-lost", lost=("/large",), touch="/large"),
-    Damage(l_root_record, golden_lfs, "root-lost", mount="checksum"),
+    Damage(l_root_record, golden_lfs, "root-lost", mount="checksum", lost=("/",)),
     Damage(l_table_usage, golden_lfs, "usage"),
-    Damage(l_table_bit, golden_lfs, "destroyed-block", mount=""),
     Damage(l_snapshot_bit, golden_lfs_snapshot, "snapshot", mount="checksum"),
     Damage(l_snapshot_inodes, golden_lfs_snapshot, "snapshot-damaged"),
+)
+#: What fsck can only report.
+HOPELESS_LFS: tuple[Damage, ...] = (
+    Damage(l_table_bit, golden_lfs, "table", mount="checksum", lost=("/",)),
 )

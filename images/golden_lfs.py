@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from images.golden import ROOT, Golden, Tree, fill
 from libfs.lfs import Lfs
-from libfs.posix.interface import Ino
+from libfs.posix.interface import Change, Ino
 from xnfs import MemoryDevice
 
 BLOCKS = 4096  # 96 segments of 42 blocks
@@ -59,6 +59,9 @@ def golden_lfs_snapshot() -> Golden:
     disk = MemoryDevice(BLOCKS)
     tree = LfsTree(disk)
     fill(tree)
+    tree.fs.setattr(
+        ROOT, Ino(tree.at["/sparse"]), Change(uid=7)
+    )  # its record: in a block by itself
     tree.fs.volume.snapshots.create("before")
     tree.fs.write(ROOT, Ino(tree.at["/large"]), 0, b"after" * 2000, kill_suid=False)
     tree.fs.unlink(ROOT, tree.fs.root, b"sparse", keep=False)
