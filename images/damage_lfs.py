@@ -49,7 +49,7 @@ def _slot(vol: Volume, kind: int) -> tuple[int, int]:
 def _synced(vol: Volume, g: Golden) -> tuple[int, int]:
     """(block, offset in it) of the newest record of the file that was synced last."""
     block = vol.imap.get(g.at["/synced"]) & f.AT_MASK
-    raw = peek(g.disk, block)
+    raw = bytes(peek(g.disk, block))
     return block, next(at for at, ino in records_untrusted(block, raw) if ino == g.at["/synced"])
 
 
@@ -120,7 +120,7 @@ def l_leaf_bit(g: Golden, vol: Volume) -> None:
 def l_inode_record(g: Golden, vol: Volume) -> None:
     """A record of an inode is nonsense, with a right checksum."""
     block = vol.imap.get(g.at["/large"]) & f.AT_MASK
-    raw = peek(g.disk, block)
+    raw = bytes(peek(g.disk, block))
     at = next(at for at, ino in records_untrusted(block, raw) if ino == g.at["/large"])
     forge_lfs(g, block, at + 84, b"\xff" * 4)
 

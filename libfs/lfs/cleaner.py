@@ -229,8 +229,9 @@ class Cleaner:
             del self.clean[segment]
 
     def _nothing_live(self, due: list[int]) -> None:
-        """All that the summaries of these segments name was moved. If the usage knows of more, either
-        is wrong: count what is named. Raises CorruptionError: a summary lies, nothing is freed."""
+        """All that the summaries of these segments name was moved. If the usage knows of more, one
+        of the two is wrong: ask whoever may have a block there. Raises CorruptionError: somebody
+        has, so a summary lies; nothing is freed."""
         vol = self._vol
         doubtful = [s for s in due if vol.segments.usage[s].live]
         if not doubtful:
