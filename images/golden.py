@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from images.damage import peek, poke
 from libfs.ffs.ffs import Ffs
+from libfs.lfs import Lfs
 from libfs.posix.interface import Change, Ino, New, User
 from xnfs import BLOCK, SECTOR, FramePool, MemoryDevice, Xn, format_image
 
@@ -37,13 +38,21 @@ class Golden:
 class Tree:
     """Makes a tree, remembering inodes by path."""
 
-    def __init__(self, disk: MemoryDevice, name: str, identity: bytes, *, fresh: bool) -> None:
+    def __init__(
+        self,
+        disk: MemoryDevice,
+        name: str,
+        identity: bytes,
+        *,
+        fresh: bool,
+        kind: type[Ffs] | type[Lfs] = Ffs,
+    ) -> None:
         if fresh:
             format_image(disk, uuid=identity, label="golden", now=1_750_000_000_000_000_000)
         self.xn = Xn(disk, frames=FramePool(600), clock=Clock())
         if name not in {root.name for root in self.xn.roots()}:
-            Ffs.mkfs(self.xn, self.xn.admin, name, uuid=identity)
-        self.fs = Ffs.mount(self.xn, self.xn.admin, name)
+            kind.mkfs(self.xn, self.xn.admin, name, uuid=identity)
+        self.fs = kind.mount(self.xn, self.xn.admin, name)
         self.at = {"/": int(self.fs.root)}
 
     def _parent(self, path: str) -> tuple[Ino, bytes]:

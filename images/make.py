@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from images.damage import forge, forge_bytes, peek, poke, set_totals, superblock
+from images.damage_lfs import DAMAGED_LFS, HOPELESS_LFS
 from images.golden import (
     BLOCKS,
     Golden,
@@ -22,6 +23,7 @@ from images.golden import (
     golden_ffs,
     golden_two,
 )
+from images.golden_lfs import golden_both, golden_lfs, golden_lfs_crashed, golden_lfs_snapshot
 from xnfs import BLOCK, SECTOR, MemoryDevice
 from xnfs.disk.geometry import COUNT_BLOCKS
 from xnfs.disk.layout import Seed
@@ -232,6 +234,12 @@ def f_truncated(g: Golden) -> None:
 
 
 GOLDEN: tuple[Callable[[], Golden], ...] = (golden_empty, golden_ffs, golden_two, golden_crashed)
+GOLDEN_LFS: tuple[Callable[[], Golden], ...] = (
+    golden_lfs,
+    golden_lfs_crashed,
+    golden_lfs_snapshot,
+    golden_both,
+)
 
 #: damage, what fsck must call it
 DAMAGED: tuple[tuple[Callable[[Golden], None], str], ...] = (
@@ -273,11 +281,12 @@ HOPELESS: tuple[tuple[Callable[[Golden], None], str], ...] = (
 
 def make() -> dict[str, bytes]:
     """All images: file name -> compressed bytes."""
-    out = {golden.__name__: golden().disk for golden in GOLDEN}
+    out = {golden.__name__: golden().disk for golden in GOLDEN + GOLDEN_LFS}
     for damage, _code in DAMAGED + HOPELESS:
         g = golden_ffs()
         damage(g)
         out[damage.__name__] = g.disk
+    out |= {damage.name: damage.make().disk for damage in DAMAGED_LFS + HOPELESS_LFS}
     return {f"{name}.img.xz": _packed(disk) for name, disk in out.items()}
 
 
@@ -291,7 +300,7 @@ def load(name: str) -> MemoryDevice:
     """An image of this folder, unpacked in memory."""
     image = lzma.decompress((HERE / f"{name}.img.xz").read_bytes())
     blocks = {at // BLOCK: image[at : at + BLOCK] for at in range(0, len(image), BLOCK)}
-    return MemoryDevice(len(blocks), {b: raw for b, raw in blocks.items() if any(raw)})
+    return MemoryDevice(len(blocks), {b: raw for b, raw in blocks.items() if raw.strip(b"\0")})
 
 
 def main() -> int:

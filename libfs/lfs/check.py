@@ -83,6 +83,7 @@ class _Check:
             return
         if log.summary.findings:
             flush(vol)
+            self._inodes.write_slots()
         self._usage()
         if log.summary.findings:
             for _region in range(2):

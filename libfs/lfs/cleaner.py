@@ -21,6 +21,7 @@ from libfs.lfs.inode import Vnode, records_untrusted
 from libfs.lfs.segments import Slot
 from libfs.lfs.snapshots import holds
 from libfs.posix.interface import FsError
+from xnfs import CorruptionError
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
@@ -221,9 +222,25 @@ class Cleaner:
         """A checkpoint is durable: free the segments that neither region needs. (The log of neither
         goes on in one of them: it had left them when they were cleaned.)"""
         oldest = min(self._vol.checkpoint.durable)
-        for segment in [s for s, number in self.clean.items() if number < oldest]:
+        due = [s for s, number in self.clean.items() if number < oldest]
+        self._nothing_live(due)
+        for segment in due:
             self._free(segment)
             del self.clean[segment]
+
+    def _nothing_live(self, due: list[int]) -> None:
+        """All that the summaries of these segments name was moved. If the usage knows of more, one
+        of the two is wrong: ask whoever may have a block there. Raises CorruptionError: somebody
+        has, so a summary lies; nothing is freed."""
+        vol = self._vol
+        doubtful = [s for s in due if vol.segments.usage[s].live]
+        if not doubtful:
+            return
+        live = vol.snapshots.live()
+        for segment in doubtful:
+            if live[segment]:
+                summary = vol.segments.usage[segment].summary
+                raise CorruptionError(summary, "live bytes after cleaning", live[segment], 0)
 
     def _free(self, segment: int) -> None:
         vol, segments = self._vol, self._vol.segments

@@ -10,6 +10,7 @@ PROBLEMS: Final[dict[str, tuple[str, bool]]] = {
     "region": ("a checkpoint can't be read ({why}); the other is used", True),
     "log": ("the log can't be followed ({why}); its summaries are read instead", False),
     "summary": ("the summary of segment {segment} can't be read ({why})", False),
+    "slot": ("the summary does not say that {where} is block {at} of inode {ino}", True),
     "usage": ("segment {segment} is said to have {got} live bytes, it has {want}", True),
     "snapshot": ("snapshot can't be read: {why}", False),
     "snapshot-damaged": (

@@ -140,6 +140,7 @@ SLOT: Final = struct.Struct(
     "I"  # 12 place in it
     "Q"  # 16 number of the flush
 )
+SLOT_OF: Final = struct.Struct("<II")  # inode and place of a slot
 SLOT_LAYOUT: Final = Layout("pointer" / Int64ul, "ino" / Int32ul, "at" / Int32ul, "flush" / Int64ul)
 SUMMARY_LAYOUT: Final = Layout(
     "stamp" / Bytes(16),  # 0

@@ -39,6 +39,8 @@ def rebuild(vol: Volume, log: Log) -> None:
         for i in range(count):
             block = summary + 1 + index + i
             try:
+                if slot.contradicts:  # the block itself knows better
+                    kind = vol.kind_untrusted(block, vol.data(f.address(block, epoch)))
                 if kind == f.P_SNAPSHOT:
                     snapshots.append(load_untrusted(vol, f.address(block, epoch)))
                     epoch = max(epoch, snapshots[-1].epoch + 1)

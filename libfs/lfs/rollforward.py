@@ -34,8 +34,10 @@ def roll_forward(vol: Volume, region: Region) -> int:
     take_up_numbers(vol, heads, found, region.flush)
     news: dict[int, int] = {}
     for summary, slot in found:
-        index, kind, count, _ino, _at, flush = slot
+        index, kind, count, owner, _at, flush = slot
         if flush > region.flush and _whole(heads, flush):
+            if slot.contradicts:
+                raise CorruptionError(summary, f"inode of slot {index}", owner, f"kind {kind}'s")
             for i in range(count):
                 enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
     for ino, address in news.items():

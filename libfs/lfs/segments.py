@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TRIES: Final = 8
 #: Shorter runs of free blocks are not worth a summary.
 MIN_RUN: Final = 8
+#: Kinds of blocks that are an inode's, and that are none's. (Maps and records can be either.)
+OF_INODES: Final = (f.P_DATA, f.P_NAMES, f.P_XATTR)
+OF_NONE: Final = (f.P_GONE, f.P_SNAPSHOT)
 
 
 @dataclass(slots=True)
@@ -49,6 +52,12 @@ class Slot(tuple[int, int, int, int, int, int]):
     """(index, kind, count, ino, at, flush) of one run of blocks."""
 
     __slots__ = ()
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether kind and inode can't both be right."""
+        _index, kind, _count, ino, _at, _flush = self
+        return kind in (OF_NONE if ino else OF_INODES)
 
 
 class Segments:

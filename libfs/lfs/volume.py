@@ -134,15 +134,19 @@ class Volume:
         raise NoFrames("a page is taken away again and again")
 
     def block_untrusted(self, kind: int, address: int) -> bytes:
-        """A block of another kind, checked. Raises CorruptionError."""
-        block = address & f.AT_MASK
+        """A block of another kind than data, checked. Raises CorruptionError."""
         raw = self.data(address)
-        crc, found, _flush = f.HEAD.unpack_from(raw, 0)
+        found = self.kind_untrusted(address & f.AT_MASK, raw)
+        if found != kind:
+            raise CorruptionError(address & f.AT_MASK, "kind", found, kind)
+        return raw
+
+    def kind_untrusted(self, block: int, raw: bytes) -> int:
+        """What the head of a block says. Raises CorruptionError: its checksum is wrong."""
+        crc, kind, _flush = f.HEAD.unpack_from(raw, 0)
         if crc != checksum(self.seed, block, raw):
             raise CorruptionError(block, "checksum", crc, checksum(self.seed, block, raw))
-        if found != kind:
-            raise CorruptionError(block, "kind", found, kind)
-        return raw
+        return int(kind)
 
     def node(self, ino: int, level: int, index: int, address: int) -> array[int]:
         """A node of a map (`tree.Store`)."""

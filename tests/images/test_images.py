@@ -13,8 +13,9 @@ import pytest
 from xnfs_trials.crash.checker import check
 from xnfs_trials.crash.rawwalk import Inode
 
+from images.damage_lfs import DAMAGED_LFS, HOPELESS_LFS
 from images.golden import Golden, golden_ffs
-from images.make import DAMAGED, GOLDEN, HERE, HOPELESS, load
+from images.make import DAMAGED, GOLDEN, GOLDEN_LFS, HERE, HOPELESS, load
 from libfs.ffs.check import check as check_ffs
 from xnfs import FramePool, MemoryDevice, Xn, XnError
 from xnfs.disk.fsck import Result, check_image
@@ -135,7 +136,9 @@ def test_images_hopeless(damage: Callable[[Golden], None], code: str) -> None:
 
 def test_images_listed() -> None:
     """The folder, the script and the README name the same images."""
-    made = {f.__name__ for f in GOLDEN} | {d.__name__ for d, _ in DAMAGED + HOPELESS}
+    made = {f.__name__ for f in GOLDEN + GOLDEN_LFS}
+    made |= {d.__name__ for d, _ in DAMAGED + HOPELESS}
+    made |= {d.name for d in DAMAGED_LFS + HOPELESS_LFS}
     assert {p.name.removesuffix(".img.xz") for p in HERE.glob("*.img.xz")} == made
     readme = (HERE / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in made)
