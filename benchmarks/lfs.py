@@ -17,6 +17,7 @@ import argparse
 import errno
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -121,6 +122,7 @@ def main() -> int:
     unknown = set(args.section) - set(SECTIONS)
     if unknown:
         options.error(f"unknown section: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is mounted goes, too
     scale = TOY if args.toy else FULL
     out = args.saved or args.out or Path("/var/tmp") / time.strftime("xnfs-lfs-%Y%m%d-%H%M%S")
     if not args.saved:
