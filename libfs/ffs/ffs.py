@@ -439,7 +439,7 @@ class Ffs:
         """Raises: EMLINK, ENOTDIR."""
         self._may_change()
         fill = self._filler.fill(user, self.volume.directory(directory), entries)
-        return _Filling(self, user, fill)
+        return _Filling(self, fill)
 
     @answers
     def will_read(self, inos: Sequence[Ino]) -> None:
@@ -544,15 +544,14 @@ class _Syncing:
 class _Filling:
     """A directory that is being filled, whose errors are answers too."""
 
-    def __init__(self, fs: Ffs, user: User, fill: Fill) -> None:
+    def __init__(self, fs: Ffs, fill: Fill) -> None:
         self._answer = fs._answer
-        self._user = user
         self._fill = fill
 
     @answers
     def step(self) -> bool:
         """See `Filling`."""
-        return self._fill.step(self._user)
+        return self._fill.step()
 
 
 def _without_set_id(mode: int) -> int:

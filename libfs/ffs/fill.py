@@ -103,17 +103,14 @@ class Filling:
         self._who = who
         self._v = v
         self._entries = {entry.name: entry for entry in entries}
-        # An acl lets a directory gain one link at a time, but for the superuser.
-        self._lone = [e for e in entries if who.uid and e.new.mode >> 12 == DT_DIR]
-        lone = {entry.name for entry in self._lone}
         if v.nlink + sum(e.new.mode >> 12 == DT_DIR for e in entries) > LINK_MAX:
             raise FsError(errno.EMLINK)
-        self._parts = plan(v, (name for name in self._entries if name not in lone))[::-1]
+        self._parts = plan(v, self._entries)[::-1]
         self._large: list[Large] = []
         self._made = 0
         self._most = DATA
 
-    def step(self, user: User) -> bool:
+    def step(self) -> bool:
         """Do some more; whether all is done. Raises: EBUSY if somebody else changed the directory,
         ENOSPC, and what the acls say; then this step has done nothing."""
         if self._v.entries != self._made or not self._v.nlink:
@@ -123,11 +120,7 @@ class Filling:
         elif self._parts:
             self._patiently(lambda: self._add(self._parts[-1]))
             self._parts.pop()
-        elif self._lone:
-            entry = self._lone.pop()
-            entry.ino = Ino(self._tools.names.create(user, self._v, entry.name, entry.new))
-            self._made += 1
-        return not (self._parts or self._large or self._lone)
+        return not (self._parts or self._large)
 
     def _patiently(self, work: Callable[[], None]) -> None:
         """With fewer blocks in a change, if there is not enough room for so many."""

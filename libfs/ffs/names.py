@@ -265,6 +265,8 @@ class Names:
             batch.set(v, nlink=v.nlink - 1, ctime=now)
         elif end.fate != GONE:
             batch.set(v, nlink=0, ctime=now)
+            if v.is_dir:
+                batch.witnesses[v.ino] = v.parent  # whose names these are
             vol.ensure(v.ino)
             vol.xn.hold(vol.who, v.ino)
         elif v.blocks:

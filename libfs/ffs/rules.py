@@ -141,7 +141,7 @@ if single == 0:
 
 #: A3 and A4: the header of an inode that exists. Sets `want` if the caller needs more than that.
 #: Size and times of a regular file are set by who writes to it, which is asked when it is opened;
-#: nobody opens a directory, a link or a device for writing here.
+#: nobody opens a directory, a link or a device for writing here. Links of a directory: in its acl.
 HEADER: Final = """\
 if uid > 0:
     om = u16(old, 16)
@@ -150,7 +150,7 @@ if uid > 0:
     if flip >> 12 > 0 or not same(old, 72, new, 72, 12) or not same(old, 88, new, 88, 16):
         return 1
     before, after = u32(old, 28), u32(new, 28)
-    if before > after + 2 or after > before + 1:
+    if om >> 12 != 4 and (before > after + 2 or after > before + 1):
         return 1
     stamp = u64(new, 64)
     if stamp != u64(old, 64) and (stamp > now or now - stamp > SLACK):
@@ -195,14 +195,18 @@ if KIND:
     return 117
 """
 
-#: A5: the header of a new inode; the witness is its directory, if it has one.
+#: A5: the header of a new inode. A directory with the set-group-id bit gives its own group; which
+#: block the witness is, the caller chose (or it is the leaf that got the name). Only an inode has
+#: times at 48..64: the acls of leaves, indexes and attribute blocks keep those bytes zero.
 BIRTH: Final = """\
 if uid > 0:
     owned = u32(new, 24)
     if u32(new, 20) != uid:
         return 1
     if owned != gid and owned not in groups:
-        if witno == 0 or u16(wit, 16) & 1024 == 0 or owned != u32(wit, 24):
+        if u16(wit, 16) & 0xf400 != 0x4400 or u16(wit, 18) not in (1, 2):
+            return 1
+        if u64(wit, 48) | u64(wit, 56) == 0 or owned != u32(wit, 24):
             return 1
     if u64(new, 48) > now or u64(new, 56) > now or u64(new, 64) > now or u64(new, 72) > now:
         return 1

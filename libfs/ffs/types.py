@@ -7,9 +7,11 @@ with one range): `names`, `check`.
 
 What the acls guarantee, whatever libFS makes the call:
 
-- A1 names are well formed, lie in the leaf that their hash belongs to, and are unique in it;
+- A1 names are well formed, lie in the leaf that their hash belongs to, and are unique in it; a
+  directory is born without any;
 - A2 only who may write and search a directory changes its names, and what its header says of them
-  (but for the link count of an empty one, which goes to 0 with its name: that is its parent's);
+  but for the link count of an empty one, which goes to 0 with its name: who may write and search
+  its parent, which is the witness then;
 - A3 only the owner changes mode, group, access list, and times at will; only root changes owners;
 - A4 who writes to a file changes none of that: set-id bits can only go, times are now; who has no
   right to write to a directory, symlink or device does not move the time of its last write;
@@ -115,6 +117,8 @@ if op > 0:
 if op == 2:
     if u16(new, 16) >> 12 != 4:
         return 20
+    if not zero(new, 512, 2560) or u32(new, 120) != {f.INLINE_NAMES.heap << 16}:
+        return 117
 {indent(BIRTH, "    ")}\
     return 0
 if op == 1:
@@ -122,11 +126,15 @@ if op == 1:
 {indent(_CHANGED, "    ")}\
     if u64(old, 112) != u64(new, 112):
         want = 2
+    orphan = 0
     if uid > 0:
         links, entries = u32(new, 28), u64(new, 104)
+        if links != u32(old, 28):
+            if links | entries == 0 and witno == u64(old, 112):
+                orphan = 1
+            else:
+                want = 3
         if entries != u64(old, 104) or u64(new, 32) != u64(old, 32):
-            want = 3
-        elif links != u32(old, 28) and links | entries > 0:
             want = 3
         elif u16(old, 18) != u16(new, 18) or u32(old, 84) != u32(new, 84):
             want = 3
@@ -139,6 +147,11 @@ if op == 1:
                 return 117
         else:
 {indent(_names(f.INLINE_NAMES, "u64(new, 96)", "0", "0", str(f.HASH_MAX)), " " * 12)}\
+    if orphan and want == 0:
+        want = 3
+{indent(ACCESS.replace("BUF", "wit"), "        ")}\
+    if orphan:
+        want = 3
     if want == 0:
         return 0
 {ACCESS.replace("BUF", "old")}"""
@@ -156,6 +169,8 @@ _LEAF_ACL: Final = f"""\
 {_BELOW_DIR}\
 if op == 1 and uid > 0 and witno != u64(old, 16):
     return 22
+if not same(old, 44, new, 44, 20):
+    return 117
 fresh = 0
 if op == 2 or not same(old, 24, new, 24, 16):
     fresh = 1
@@ -165,6 +180,8 @@ key, lo, hi = u64(wit, 96), u64(new, 24), u64(new, 32)
 
 _INDEX_ACL: Final = f"""\
 {_BELOW_DIR}\
+if not same(old, 36, new, 36, 28):
+    return 117
 if op == 1 and uid > 0 and not same(old, 16, new, 16, 48):
     return 117
 {ACCESS.replace("BUF", "wit")}"""
@@ -175,6 +192,8 @@ if op == 0 or op == 3:
 want = 2
 if witno != u64(new, 16):
     return 22
+if not same(old, 24, new, 24, 40):
+    return 117
 if uid == u32(wit, 20):
     return 0
 {ACCESS.replace("BUF", "wit")}"""

@@ -133,7 +133,8 @@ class Log:
         vol, segments = self._vol, self._vol.segments
         segment = start // segments.size
         number = segment // f.SLOTS
-        if number not in segments.tables:
+        new_table = number not in segments.tables
+        if new_table:
             self._make_table(number, start)
             start, count = start + 1, count - 1
         if self.summary:
@@ -152,6 +153,8 @@ class Log:
         self._alloc.append((vol.summary_type, start, 1))
         self._alloc.append((vol.type[f.P_UNWRITTEN], start + 1, count - 1))
         self._change()
+        if new_table:
+            vol.xn.pin(vol.who, table)
         vol.xn.pin(vol.who, start)
         if self.summary:
             vol.xn.unpin(vol.who, self.summary)

@@ -231,6 +231,33 @@ def test_copies_work_grows_with_the_births_not_their_square() -> None:
     assert calls_for(320) < 5 * calls_for(80)
 
 
+def test_copies_written_in_one_run_are_counted_by_root() -> None:
+    """A caller with a capability for two roots writes neighbours of both, which share frames."""
+    kit = Kit(image(roots=("alice", "bob")), root="alice")
+    info, bobs = kit.xn.mount_root(kit.admin, "bob"), kit.find(2)
+    for root, block in ((kit.root, bobs), (info.block, bobs + 1)):
+        who = kit.me if root == kit.root else Caller(info.cap)
+        source = kit.xn.find_free(bobs + 2, 1)[0]
+        edits = [slot(0, DATA, source), slot(1, DATA, block)]
+        kit.xn.alloc(who, root, edits[:1], [extent(DATA, source)])
+        kit.xn.write_raw(who, source, 0, fill(b"text"))
+        kit.xn.change(
+            who, [(root, edits[1:])], alloc=[extent(DATA, block)], copies=[(block, source, 1)]
+        )
+    pool, free = kit.pool, kit.pool.free_frames
+    before = {name: pool.used(name) for name in ("alice", "bob")}
+    pool.set_quota("bob", before["bob"])
+    with pytest.raises(NoFrames):
+        kit.xn.write_raw(kit.admin, bobs, 0, fill(b"new") * 2)
+    assert {name: pool.used(name) for name in before} == before
+    assert pool.free_frames == free
+    assert text(kit, bobs) == fill(b"text")
+    pool.set_quota("bob", None)
+    kit.xn.write_raw(kit.admin, bobs, 0, fill(b"new") * 2)
+    assert {name: pool.used(name) - 1 for name in before} == before
+    assert text(kit, bobs) == fill(b"new")
+
+
 def no_frames_of_their_own(patch: Patch) -> None:
     patch.setattr(Registry, "own", lambda *_: None)
 

@@ -15,7 +15,7 @@ from libfs.ffs import bulk, fill
 from libfs.ffs import format as f
 from libfs.ffs.bulk import plan
 from libfs.ffs.inode import Vnode
-from libfs.posix import Ino, Posix
+from libfs.posix import Ino, Posix, User
 from libfs.posix.copying import How
 from libfs.posix.memory import MemoryFs
 from tests.conformance.support import content, errno_of, names_in, refuses
@@ -427,11 +427,15 @@ def test_copy_cut_at_every_write_is_whole_or_not_there() -> None:
 # --- how it is done
 
 
-def test_copy_asks_the_kernel_once_for_a_directory(monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("user", [ROOT, ALICE])
+def test_copy_asks_the_kernel_once_for_a_directory(monkeypatch: Patch, user: User) -> None:
     lab = Lab()
-    lab.directory("src")
-    for number in range(60):
-        lab.file(f"src/{number}", b"x" * (100 * number))
+    lab.directory("src", mode=0o755)
+    lab.posix.setattr(ROOT, lab.root, mode=0o777)
+    for number in range(57):
+        lab.file(f"src/{number}", b"x" * (100 * number), mode=0o644)
+    for number in range(3):
+        lab.directory(f"src/d{number}", mode=0o755)
     changes = 0
     change = lab.xn.change
 
@@ -441,8 +445,8 @@ def test_copy_asks_the_kernel_once_for_a_directory(monkeypatch: Patch) -> None:
         change(*arguments, **more)
 
     monkeypatch.setattr(lab.xn, "change", counted)
-    lab.copy("src", "to")
-    # Passing directory, the copy's own, its 60 files, the name, the end of the passing directory.
+    lab.copy("src", "to", R, user)
+    # Passing directory, the copy's own, its 60 inodes, the name, the end of the passing directory.
     assert changes == 5
 
 

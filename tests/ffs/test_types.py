@@ -25,8 +25,8 @@ Diff = list[tuple[int, bytes]]
 class Raw:
     """System calls on a mounted image, as some user."""
 
-    def __init__(self) -> None:
-        self.disk = Disk()
+    def __init__(self, blocks: int = 8192) -> None:
+        self.disk = Disk(blocks)
         self.fs = self.disk.fs
         self.xn = self.disk.xn
         self.cap = self.fs.volume.cap
@@ -170,6 +170,8 @@ def test_types_no_raw_writes(raw: Raw) -> None:
         ({"size": 4096}, (EACCES, EACCES, EACCES, 0)),
         ({"blocks": 7}, (EACCES, EACCES, 0, 0)),
         ({"nlink": 3}, (EACCES, EACCES, EACCES, 0)),
+        ({"nlink": 9}, (EACCES, EACCES, EACCES, 0)),
+        ({"nlink": 0}, (EACCES, EACCES, EACCES, 0)),
         ({"depth": 1}, (EACCES, EACCES, EACCES, 0)),
         ({"flags": 5}, (EACCES, EACCES, EACCES, 0)),
         ({"entries": 9}, (EACCES, EACCES, EACCES, 0)),
@@ -216,6 +218,13 @@ def test_types_anothers_empty_directory_goes_while_it_is_open(raw: Raw) -> None:
     fs = raw.fs
     above = fs.create(ROOT, fs.root, b"above", New(stat.S_IFDIR | 0o755, BOB.uid, BOB.gid))
     ino = fs.create(ROOT, above, b"d", New(stat.S_IFDIR | 0o700, ALICE.uid, ALICE.gid))
+    bobs = fs.create(ROOT, fs.root, b"bobs", New(stat.S_IFDIR | 0o777, BOB.uid, BOB.gid))
+    carol, dies = User(1002, 1002), raw.header(ino, nlink=0)
+    assert raw.change(carol, dies, witnesses={ino: above}) == EACCES
+    assert raw.change(carol, dies, witnesses={ino: bobs}) == EACCES  # not its parent
+    more = raw.header(ino, nlink=0, entries=1), raw.header(ino, nlink=1)
+    for wrong in (*more, raw.header(ino, nlink=0, size=5), raw.header(ino, nlink=0, depth=1)):
+        assert raw.change(BOB, wrong, witnesses={ino: above}) == EACCES
     fs.unlink(BOB, above, b"d", keep=True)
     assert fs.getattr(ino).nlink == 0
     fs.forget(ino)
@@ -308,6 +317,9 @@ class Directory(Raw):
         area, slot = nb.area, nb.free[-1]
         end = nb.end + over.get("gap", 0)
         block = self.xn.find_free(self.ino, 1)[0]
+        witnesses = {nb.block: over.get("witness", self.ino)}
+        if shown := over.get("shown", self.ino):
+            witnesses[block] = shown
         length = over.get("length", len(name))
         diff: Diff = [
             (area.pointers + 8 * slot, f.POINTER.pack(f.pointer(f.P_INODE, block))),
@@ -326,7 +338,7 @@ class Directory(Raw):
             {nb.block: diff},
             alloc=[(number, block, 1)],
             inits={block: [(f.HEADER_AT, new.pack())]},
-            witnesses={block: self.ino, nb.block: over.get("witness", self.ino)},
+            witnesses=witnesses,
         )
 
 
@@ -374,6 +386,84 @@ def test_types_new_inode_belongs_to_its_maker(directory: Directory) -> None:
     assert directory.put(ALICE, b"not her group", User(1000, 1001)) == EPERM
     assert directory.put(ALICE, b"another of hers", User(1000, 44)) == 0
     assert directory.put(ROOT, b"root's gift", BOB) == 0
+
+
+def test_types_directory_is_born_without_names(raw: Raw) -> None:
+    """Rule A1, for root as for everybody: names that nobody has checked could be anything."""
+    number, top = raw.fs.volume.type[f.P_DIR], raw.fs.root
+    kind = stat.S_IFDIR | 0o755
+    one = (f.INLINE_NAMES.records, f.RECORD.pack(f.INLINE_NAMES.heap, 1, 8))
+    wrong: list[tuple[dict[str, int], Diff]] = [
+        ({"names": 1}, []),
+        ({"heap": 1537}, []),
+        ({"heap": 0}, []),
+        ({}, [one]),
+        ({}, [(f.INLINE_NAMES.heap, b"/")]),
+        ({"flags": f.I_HASHED}, [(f.INLINE_NAMES.tags, b"tag")]),
+        ({}, []),
+    ]
+    for user in (ROOT, ALICE):
+        for fields, diff in wrong:
+            block = raw.xn.find_free(top, 1)[0]
+            made = raw.fs._names.inode(block, New(kind, user.uid, user.gid), top)
+            for name, value in fields.items():
+                setattr(made, name, value)
+            init = [(f.HEADER_AT, made.pack()), *diff]
+            answer = EUCLEAN if fields or diff else 0
+            assert born(raw, user, number, block, init) == answer, fields or diff
+
+
+def born(raw: Raw, user: User, number: int, block: int, init: Diff, witness: int = 0) -> int:
+    """A held block is born, with a witness (the super block); the acl's answer."""
+    who = Caller(raw.cap, user.uid, user.gid, user.groups)
+    try:
+        raw.xn.alloc_held(who, witness or raw.fs.volume.super, (number, block, 1), init=init)
+    except AclRefused as refused:
+        return refused.errno
+    return 0
+
+
+def test_types_group_comes_from_a_directory_only(directory: Directory) -> None:
+    """Rule A5: the witness is what the caller likes, also what looks like one by chance."""
+    foreign = User(ALICE.uid, 77)
+    top, parent = directory.fs.root, directory.ino
+    shared = New(stat.S_IFDIR | 0o2777, 0, 77)
+    given = directory.fs.create(ROOT, top, b"shared", shared)
+    plain = directory.fs.create(ROOT, top, b"plain", New(stat.S_IFDIR | 0o777, 0, 77))
+    file = directory.fs.create(ROOT, top, b"file", New(stat.S_IFREG | 0o2777, 0, 77))
+    assert directory.put(ALICE, b"of the group", foreign, shown=given) == 0
+    for witness in (plain, file, parent, 0):
+        assert directory.put(ALICE, b"x%d" % witness, foreign, shown=witness) == EPERM
+    block = directory.fs.volume.super  # begins with "FF": a directory with the bit, by chance
+    assert directory.put(ALICE, b"of no flags", User(ALICE.uid, 0), shown=block) == EPERM
+
+
+def test_types_block_that_looks_like_a_directory_gives_no_group() -> None:
+    """Rule A5: Alice has a directory in block 0x14400, whose leaves begin with that number: with
+    the mode and the flags of a directory that gives its group, which is the lowest hash then."""
+    raw = Raw(0x14800)
+    ino, fs = 0x14400, raw.fs
+    dir_type, leaf_type, inode_type = (fs.volume.type[k] for k in (f.P_DIR, f.P_LEAF, f.P_INODE))
+    made = fs._names.inode(ino, New(stat.S_IFDIR | 0o700, ALICE.uid, ALICE.gid), fs.root)
+    assert born(raw, ALICE, dir_type, ino, [(f.HEADER_AT, made.pack())]) == 0
+    leaf = raw.xn.find_free(ino, 1)[0]
+    head = f.LEAF_HEAD.pack(ino, 77, f.HASH_MAX, 0, f.LEAF_NAMES.heap)
+    times = (44, b"\1" * 20)
+    assert born(raw, ALICE, leaf_type, leaf, [(f.LEAF_AT, head), times], ino) == EUCLEAN
+    assert born(raw, ALICE, leaf_type, leaf, [(f.LEAF_AT, head)], ino) == 0
+    assert raw.change(ALICE, {leaf: [times]}, witnesses={leaf: ino}) == EUCLEAN
+    for kind, head in (
+        (f.P_INDEX, f.INDEX_HEAD.pack(ino, 77, f.INDEX_FIRST_LEVEL)),
+        (f.P_XATTR, f.POINTER.pack(ino)),
+    ):
+        block = raw.xn.find_free(leaf, 1)[0]
+        init = [(f.LEAF_AT, head), (56, b"\1")]
+        assert born(raw, ALICE, fs.volume.type[kind], block, init, ino) == EUCLEAN
+        assert born(raw, ALICE, fs.volume.type[kind], block, init[:1], ino) == 0
+    block = raw.xn.find_free(leaf, 1)[0]
+    new = fs._names.inode(block, New(FILE.mode, ALICE.uid, 77), ino)
+    init = [(f.HEADER_AT, new.pack())]
+    assert born(raw, ALICE, inode_type, block, init, leaf) == EPERM
 
 
 def test_types_heap_is_checked_where_it_changes(directory: Directory) -> None:

@@ -157,3 +157,23 @@ def test_log_a_map_that_does_not_stay_in_memory(
     assert all(disk.fs.read(ino, i << 31, 4) == b"%04d" % i for i in range(40))
     assert disk.fs.volume.vnode(ino).tree.depth == 3
     assert disk.check()[0].clean
+
+
+def test_log_a_new_table_of_segments_stays_cached_however_few_the_frames() -> None:
+    """A table is edited whenever a segment is opened, so nobody reads it in again."""
+    disk = Disk(blocks=168 * 200)
+    segments = disk.fs.volume.segments
+    assert set(segments.tables) == {0}
+    # The next segments are the last of one table and the first of another.
+    segments._free, segments._room, segments._at = [], 0, f.SLOTS - 2
+    names = [b"%d" % i for i in range(3)]
+    for name in names:
+        disk.file(name, name * 600_000)
+        disk.fs.sync(None)
+    assert set(segments.tables) == {0, 1}
+    xn, who = disk.xn, disk.fs.volume.who
+    xn.evict(who, list(segments.tables.values()))
+    assert all(xn.cached(block) for block in segments.tables.values())
+    disk.remount()
+    assert [disk.read(name) for name in names] == [name * 600_000 for name in names]
+    assert disk.check()[0].clean

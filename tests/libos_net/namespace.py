@@ -24,7 +24,7 @@ _CHILD: Final = """
 import socket, sys
 from xnfs.net.tap import open_tap
 control = socket.socket(fileno=int(sys.argv[1]))
-socket.send_fds(control, [b"tap"], [open_tap("tap0")])
+socket.send_fds(control, [b"tap"], [open_tap("tap0", cuts=sys.argv[2] == "cuts")])
 sys.stdin.read()
 """
 
@@ -34,11 +34,19 @@ Done = subprocess.CompletedProcess[str]
 class Namespace:
     """Use as a context. `tap` is our end of its only interface."""
 
-    def __init__(self, mtu: int = 1500) -> None:
+    def __init__(self, mtu: int = 1500, *, cuts: bool = False) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._child = subprocess.Popen(
-                ["unshare", "-rn", sys.executable, "-c", _CHILD, str(theirs.fileno())],
+                [
+                    "unshare",
+                    "-rn",
+                    sys.executable,
+                    "-c",
+                    _CHILD,
+                    str(theirs.fileno()),
+                    "cuts" * cuts,
+                ],
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env={"PYTHONPATH": ":".join(filter(None, sys.path))},
@@ -46,7 +54,7 @@ class Namespace:
             theirs.close()
             ours.settimeout(30)
             _, fds, _, _ = socket.recv_fds(ours, 16, 1)
-        self.tap = TapDevice(fds[0], mtu)
+        self.tap = TapDevice(fds[0], mtu, cuts=cuts)
         self.sh(f"ip link set tap0 mtu {mtu} up && ip address add {PEER_IP}/24 dev tap0")
 
     def __enter__(self) -> Namespace:
@@ -56,6 +64,11 @@ class Namespace:
         self.tap.close()
         with self._child:  # closes its input, which ends it
             pass
+
+    @property
+    def pid(self) -> int:
+        """A process inside."""
+        return self._child.pid
 
     def command(self, *words: str) -> list[str]:
         """The command that runs `words` inside."""

@@ -402,3 +402,42 @@ def test_sockets_of_hostile_clients_are_closed(sockets: tuple[Sockets, Server]) 
         eventually(lambda: server.tally.timed_out == 1, "the greedy one is cut off")
         eventually(lambda: len(server) == 0, "both are gone")
     assert said_by(made.port, get(b"/empty", CLOSE)).startswith(b"HTTP/1.1 200")
+
+
+class Changing:
+    """Documents that are found anew, and counted."""
+
+    def __init__(self) -> None:
+        self.found = 0
+
+    def find(self, path: Path) -> Document:
+        self.found += 1
+        return MemoryDocuments({b"x": b"%d" % self.found}).find((b"x",))  # type: ignore[return-value]
+
+
+def test_a_reply_is_kept_within_its_second() -> None:
+    lab, documents, time_of_day = Lab(), Changing(), [NOW]
+    server = Server(lab.b.tcp.listen(80), documents, lambda: time_of_day[0], Limits(kept=2))
+
+    def ask(target: bytes) -> bytes:
+        connection, got = lab.a.tcp.connect(B.ip, 80, lab.clock()), bytearray()
+        connection.write(get(target, CLOSE))
+
+        def act() -> None:
+            server.turn(lab.clock())
+            got.extend(connection.read())
+
+        lab.run(lambda: connection.at_end, act)
+        connection.close()
+        return bytes(got)
+
+    first = ask(b"/a")
+    assert ask(b"/a") == first
+    assert documents.found == 1
+    assert [split(ask(target))[2] for target in (b"/b", b"/c", b"/b")] == [b"2", b"3", b"2"]
+    assert split(ask(b"/a"))[2] == b"4"  # the first of three had to go
+    time_of_day[0] += 1
+    assert split(ask(b"/a"))[2] == b"5"
+    ask(b"/" + b"long" * 300)
+    ask(b"/" + b"long" * 300)
+    assert documents.found == 7  # too long to be kept

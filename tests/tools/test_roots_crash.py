@@ -19,6 +19,7 @@ from xnfs.disk.recording import RecordingDevice
 
 ROOTS = ("main", "home")
 FILES = 4
+JOURNAL = b"journal"
 
 
 class Opened:
@@ -45,13 +46,18 @@ def content(root: str, number: int, version: int) -> bytes:
 
 
 def replace(posix: Posix, root: str, number: int, version: int) -> None:
-    """As programs do it: a new file, synced, takes the place of the old one, synced."""
+    """As programs do it: a new file, synced, takes the place of the old one. That is durable with
+    the next sync of any file of the same file system.
+    """
     top, name = posix.root, b"f%d" % number
     _attr, fh = posix.create(SUPERUSER, top, b"new" + name, 0o600, os.O_RDWR)
     data = content(root, number, version)
     assert posix.write(fh, 0, data) == len(data)
     posix.fsync(fh)
+    posix.release(fh)
     posix.rename(SUPERUSER, top, b"new" + name, top, name)
+    fh = posix.open(SUPERUSER, posix.lookup(SUPERUSER, top, JOURNAL).ino, os.O_RDWR)
+    posix.write(fh, 0, data[:20])
     posix.fsync(fh)
     posix.release(fh)
 
@@ -78,6 +84,9 @@ def test_two_roots_at_every_cut(kind: str) -> None:
     xn.close()
     device = RecordingDevice(base)
     both, rng = Opened(device), random.Random(5)
+    for posix in both.posix.values():
+        posix.mknod(SUPERUSER, posix.root, JOURNAL, 0o100600)
+        posix.sync()
     #: (root, file) -> versions with the number of events before each began, and after it was synced
     told: dict[tuple[str, int], list[tuple[int, int]]] = {
         (root, number): [(0, 0)] for root in ROOTS for number in range(FILES)

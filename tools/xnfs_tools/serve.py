@@ -28,6 +28,7 @@ from libos.net.http.request import Path
 from libos.net.http.server import Server
 from libos.net.http.sockets import Sockets
 from libos.net.loop import Loop
+from libos.net.tcp.tuning import BURST, Tuning
 from xnfs import XnError
 from xnfs.net import TapDevice
 from xnfs_tools.command import Codes, Failed, Parser, parser, run, words
@@ -176,12 +177,13 @@ def _on_tap(
     name: str, address: ipaddress.IPv4Interface, port: int, documents: PosixDocuments
 ) -> None:
     try:
-        tap = TapDevice.open(name)
+        tap = TapDevice.open(name, cuts=True)
     except XnError as error:
         raise Failed(str(error)) from None
     # An address for the link that follows from the other one, of those that anybody may take.
     own = mac(f"0200{int(address.ip):08x}")
-    host = Host(Address(own, Ip(int(address.ip)), address.network.prefixlen))
+    place = Address(own, Ip(int(address.ip)), address.network.prefixlen)
+    host = Host(place, tuning=Tuning(burst=BURST))
     server = Server(host.tcp.listen(port), documents, _wall)
     try:
         with _serving(str(address.ip), port) as until:

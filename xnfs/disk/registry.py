@@ -146,14 +146,22 @@ class Registry:
 
     def own(self, run: Iterable[Page]) -> None:
         """Frames of their own, with the same bytes, for those pages that share one: they are about
-        to be written. Raises NoFrames with no effect.
+        to be written. Each is its root's. Raises NoFrames with no effect.
         """
         if not self._sharers:
             return
-        pages = [page for page in run if page.frame in self._sharers]
-        if not pages:
-            return
-        for page, frame in zip(pages, self._frames.alloc(pages[0].root, len(pages)), strict=True):
+        pages: dict[str, list[Page]] = {}
+        for page in run:
+            if page.frame in self._sharers:
+                pages.setdefault(page.root, []).append(page)
+        new: list[tuple[Page, int]] = []
+        try:
+            for root, each in pages.items():
+                new += zip(each, self._frames.alloc(root, len(each)), strict=True)
+        except BaseException:
+            self._frames.free([frame for _page, frame in new])
+            raise
+        for page, frame in new:
             view = self._frames.view(frame)
             view[:] = page.view
             if self._leave(page.frame):

@@ -85,6 +85,7 @@ class Tally:
     runs: int = 0
     deferred: int = 0  # no allowance was left
     refused: int = 0  # an action was impossible, so none was done
+    steps: int = 0  # spent of the allowance
 
 
 class Handler:
@@ -113,6 +114,7 @@ class Handler:
             self.tally.deferred += 1
             return False
         self.tally.runs += 1
+        self.tally.steps += self._program.steps
         actions = self._run(frame, self._area[:STATE], now)
         if not actions:
             return False
@@ -122,6 +124,7 @@ class Handler:
         ):
             self.tally.refused += 1
             return False
+        self.tally.steps += cost
         keep = False
         for action in actions:
             keep |= self._do(action, frame, send, wake)

@@ -28,7 +28,7 @@ from xnfs.memory.frames import FramePool
 from xnfs.net.cube import MAX_FRAME, MIN_FRAME, Cube
 from xnfs.net.demux import Demux
 from xnfs.net.fragments import Follower, fragment_of
-from xnfs.net.handler import STEPS_PER_SECOND, Allowance, Handler
+from xnfs.net.handler import STEPS_PER_SECOND, Allowance, Handler, Tally
 from xnfs.net.interface import Clock, Interface
 from xnfs.net.meaning import meaning
 from xnfs.net.records import Bound, EndpointStatistics, NetworkStatistics
@@ -173,10 +173,17 @@ class Network:
     def statistics(self, capability: bytes, endpoint: int) -> EndpointStatistics:
         """Needs READ."""
         e = self._endpoint(capability, endpoint, READ)
-        tally = (0, 0, 0)
-        if e.handler is not None:
-            tally = (e.handler.tally.runs, e.handler.tally.deferred, e.handler.tally.refused)
-        return EndpointStatistics(e.ring.produced, e.ring.dropped, e.sent, e.refused, *tally)
+        tally = Tally() if e.handler is None else e.handler.tally
+        return EndpointStatistics(
+            e.ring.produced,
+            e.ring.dropped,
+            e.sent,
+            e.refused,
+            tally.runs,
+            tally.deferred,
+            tally.refused,
+            tally.steps,
+        )
 
     def interface_statistics(self, interface: str) -> NetworkStatistics:
         """Anybody may look."""

@@ -24,6 +24,7 @@ class EndpointStatistics:
     handled: int  # runs of the handler
     deferred: int  # the handler had no allowance left
     impossible: int  # the handler asked for what can't be done
+    steps: int  # of the allowance that the handler spent
 
 
 @dataclass(frozen=True, slots=True)

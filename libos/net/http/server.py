@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from libos.net.base import SECOND
 from libos.net.http.documents import Documents
+from libos.net.http.kept import KeptReplies
 from libos.net.http.reply import Reply, answer, refusal
 from libos.net.http.request import MAX_HEAD, BadRequest, parse_head_untrusted
 
@@ -58,6 +59,7 @@ class Limits:
     idle: int = 60 * SECOND  # between two requests
     stalled: int = 30 * SECOND  # without taking a byte of a reply
     clients: int = 1000
+    kept: int = 256  # replies that are given again
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ class Server:
         self._streams = streams
         self._documents, self._wall = documents, wall
         self._limits = limits or Limits()
+        self._kept = KeptReplies(self._limits.kept)
         self._clients: dict[Stream, _Client] = {}
         self._ready: dict[Stream, None] = {}
         self._next_look = 0  # when the patience of all clients is looked at
@@ -167,11 +170,14 @@ class Server:
 
     def _answer(self, head: bytes) -> Reply:
         self.tally.requests += 1
-        keep = False
+        now, keep = self._wall(), False
+        known = self._kept.find(head, now)
+        if known is not None:
+            return known
         try:
             request = parse_head_untrusted(head)
             keep = request.keep_alive and request.method in (b"GET", b"HEAD")
-            return answer(request, self._documents, self._wall())
+            return self._kept.keep(head, answer(request, self._documents, now))
         except BadRequest as error:
             return self._refused(error.status, keep)
 

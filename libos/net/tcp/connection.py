@@ -26,7 +26,7 @@ from libos.net.tcp.segment import (
     Segment,
     unwrap,
 )
-from libos.net.tcp.sender import Sender
+from libos.net.tcp.sender import Sender, Span
 from libos.net.tcp.state import Ends, State
 from libos.net.tcp.tuning import Tuning
 
@@ -354,7 +354,7 @@ class Connection:
 
     def _data(self, now: int) -> Iterator[Segment]:
         sender = self.sender
-        for seq, end in sender.due(now):
+        for seq, end in self._spans(now):
             if seq == sender.iss:
                 yield self._syn()
                 continue
@@ -366,6 +366,23 @@ class Connection:
             # Options count against what a packet takes (RFC 6691): 4 bytes, and 8 for each block.
             segment.sacks = segment.sacks[: max(0, sender.mss - (stop - seq) - 4) // 8]
             yield segment
+
+    def _spans(self, now: int) -> Iterator[Span]:
+        """What is due; neighbours as one, for an interface that cuts it into packets as long as it
+        carries. Each has a header without options then, and as much data as we would give it."""
+        size = self.sender.mss
+        cuts = size == self._own_mss and not self.receiver.gaps
+        most = self._tuning.burst if cuts else 0
+        lo = hi = 0
+        for seq, end in self.sender.due(now):
+            if seq == hi and (hi - lo) % size == 0 and end - lo <= most:
+                hi = end
+                continue
+            if hi > lo:
+                yield lo, hi
+            lo, hi = seq, end
+        if hi > lo:
+            yield lo, hi
 
     def _syn(self) -> Segment:
         first = self.state is State.SYN_SENT

@@ -105,10 +105,11 @@ def _option_untrusted(kind: int, value: memoryview, segment: Segment) -> None:
         segment.sacks = tuple(zip(edges[::2], edges[1::2], strict=True))
 
 
-def build_tcp(
-    segment: Segment, source: Ip, destination: Ip, data_sum: int | None = None
-) -> bytearray:
-    """The header of a segment; its data follow. `data_sum`: their partial sum, if it is known."""
+def build_tcp(segment: Segment, source: Ip, destination: Ip, *, cut: bool = False) -> bytearray:
+    """The header of a segment; its data follow.
+
+    `cut`: the interface cuts it, and sums each part beginning with the sum of the pseudo header.
+    """
     options = _build_options(segment)
     size = HEADER + len(options)
     header = bytearray(
@@ -124,11 +125,12 @@ def build_tcp(
         )
     )
     header += options
-    if data_sum is None:
-        data_sum = _sum(segment.data)
     length = size + sum(map(len, segment.data))
-    before = data_sum + checksum.pseudo_header(source, destination, TCP, length)
-    checksum.stamp(header, 16, before)
+    before = checksum.pseudo_header(source, destination, TCP, length)
+    if cut:
+        struct.pack_into(">H", header, 16, checksum.fold(before))
+    else:
+        checksum.stamp(header, 16, _sum(segment.data) + before)
     return header
 
 

@@ -267,7 +267,8 @@ class TcpTable:
             del listener.half_open[ends]
 
     def _transmit(self, peer: Ip, segment: Segment) -> None:
-        header = build_tcp(segment, self._address, peer)
+        cut = sum(map(len, segment.data)) > self._mss
+        header = build_tcp(segment, self._address, peer, cut=cut)
         self._send(peer, (header, *segment.data))
 
     def _free_ends(self, peer: Ip, port: int) -> Ends:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from libos.net.base import MILLISECOND, SECOND
+
+BURST: Final = 65535 - 40  # bytes that fit into an IPv4 packet behind two headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,6 @@ class Tuning:
     max_time_wait: int = 1024
     sack: bool = True  # RFC 2018
     window_scaling: bool = True  # RFC 7323
+    #: Bytes of a segment that the interface cuts into packets, if it can. It does not change what
+    #: may be sent, or when.
+    burst: int = 0
