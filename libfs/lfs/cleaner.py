@@ -19,7 +19,7 @@ from libfs.lfs.checkpoint import make_durable
 from libfs.lfs.flushing import flush, flush_size
 from libfs.lfs.inode import Vnode, records_untrusted
 from libfs.lfs.segments import Slot
-from libfs.lfs.snapshots import holds
+from libfs.lfs.snapshots import holds, leads_to
 from libfs.posix.interface import FsError
 from xnfs import CorruptionError
 
@@ -202,8 +202,13 @@ class Cleaner:
     def _move_inodes(self, block: int) -> bool:
         vol = self._vol
         live = False
-        raw = vol.block_untrusted(f.P_INODES, block)
-        for index, (_at, ino) in enumerate(records_untrusted(block, raw)):
+        try:
+            records = records_untrusted(block, vol.block_untrusted(f.P_INODES, block))
+        except CorruptionError:
+            if leads_to(vol.imap, block):
+                raise
+            return False  # a checker gave it up
+        for index, (_at, ino) in enumerate(records):
             address = vol.imap.get(ino)
             if _is(address, block) and address >> f.INDEX_SHIFT & f.INDEX_MASK == index:
                 vol.changed(vol.vnode(ino))

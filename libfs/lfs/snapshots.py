@@ -203,10 +203,11 @@ def live_bytes(
 def holds(vol: Volume, tree: Tree, kind: int, ino: int, at: int, block: int) -> bool:
     """Whether a snapshot's inode map leads to a block that a slot describes so."""
     if kind == f.P_INODES:
-        raw = vol.block_untrusted(kind, block)
-        return any(
-            tree.get(found) & f.AT_MASK == block for _at, found in records_untrusted(block, raw)
-        )
+        try:
+            records = records_untrusted(block, vol.block_untrusted(kind, block))
+        except CorruptionError:
+            return leads_to(tree, block)
+        return any(tree.get(found) & f.AT_MASK == block for _at, found in records)
     if f.P_MAP1 <= kind <= f.P_MAP3 and ino == 0:
         return tree.address(kind - f.P_MAP1 + 1, at) & f.AT_MASK == block
     where = tree.get(ino)
@@ -220,3 +221,9 @@ def holds(vol: Volume, tree: Tree, kind: int, ino: int, at: int, block: int) -> 
     if kind == f.P_NAMES:
         at >>= 32 - v.bits
     return v.tree.get(at) & f.AT_MASK == block
+
+
+def leads_to(tree: Tree, block: int) -> bool:
+    """Whether an inode map has a record in a block, which itself can't be asked. Looks at all of
+    it."""
+    return any(at & f.AT_MASK == block for _ino, at in tree.items())
