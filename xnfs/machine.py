@@ -233,6 +233,7 @@ class Machine:
             "early": self.turns.early,
             "predicate_looks": self.predicates.looks,
             "transfers": self.transfers.calls + self.transfers.sends,
+            "idle_cycles": sum(cpu.idle_cycles for cpu in self.processors),
             "switches": sum(cpu.switches for cpu in self.processors),
             "events": self.events,
         }

@@ -35,11 +35,6 @@ def ip(text: str) -> Ip:
     return Ip(int(ipaddress.IPv4Address(text)))
 
 
-def show_ip(address: int) -> str:
-    """The dotted quad."""
-    return str(ipaddress.IPv4Address(address))
-
-
 def mac(text: str) -> Mac:
     """The address written as `02:00:00:00:00:01`. Raises ValueError."""
     raw = bytes.fromhex(text.replace(":", ""))

@@ -137,14 +137,6 @@ class Process:
         yield from self.waited(4096)
         raise Replaced(main, tuple(arguments))
 
-    def spawn(self, path: str, *arguments: str) -> Program:
-        """fork and exec. Returns the child's number."""
-
-        def child(process: Process) -> Program:
-            yield from process.exec(path, (path, *arguments))
-
-        return (yield from self.fork(child))
-
     def wait(self, pid: int = 0) -> Program:
         """Wait for a child, or for any (0): its number and its status, 128 + 9 if it was ended from
         outside. Raises FsError: ECHILD.

@@ -99,3 +99,14 @@ def test_places_when_there_is_no_room() -> None:
         machine.boot(spin)
     assert run(machine.tables, 0, 2) == spread(machine.tables, 0, 2) == []
     assert run(machine.tables, 0, 1) == spread(machine.tables, 0, 1) == [3]
+
+
+def test_places_a_run_has_no_gaps() -> None:
+    """What is taken in the middle divides it."""
+    machine = Machine(slots=8)
+    id = machine.boot(spin, slots=8)
+    for position in (0, 1, 3, 4, 5, 7):
+        machine.slices.take(machine.processors[0], position)
+    assert {p for p in range(8) if machine.tables.slot_owner(0, p) == id} == {2, 6}
+    assert run(machine.tables, 0, 3) == [3, 4, 5]
+    assert run(machine.tables, 0, 4) == []

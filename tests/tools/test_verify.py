@@ -29,7 +29,8 @@ def test_verify_says_what_is_proved(
     out = capsys.readouterr().out
     assert "ends within" in out
     if "def owns" in text:
-        assert "".join(f"    {line}\n" for line in out.splitlines()) in PAGE
+        shown = "".join(f"    {line}\n" for line in out.splitlines())
+        assert f"owns.py\n{shown}\n" in PAGE  # all of it: a blank line ends the block
     for line in text.splitlines():
         if "u64(meta" in line or "be16(pkt, 12)" in line:
             assert line in out  # with the facts below it

@@ -20,9 +20,6 @@ from typing import Final
 CLOCK_WORD: Final = 0
 FREE_FRAMES_WORD: Final = 1
 ENVIRONMENTS_WORD: Final = 2
-SWITCHES_WORD: Final = 3
-#: Words from here to GLOBALS are devices': each device says which are its own.
-DEVICE_WORDS: Final = 16
 GLOBALS: Final = 64
 
 NOBODY: Final = 0
