@@ -146,6 +146,13 @@ class GeneralSockets:
 
 def ours(session: Session, host: Host, tap: TapDevice) -> Server:
     """As `xnfs serve --tap` has it."""
+    server = without_fast(session, host, tap)
+    host.answer_at_once(80, server.at_once)
+    return server
+
+
+def without_fast(session: Session, host: Host, tap: TapDevice) -> Server:
+    """The same, but every client has a connection."""
     return Server(host.tcp.listen(80), PosixDocuments(session.posix), _wall)
 
 

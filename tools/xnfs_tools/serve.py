@@ -185,6 +185,7 @@ def _on_tap(
     place = Address(own, Ip(int(address.ip)), address.network.prefixlen)
     host = Host(place, tuning=Tuning(burst=BURST))
     server = Server(host.tcp.listen(port), documents, _wall)
+    host.answer_at_once(port, server.at_once)
     try:
         with _serving(str(address.ip), port) as until:
             Loop(host, tap, tap.fileno(), server.turn).run(until)

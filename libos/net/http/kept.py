@@ -12,36 +12,67 @@ from __future__ import annotations
 
 from typing import Final
 
+from libos.net import checksum
 from libos.net.http.reply import Reply
+from libos.net.tcp.fastpath import Ready
 
 _MAX_REQUEST: Final = 1024
 _MAX_BODY: Final = 16 * 1024
 
 
 class KeptReplies:
-    """At most `most` replies; when there are more, the one kept first goes."""
+    """At most `most` replies of each kind; when there are more, the one kept first goes."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._replies: dict[bytes, Reply] = {}
+        self._ready: dict[bytes, tuple[Ready, int]] = {}
         self._second = 0
 
     def find(self, head: bytes, now: int) -> Reply | None:
         """The reply that these bytes got in the second `now`."""
         if now != self._second:
-            self._replies.clear()
-            self._second = now
+            self._turn(now)
         return self._replies.get(head)
 
     def keep(self, head: bytes, reply: Reply) -> Reply:
         """Keep what `find` did not find, if it is small; a reply that may be sent now."""
-        body = reply.body
-        if not self._most or not isinstance(body, tuple) or len(head) > _MAX_REQUEST:
+        joined = joined_if_small(reply)
+        if not self._most or len(head) > _MAX_REQUEST or joined is None:
             return reply
-        if sum(map(len, body)) > _MAX_BODY:
-            return reply
-        whole = Reply(b"".join((reply.head, *body)), (), reply.keep_alive)
+        whole = Reply(joined, (), reply.keep_alive)
         if len(self._replies) >= self._most:
             del self._replies[next(iter(self._replies))]
         self._replies[head] = whole
         return whole
+
+    def find_ready(self, data: bytes, now: int) -> tuple[Ready, int] | None:
+        """What the bytes of a segment were answered with in the second `now`, and how many
+        requests they are."""
+        if now != self._second:
+            self._turn(now)
+        return self._ready.get(data)
+
+    def keep_ready(self, data: bytes, replies: list[bytes], last: bool) -> tuple[Ready, int]:
+        """Keep what `find_ready` did not find, with its sum."""
+        whole = b"".join(replies)
+        found = Ready(whole, checksum.partial_sum(whole), last), len(replies)
+        if self._most and len(data) <= _MAX_REQUEST and len(whole) <= _MAX_BODY:
+            if len(self._ready) >= self._most:
+                del self._ready[next(iter(self._ready))]
+            self._ready[data] = found
+        return found
+
+    def _turn(self, now: int) -> None:
+        """Another second: heads say so."""
+        self._replies.clear()
+        self._ready.clear()
+        self._second = now
+
+
+def joined_if_small(reply: Reply) -> bytes | None:
+    """Head and body, if all of it is at hand, and little."""
+    body = reply.body
+    if not isinstance(body, tuple) or sum(map(len, body)) > _MAX_BODY:
+        return None
+    return b"".join((reply.head, *body))

@@ -17,9 +17,10 @@ from typing import Any, Final, Protocol
 
 from libos.net.base import SECOND
 from libos.net.http.documents import Documents
-from libos.net.http.kept import KeptReplies
+from libos.net.http.kept import KeptReplies, joined_if_small
 from libos.net.http.reply import Reply, answer, refusal
 from libos.net.http.request import MAX_HEAD, BadRequest, parse_head_untrusted
+from libos.net.tcp.fastpath import Ready
 
 _END: Final = b"\r\n\r\n"
 _LINGER: Final = 2 * SECOND
@@ -122,6 +123,33 @@ class Server:
                 if now >= client.deadline:
                     self._time_out(client, now)
 
+    def at_once(self, data: bytes, most: int) -> Ready | None:
+        """The bytes that answer a segment, if that is whole requests and the replies are small, no
+        more than `most` bytes together: a `Handler` for `Host.answer_at_once`, for clients that
+        then are none of ours. Nothing is read after a request that ends the connection.
+        """
+        found = self._kept.find_ready(data, self._wall())
+        if found is None:
+            if not data.endswith(_END) or len(data) > MAX_HEAD or data[:1] == b"\r":
+                return None
+            replies: list[bytes] = []
+            last = False
+            for head in data[: -len(_END)].split(_END):
+                reply = self._answer(head)
+                joined = joined_if_small(reply)
+                if joined is None:
+                    return None
+                replies.append(joined)
+                last = not reply.keep_alive
+                if last:
+                    break
+            found = self._kept.keep_ready(data, replies, last)
+        ready, count = found
+        if len(ready.data) > most:
+            return None
+        self.tally.requests += count
+        return ready
+
     def _welcome(self, stream: Stream, now: int) -> None:
         stream.no_delay()
         if len(self._clients) >= self._limits.clients:
@@ -163,13 +191,13 @@ class Server:
                 self._reply(client, self._refused(431))
                 return True
             return False
+        self.tally.requests += 1
         self._reply(client, self._answer(bytes(head[:end])))
         del head[: end + len(_END)]
         client.deadline = now + (self._limits.request if head else self._limits.idle)
         return True
 
     def _answer(self, head: bytes) -> Reply:
-        self.tally.requests += 1
         now, keep = self._wall(), False
         known = self._kept.find(head, now)
         if known is not None:
