@@ -73,6 +73,8 @@ class Ready:
     last: bool  # the connection ends with it
 
 
+#: MSS, window shift and SACK-permitted of a peer's SYN.
+Offered = tuple[int | None, int | None, bool]
 #: What a segment's bytes are answered with, if they are whole requests and the answer is no longer
 #: than so many bytes; None: this is not for the fast path.
 Handler = Callable[[bytes, int], Ready | None]
@@ -94,18 +96,24 @@ class _Exchange:
     """One peer. Numbers are modulo 2**32; `start` is that of the answer's first byte."""
 
     __slots__ = (
-        "address_sum", "answer", "expected", "handler", "head", "heard", "key", "most", "nxt",
-        "places", "shift", "start", "state", "syn", "waiting", "window",
+        "answer", "ends_sum", "expected", "handler", "head", "heard", "ipv4_sum", "key", "most",
+        "nxt", "offered", "own_shift", "places", "shift", "start", "state", "tcp_sum", "waiting",
+        "window",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, head: bytes, handler: Handler, syn: Segment, iss: int) -> None:
-        self.key, self.head, self.handler, self.syn = key, head, handler, syn
+    def __init__(
+        self, key: bytes, head: bytes, handler: Handler, expected: int, start: int, offered: Offered
+    ) -> None:
+        self.key, self.head, self.handler, self.offered = key, head, handler, offered
         self.places = key[4:8] + key[:4] + key[10:] + key[8:10]
-        self.address_sum = int.from_bytes(key, "big") % _WORDS + _TCP  # with both ports
+        hosts = int.from_bytes(key[:8], "big") % _WORDS
+        self.ipv4_sum = hosts + 0x4500 + 20 + 0x4000 + 0x4006  # of the header but for its length
+        self.tcp_sum = hosts + _TCP
+        self.ends_sum = self.tcp_sum + int.from_bytes(key[8:], "big") % _WORDS
         self.state = _OPENING
-        self.expected = (syn.seq + 1) % MODULUS  # RCV.NXT
-        self.start, self.nxt = (iss + 1) % MODULUS, (iss + 1) % MODULUS
-        self.window, self.shift, self.most = syn.window, 0, 0
+        self.expected = expected  # RCV.NXT
+        self.start = self.nxt = start
+        self.window = self.shift = self.own_shift = self.most = 0
         self.answer = b""
         #: since when what was sent is not acknowledged
         self.waiting: int | None = None
@@ -134,6 +142,8 @@ class FastPath:
         self._unanswered: deque[tuple[int, _Exchange]] = deque()  # (since when, of what)
         self._next_look = 0
         tuning = table.tuning
+        self._window = tuning.receive_buffer
+        self._initial = min(Reno(table.mss).initial, tuning.burst)
         self._own_shift = shift_for(tuning.receive_buffer) if tuning.window_scaling else None
 
     def __len__(self) -> int:
@@ -159,33 +169,24 @@ class FastPath:
             return False
         if protocol != _TCP or not 40 <= total <= len(frame) - 14:
             return False
-        if not self._intact(frame, total, key):
+        if not _intact(frame, total, key):
             return False
         if exchange is None:
-            return self._open(frame, key, seq, bits, window, total, now)
+            return self._open(frame, key, seq, bits, total, now)
         if exchange.state == _DONE:
             ahead = (seq - exchange.expected) % MODULUS
             if bits & 0x37 != SYN or not 0 < ahead < MODULUS >> 1:
                 return False
             self._forget(exchange)  # RFC 9293, section 3.6.1
-            return self._open(frame, key, seq, bits, window, total, now)
+            return self._open(frame, key, seq, bits, total, now)
         bits &= _BITS
         if seq != exchange.expected or (bits != _ACK and bits != _FIN):
             return False
         if ack != exchange.nxt:
-            return self._partly(exchange, ack, bits, window, total)
+            return self._partly(exchange, ack, bits, total)
         return self._expected(exchange, frame[_HEADERS : 14 + total], bits, window, now)
 
-    @staticmethod
-    def _intact(frame: bytes, total: int, key: bytes) -> bool:
-        """Whether both checksums hold."""
-        if int.from_bytes(frame[14:34], "big") % _WORDS:
-            return False
-        words = int.from_bytes(frame[34 : 14 + total], "big")
-        before = int.from_bytes(key[:8], "big") + _TCP + total - 20
-        return not ((words << 8 if total & 1 else words) + before) % _WORDS
-
-    def _partly(self, exchange: _Exchange, ack: int, bits: int, window: int, total: int) -> bool:
+    def _partly(self, exchange: _Exchange, ack: int, bits: int, total: int) -> bool:
         """A part of a long answer is acknowledged: there is more to come."""
         if exchange.state == _OPENING or bits != _ACK or total != 40:
             return False
@@ -210,7 +211,8 @@ class FastPath:
             return True
         if exchange.state != _OPEN:
             return False
-        answer = exchange.handler(data, min(exchange.window, exchange.most))
+        most = exchange.most if exchange.most < exchange.window else exchange.window
+        answer = exchange.handler(data, most)
         if answer is None:
             return False
         exchange.expected = (exchange.expected + len(data)) % MODULUS
@@ -237,9 +239,7 @@ class FastPath:
 
     # --- opening ----------------------------------------------------------------------------
 
-    def _open(
-        self, frame: bytes, key: bytes, seq: int, bits: int, window: int, total: int, now: int
-    ) -> bool:
+    def _open(self, frame: bytes, key: bytes, seq: int, bits: int, total: int, now: int) -> bool:
         peer, address, peer_port, port = _ENDS.unpack(key)
         size, tuning = (bits >> 12) * 4, self._table.tuning
         if address != self._address or not is_unicast(peer) or peer == address or not peer_port:
@@ -248,32 +248,32 @@ class FastPath:
             return False
         if len(self) + len(self._table) >= tuning.max_connections:
             return False
-        offered = _options(frame[54 : 34 + size])
+        options = frame[54 : 34 + size]
+        if options[:2] == b"\x02\x04" and options[4:8] == b"\x04\x02\x08\x0a":
+            options = options[:6] + options[16:]  # Linux's order; its time differs each time
+        offered = _options(options)
         if offered is None:
             return False
-        ends = Ends(port, Ip(peer), peer_port)
-        syn = Segment(peer_port, port, seq, 0, SYN, window, (), *offered)
-        iss = self._table.isn(ends, now)
+        iss = self._table.isn(Ends(port, Ip(peer), peer_port), now)
         head = frame[6:12] + self._own + b"\x08\x00\x45\x00"
-        made = _Exchange(key, head, self._handlers[port], syn, iss)
-        own, theirs = self._table.mss, syn.mss or DEFAULT_MSS
+        handler, start = self._handlers[port], (iss + 1) % MODULUS
+        made = _Exchange(key, head, handler, (seq + 1) % MODULUS, start, offered)
+        own, (mss, shift, sack_ok) = self._table.mss, offered
+        theirs = DEFAULT_MSS if mss is None else mss
         # More than one packet only where the interface cuts, and in packets of its own length.
-        made.most = min(own, theirs)
-        if theirs >= own and tuning.burst:
-            made.most = min(Reno(own).initial, tuning.burst)
-        scaled = syn.shift is not None and self._own_shift is not None
-        made.shift = syn.shift or 0 if scaled else 0
+        made.most = self._initial if theirs >= own and tuning.burst else min(own, theirs)
+        scale = None if shift is None else self._own_shift
+        if shift is not None and scale is not None:
+            made.shift, made.own_shift = shift, scale
         self._exchanges[key] = made
         if len(self._half_open) >= tuning.backlog:
             self._forget(self._exchanges[next(iter(self._half_open))])
         self._half_open[key] = None
-        options = _own_options(
-            own, self._own_shift if scaled else None, syn.sack_ok and tuning.sack
-        )
+        options = _own_options(own, scale, sack_ok and tuning.sack)
         bits = (5 + len(options) // 4) << 12 | SYN | ACK
         made.nxt = iss % MODULUS
         self._transmit(made, bits, options, checksum.partial_sum(options))
-        made.nxt = made.start
+        made.nxt = start
         made.heard = now
         self._wait(made, now)
         return True
@@ -283,18 +283,16 @@ class FastPath:
     def _transmit(self, exchange: _Exchange, bits: int, data: bytes = b"", total: int = 0) -> None:
         """One segment; `data` follow the first twenty bytes, `total` is their sum."""
         length, seq, ack = 20 + len(data), exchange.nxt, exchange.expected
-        window = min(self._table.tuning.receive_buffer, _WORDS)
-        if not bits & SYN and exchange.syn.shift is not None and self._own_shift is not None:
-            window = min(self._table.tuning.receive_buffer >> self._own_shift, _WORDS)
+        window = self._window
+        if not bits & SYN:  # RFC 7323, section 2.2
+            window >>= exchange.own_shift
+        if window > _WORDS:
+            window = _WORDS
         if len(data) > self._table.mss:  # cut by the interface, which sums from this sum on
-            tcp = checksum.fold(int.from_bytes(exchange.key[:8], "big") + _TCP + length)
+            tcp = checksum.fold(exchange.tcp_sum + length)
         else:
-            tcp = (
-                _WORDS
-                - (exchange.address_sum + length + seq + ack + bits + window + total) % _WORDS
-            )
-        before = 0x4500 + 0x4000 + 0x4006 + int.from_bytes(exchange.key[:8], "big")
-        ipv4 = _WORDS - (before + 20 + length) % _WORDS
+            tcp = _WORDS - (exchange.ends_sum + length + seq + ack + bits + window + total) % _WORDS
+        ipv4 = _WORDS - (exchange.ipv4_sum + length) % _WORDS
         header = _OUT.pack(
             exchange.head, 20 + length, _MIDDLE, ipv4, exchange.places,
             seq, ack, bits, window, tcp, 0,
@@ -350,14 +348,14 @@ class FastPath:
         """A connection that has seen what this exchange has; `again`: what was sent last is sent
         anew, being lost."""
         self._forget(exchange)
-        state, table, syn = exchange.state, self._table, exchange.syn
+        state, table = exchange.state, self._table
         peer, _, peer_port, port = _ENDS.unpack(exchange.key)
         ends = Ends(port, Ip(peer), peer_port)
         over = state in (_CLOSED, _DONE)  # our FIN is acknowledged: it is the number before
         start = (exchange.start - over) % MODULUS
         expected = (exchange.expected - (state == _DONE)) % MODULUS
         made = Connection(ends, (start - 1) % MODULUS, table.mss, table.tuning, table.touch)
-        syn.seq = (expected - 1) % MODULUS
+        syn = Segment(peer_port, port, (expected - 1) % MODULUS, 0, SYN, 1, (), *exchange.offered)
         made.passive_open(syn, now)
         if state == _OPENING:
             if not again:
@@ -385,9 +383,18 @@ class FastPath:
         return made
 
 
+def _intact(frame: bytes, total: int, key: bytes) -> bool:
+    """Whether both checksums hold."""
+    if int.from_bytes(frame[14:34], "big") % _WORDS:
+        return False
+    words = int.from_bytes(frame[34 : 14 + total], "big")
+    before = int.from_bytes(key[:8], "big") + _TCP + total - 20
+    return not ((words << 8 if total & 1 else words) + before) % _WORDS
+
+
 @lru_cache(maxsize=256)
-def _options(raw: bytes) -> tuple[int | None, int | None, bool] | None:
-    """MSS, shift and SACK-permitted of a SYN; None: malformed. Peers of one kind say the same."""
+def _options(raw: bytes) -> Offered | None:
+    """What the options of a SYN say; None: malformed. Peers of one kind say the same."""
     segment = Segment(0, 0, 0, 0, SYN, 0)
     try:
         parse_options_untrusted(memoryview(raw), segment)
