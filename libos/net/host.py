@@ -131,7 +131,7 @@ class Host:
         if self._fast is None:
             address, out = self.address, self._out.append
             routed = lambda peer: address.next_hop(peer) is not None  # noqa: E731
-            self._fast = FastPath(address.mac, address.ip, self.tcp, out, routed)
+            self._fast = FastPath(address.mac, address.ip, self.tcp, out, routed, self.drops)
             self.tcp.hand_over = self._fast.hand_over
         self._fast.serve(port, handler)
 

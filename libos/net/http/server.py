@@ -59,7 +59,7 @@ class Limits:
     request: int = 10 * SECOND  # from the first byte of a head to its last
     idle: int = 60 * SECOND  # between two requests
     stalled: int = 30 * SECOND  # without taking a byte of a reply
-    clients: int = 1000
+    clients: int = 1000  # with connections; the fast path is bounded by the host's TCP
     kept: int = 256  # replies that are given again
 
 

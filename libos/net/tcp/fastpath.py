@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from libos.net import checksum
-from libos.net.base import SECOND, Ip, Mac, Malformed, is_unicast
+from libos.net.base import SECOND, Drops, Ip, Mac, Malformed, is_unicast
 from libos.net.tcp.congestion import Reno
 from libos.net.tcp.connection import Connection, shift_for
 from libos.net.tcp.segment import (
@@ -130,10 +130,11 @@ class FastPath:
         table: Ordinary,
         send: Callable[[bytes], None],
         routed: Callable[[Ip], bool],
+        drops: Drops,
     ) -> None:
         """`routed` says whether an address can be answered at all."""
         self._own, self._address, self._table = own, address, table
-        self._send, self._routed = send, routed
+        self._send, self._routed, self._drops = send, routed, drops
         self._raw_address = address.to_bytes(4, "big")
         self._handlers: dict[int, Handler] = {}
         self._exchanges: dict[bytes, _Exchange] = {}
@@ -141,6 +142,7 @@ class FastPath:
         self._done: OrderedDict[bytes, int] = OrderedDict()  # TIME-WAIT, until when
         self._unanswered: deque[tuple[int, _Exchange]] = deque()  # (since when, of what)
         self._next_look = 0
+        self._handed = False  # by `advance`: the application has a connection to accept
         tuning = table.tuning
         self._window = tuning.receive_buffer
         self._initial = min(Reno(table.mss).initial, tuning.burst)
@@ -247,7 +249,8 @@ class FastPath:
         if frame[6] & 1 or size + 20 != total or not self._routed(Ip(peer)):
             return False
         if len(self) + len(self._table) >= tuning.max_connections:
-            return False
+            self._drops["tcp: backlog full"] += 1
+            return True
         options = frame[54 : 34 + size]
         if options[:2] == b"\x02\x04" and options[4:8] == b"\x04\x02\x08\x0a":
             options = options[:6] + options[16:]  # Linux's order; its time differs each time
@@ -307,6 +310,8 @@ class FastPath:
 
     def deadline(self) -> int | None:
         """When `advance` has something to do."""
+        if self._handed:
+            return 0
         queue = self._unanswered
         while queue and queue[0][1].waiting != queue[0][0]:
             queue.popleft()
@@ -316,11 +321,13 @@ class FastPath:
 
     def advance(self, now: int) -> None:
         """What was not acknowledged in time, and who is silent, is a connection from now on."""
+        self._handed = False
         queue, late = self._unanswered, now - self._table.tuning.first_rto
         while queue and queue[0][0] <= late:
             since, exchange = queue.popleft()
             if exchange.waiting == since and self._exchanges.get(exchange.key) is exchange:
                 self._connect(exchange, now, again=True)
+                self._handed = True
         if now < self._next_look:
             return
         self._next_look = now + SECOND
@@ -329,6 +336,7 @@ class FastPath:
         for exchange in list(self._exchanges.values()):
             if exchange.state != _DONE and now - exchange.heard >= _QUIET:
                 self._connect(exchange, now)
+                self._handed = True
 
     # --- the ordinary way -------------------------------------------------------------------
 
