@@ -246,6 +246,11 @@ class Posix:
         with self._lock:
             data.lend(self._core, fh, offset, size, to)
 
+    def borrow(self, fh: Fh, offset: int, size: int) -> Sequence[memoryview]:
+        """See `data.borrow`."""
+        with self._lock:
+            return data.borrow(self._core, fh, offset, size)
+
     def write(self, fh: Fh, offset: int, content: bytes | memoryview) -> int:
         """See `data.write`."""
         with self._lock:

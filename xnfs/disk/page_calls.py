@@ -71,8 +71,10 @@ class PageCalls(Boundary):
     @syscall
     def evict(self, who: Caller, blocks: Iterable[int]) -> int:
         """Drop the clean, unpinned pages among these that the caller may read. Returns how many
-        frames came free: as many, but for pages that share one.
+        frames came free: as many, but for pages that share one or are on loan; and those whose
+        loans have ended.
         """
+        settled = self._lending.settle()
         get, root, mine = self._registry.pages.get, None, False
         ties, flying = self._ledger.ties, self._committer.in_flight
         idle: list[Page] = []
@@ -84,7 +86,7 @@ class PageCalls(Boundary):
                 root, mine = page.root, bool(self._rights(who, page.root) & READ)
             if mine and (page.lock is None or self._locker(page) is None):
                 idle.append(page)
-        return self._pages.evict(idle)
+        return settled + self._pages.evict(idle)
 
     # -- bytes
 
@@ -119,6 +121,21 @@ class PageCalls(Boundary):
         finally:
             for view in views:
                 view.release()
+
+    @syscall
+    def borrow(self, who: Caller, start: int, count: int) -> list[memoryview]:
+        """Consecutive cached blocks of data where they lie, read-only: as they are now, for as long
+        as anybody keeps a view of them, whatever becomes of the blocks. See `lending.py`.
+
+        Raises as `read`; Refused for metadata; NoFrames: too many of the root's frames are on loan.
+        """
+        if count <= 0:
+            return []
+        run = self._run(who, start, 0, count * BLOCK, READ)
+        for page in run:
+            if page.meta:
+                raise Refused(f"block {page.block} is metadata: it is changed in place")
+        return self._lending.lend(run, self._pages.views(run, 0, count * BLOCK))
 
     @syscall
     def map(self, who: Caller, block: int) -> memoryview:

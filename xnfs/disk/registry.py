@@ -87,7 +87,7 @@ class Registry:
         #: cached blocks whose content is zeros, though their frames are not cleared yet
         self.blank: set[int] = set()
         self._frames = frames
-        #: frame -> blocks beyond the first that it holds
+        #: frame -> its holders beyond the first: blocks that it holds, and loans
         self._sharers: dict[int, int] = {}
 
     def get(self, block: int) -> Page | None:
@@ -168,8 +168,19 @@ class Registry:
                 self._frames.free([page.frame])
             page.frame, page.view = frame, view
 
+    def hold(self, frames: Iterable[int]) -> None:
+        """Each frame has one holder more, who is no page: a loan (`lending.py`)."""
+        for frame in frames:
+            self._sharers[frame] = self._sharers.get(frame, 0) + 1
+
+    def let_go(self, frames: Iterable[int]) -> int:
+        """Undo `hold`; how many frames that nothing holds any more came free."""
+        free = [frame for frame in frames if self._leave(frame)]
+        self._frames.free(free)
+        return len(free)
+
     def _leave(self, frame: int) -> bool:
-        """One block less in the frame; whether that was the last."""
+        """One holder less of the frame; whether that was the last."""
         if not self._sharers:
             return True
         more = self._sharers.pop(frame, 0)
