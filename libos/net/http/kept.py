@@ -3,9 +3,10 @@
 A request is known by its bytes, so one look-up stands for reading it, finding the document and
 writing a head. A head says what second it is, so nothing is kept for longer, and a document that
 has changed is seen within a second. Head and body of a small document are one piece, and so one
-part of one packet. Source: Kaashoek et al. 1997, section 7.3 (heads precomputed with the file).
+part of one packet; of a larger one the pieces are kept, which are the document's own. Source:
+Kaashoek et al. 1997, section 7.3 (heads precomputed with the file).
 
-Bounded: so many replies, requests of 1 KiB and bodies of 16 KiB.
+Bounded: so many replies, requests of 1 KiB, and bytes of bodies all together.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from libos.net.http.reply import Reply
 from libos.net.tcp.fastpath import Ready
 
 _MAX_REQUEST: Final = 1024
-_MAX_BODY: Final = 16 * 1024
+_SMALL_BODY: Final = 16 * 1024
+_MAX_HELD: Final = 8 << 20
 
 
 class KeptReplies:
@@ -28,6 +30,7 @@ class KeptReplies:
         self._replies: dict[bytes, Reply] = {}
         self._ready: dict[bytes, tuple[Ready, int]] = {}
         self._second = 0
+        self._held = 0
 
     def find(self, head: bytes, now: int) -> Reply | None:
         """The reply that these bytes got in the second `now`."""
@@ -36,11 +39,15 @@ class KeptReplies:
         return self._replies.get(head)
 
     def keep(self, head: bytes, reply: Reply) -> Reply:
-        """Keep what `find` did not find, if it is small; a reply that may be sent now."""
-        joined = joined_if_small(reply)
-        if not self._most or len(head) > _MAX_REQUEST or joined is None:
+        """Keep what `find` did not find, if all of it is at hand; a reply that may be sent now."""
+        if not self._most or len(head) > _MAX_REQUEST or not isinstance(reply.body, tuple):
             return reply
-        whole = Reply(joined, (), reply.keep_alive)
+        joined = joined_if_small(reply)
+        whole = reply if joined is None else Reply(joined, (), reply.keep_alive)
+        self._held += sum(map(len, whole.body))
+        if self._held > _MAX_HELD:
+            self._turn(self._second)
+            return whole
         if len(self._replies) >= self._most:
             del self._replies[next(iter(self._replies))]
         self._replies[head] = whole
@@ -57,7 +64,7 @@ class KeptReplies:
         """Keep what `find_ready` did not find, with its sum."""
         whole = b"".join(replies)
         found = Ready(whole, checksum.partial_sum(whole), last), len(replies)
-        if self._most and len(data) <= _MAX_REQUEST and len(whole) <= _MAX_BODY:
+        if self._most and len(data) <= _MAX_REQUEST and len(whole) <= _SMALL_BODY:
             if len(self._ready) >= self._most:
                 del self._ready[next(iter(self._ready))]
             self._ready[data] = found
@@ -68,11 +75,12 @@ class KeptReplies:
         self._replies.clear()
         self._ready.clear()
         self._second = now
+        self._held = 0
 
 
 def joined_if_small(reply: Reply) -> bytes | None:
     """Head and body, if all of it is at hand, and little."""
     body = reply.body
-    if not isinstance(body, tuple) or sum(map(len, body)) > _MAX_BODY:
+    if not isinstance(body, tuple) or sum(map(len, body)) > _SMALL_BODY:
         return None
     return b"".join((reply.head, *body))

@@ -374,7 +374,7 @@ class Connection:
         cuts = size == self._own_mss and not self.receiver.gaps
         most = self._tuning.burst if cuts else 0
         lo = hi = 0
-        for seq, end in self.sender.due(now):
+        for seq, end in self.sender.due(now, most):
             if seq == hi and (hi - lo) % size == 0 and end - lo <= most:
                 hi = end
                 continue
