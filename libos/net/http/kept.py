@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from libos.net import checksum
 from libos.net.http.reply import Reply
 from libos.net.tcp.fastpath import Ready
 
@@ -61,9 +60,9 @@ class KeptReplies:
         return self._ready.get(data)
 
     def keep_ready(self, data: bytes, replies: list[bytes], last: bool) -> tuple[Ready, int]:
-        """Keep what `find_ready` did not find, with its sum."""
+        """Keep what `find_ready` did not find."""
         whole = b"".join(replies)
-        found = Ready(whole, checksum.partial_sum(whole), last), len(replies)
+        found = Ready(whole, last), len(replies)
         if self._most and len(data) <= _MAX_REQUEST and len(whole) <= _SMALL_BODY:
             if len(self._ready) >= self._most:
                 del self._ready[next(iter(self._ready))]

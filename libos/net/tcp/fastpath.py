@@ -21,13 +21,12 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
 from libos.net import checksum
 from libos.net.base import SECOND, Drops, Ip, Mac, Malformed, is_unicast
-from libos.net.tcp.congestion import Reno
+from libos.net.tcp.congestion import initial_window
 from libos.net.tcp.connection import Connection, shift_for
 from libos.net.tcp.segment import (
     ACK,
@@ -59,18 +58,31 @@ _BITS: Final = 0xFF37
 _OFFSET: Final = 0x5000  # a header without options
 _ACK: Final = _OFFSET | ACK
 _FIN: Final = _OFFSET | FIN | ACK
+_SIZES: Final = 4  # of segments for which one answer is kept: peers differ little in them
 _QUIET: Final = 5 * SECOND  # then it is the application's business: it has its own patience
 
 _OPENING, _OPEN, _CLOSING, _CLOSED, _DONE = range(5)  # SYN-RECEIVED … FIN-WAIT-1, -2, TIME-WAIT
 
 
-@dataclass(frozen=True, slots=True)
 class Ready:
-    """An answer, with what is computed once: the sum of its words (`checksum.partial_sum`)."""
+    """An answer that may be given often; what is computed once is kept with it."""
 
-    data: bytes
-    total: int
-    last: bool  # the connection ends with it
+    __slots__ = ("_segments", "data", "last")
+
+    def __init__(self, data: bytes, last: bool) -> None:
+        """`last`: the connection ends with it."""
+        self.data, self.last = data, last
+        self._segments: dict[int, list[tuple[bytes, int]]] = {}
+
+    def segments(self, size: int) -> list[tuple[bytes, int]]:
+        """Its bytes in parts of `size`, each with the sum of its words (`checksum.partial_sum`)."""
+        known = self._segments.get(size)
+        if known is None:
+            parts = [self.data[at : at + size] for at in range(0, len(self.data) or 1, size)]
+            known = [(part, checksum.partial_sum(part)) for part in parts]
+            if len(self._segments) < _SIZES:
+                self._segments[size] = known
+        return known
 
 
 #: MSS, window shift and SACK-permitted of a peer's SYN.
@@ -97,8 +109,8 @@ class _Exchange:
 
     __slots__ = (
         "answer", "ends_sum", "expected", "handler", "head", "heard", "ipv4_sum", "key", "most",
-        "nxt", "offered", "own_shift", "places", "shift", "start", "state", "tcp_sum", "waiting",
-        "window",
+        "mss", "nxt", "offered", "own_shift", "places", "shift", "start", "state", "tcp_sum",
+        "waiting", "window",
     )  # fmt: skip
 
     def __init__(
@@ -113,7 +125,7 @@ class _Exchange:
         self.state = _OPENING
         self.expected = expected  # RCV.NXT
         self.start = self.nxt = start
-        self.window = self.shift = self.own_shift = self.most = 0
+        self.window = self.shift = self.own_shift = self.most = self.mss = 0
         self.answer = b""
         #: since when what was sent is not acknowledged
         self.waiting: int | None = None
@@ -145,7 +157,7 @@ class FastPath:
         self._handed = False  # by `advance`: the application has a connection to accept
         tuning = table.tuning
         self._window = tuning.receive_buffer
-        self._initial = min(Reno(table.mss).initial, tuning.burst)
+        self._cuts = tuning.burst >= initial_window(table.mss)
         self._own_shift = shift_for(tuning.receive_buffer) if tuning.window_scaling else None
 
     def __len__(self) -> int:
@@ -222,11 +234,20 @@ class FastPath:
         return True
 
     def _answer(self, exchange: _Exchange, answer: Ready, now: int) -> None:
-        exchange.answer = answer.data
+        exchange.answer = data = answer.data
         flags = _ACK | PSH | (FIN if answer.last else 0)
-        self._transmit(exchange, flags, answer.data, answer.total)
-        exchange.nxt = (exchange.nxt + len(answer.data) + answer.last) % MODULUS
+        if len(data) > exchange.mss and exchange.mss == self._table.mss and self._cuts:
+            self._transmit(exchange, flags, data)
+            exchange.nxt = (exchange.nxt + len(data)) % MODULUS
+        else:
+            *parts, (end, total) = answer.segments(exchange.mss)
+            for part, part_total in parts:
+                self._transmit(exchange, _ACK, part, part_total)
+                exchange.nxt = (exchange.nxt + len(part)) % MODULUS
+            self._transmit(exchange, flags, end, total)
+            exchange.nxt = (exchange.nxt + len(end)) % MODULUS
         if answer.last:
+            exchange.nxt = (exchange.nxt + 1) % MODULUS
             exchange.state = _CLOSING
         self._wait(exchange, now)
 
@@ -263,8 +284,8 @@ class FastPath:
         made = _Exchange(key, head, handler, (seq + 1) % MODULUS, start, offered)
         own, (mss, shift, sack_ok) = self._table.mss, offered
         theirs = DEFAULT_MSS if mss is None else mss
-        # More than one packet only where the interface cuts, and in packets of its own length.
-        made.most = self._initial if theirs >= own and tuning.burst else min(own, theirs)
+        made.mss = min(own, theirs)
+        made.most = initial_window(made.mss)
         scale = None if shift is None else self._own_shift
         if shift is not None and scale is not None:
             made.shift, made.own_shift = shift, scale
