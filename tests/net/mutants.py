@@ -19,8 +19,9 @@ TOP: Final = Path(__file__).parents[2]
 KERNEL: Final = [f"tests/net/test_{n}.py" for n in ("network", "handler", "demux", "meaning")]
 PROTOCOLS: Final = [
     f"tests/libos_net/test_{n}.py"
-    for n in ("states", "ip", "transfer", "checksum", "fuzz", "endpoint")
+    for n in ("states", "ip", "transfer", "checksum", "fuzz", "endpoint", "fastpath", "burst")
 ]
+WEB: Final = [f"tests/libos_net/test_{n}.py" for n in ("http_request", "http_server", "fastpath")]
 
 
 class Mutant(NamedTuple):
@@ -424,6 +425,132 @@ MUTANTS: Final = [
         "and sent < _MOST_SENT",
         "",
     ),
+    Mutant(
+        "fast path believes bad checksums",
+        "libos/net/tcp/fastpath.py",
+        "        if not _intact(frame, total, key):",
+        "        if 0:",
+    ),
+    Mutant(
+        "fast path takes any number",
+        "libos/net/tcp/fastpath.py",
+        "        if seq != exchange.expected or (",
+        "        if (",
+    ),
+    Mutant(
+        "fast path sends beyond the window",
+        "libos/net/tcp/fastpath.py",
+        "        most = exchange.most if exchange.most < exchange.window else exchange.window",
+        "        most = exchange.most",
+    ),
+    Mutant(
+        "fast path sends beyond the initial window",
+        "libos/net/tcp/fastpath.py",
+        "        made.most = initial_window(made.mss)",
+        "        made.most = 1 << 20",
+    ),
+    Mutant(
+        "fast path forgets what was lost",
+        "libos/net/tcp/fastpath.py",
+        "                self._connect(exchange, now, again=True)",
+        "                pass",
+    ),
+    Mutant(
+        "half-open exchanges unbounded",
+        "libos/net/tcp/fastpath.py",
+        "        if len(self._half_open) >= tuning.backlog:",
+        "        if 0:",
+    ),
+    Mutant(
+        "exchanges in TIME-WAIT unbounded",
+        "libos/net/tcp/fastpath.py",
+        "        if len(self._done) > self._table.tuning.max_time_wait:",
+        "        if 0:",
+    ),
+    Mutant(
+        "exchanges unbounded",
+        "libos/net/tcp/fastpath.py",
+        "        if len(self) + len(self._table) >= tuning.max_connections:",
+        "        if 0:",
+    ),
+    Mutant(
+        "old handshake ends TIME-WAIT",
+        "libos/net/tcp/fastpath.py",
+        "            if bits & 0x37 != SYN or not 0 < ahead < MODULUS >> 1:",
+        "            if bits & 0x37 != SYN:",
+    ),
+    Mutant(
+        "silent exchanges stay",
+        "libos/net/tcp/fastpath.py",
+        "            if exchange.state != _DONE and now - exchange.heard >= _QUIET:",
+        "            if 0:",
+    ),
+    Mutant(
+        "answer is not in the connection",
+        "libos/net/tcp/fastpath.py",
+        "        made.write(exchange.answer)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "kept sums of another size",
+        "libos/net/tcp/fastpath.py",
+        "            known = [(part, checksum.partial_sum(part)) for part in parts]",
+        "            known = [(part, checksum.partial_sum(self.data)) for part in parts]",
+    ),
+    Mutant(
+        "runs are not taken apart",
+        "libos/net/tcp/scoreboard.py",
+        "        if not any(sent.size for sent in self._sent):",
+        "        if 1:",
+    ),
+    Mutant(
+        "full segments beyond the congestion window",
+        "libos/net/tcp/sender.py",
+        "        count = min(waiting, self.congestion.window - self._board.pipe) // mss",
+        "        count = waiting // mss",
+    ),
+    Mutant(
+        "full segments beyond the peer's window",
+        "libos/net/tcp/sender.py",
+        "        waiting = min(self.queue.end - 1, self.una + self.window) - nxt",
+        "        waiting = self.queue.end - 1 - nxt",
+    ),
+    Mutant(
+        "spans longer than a frame",
+        "libos/net/tcp/connection.py",
+        "            if seq == hi and (hi - lo) % size == 0 and end - lo <= most:",
+        "            if seq == hi and (hi - lo) % size == 0 and most:",
+    ),
+    Mutant(
+        "paths lead out of the root",
+        "libos/net/http/request.py",
+        '        if name == b"..":',
+        "        if 0:",
+    ),
+    Mutant(
+        "clients unbounded",
+        "libos/net/http/server.py",
+        "        if len(self._clients) >= self._limits.clients:",
+        "        if 0:",
+    ),
+    Mutant(
+        "patience without end",
+        "libos/net/http/server.py",
+        "                if now >= client.deadline:",
+        "                if 0:",
+    ),
+    Mutant(
+        "read on after the last request",
+        "libos/net/http/server.py",
+        "                if last:\n                    break",
+        "                if 0:\n                    break",
+    ),
+    Mutant(
+        "kept for another second",
+        "libos/net/http/kept.py",
+        "            self._turn(now)\n        return self._ready.get(data)",
+        "            pass\n        return self._ready.get(data)",
+    ),
 ]
 
 
@@ -435,6 +562,7 @@ def noticed(mutant: Mutant, copy: Path) -> str:
         raise LookupError(f"{mutant.name}: the place is not there any more")
     path.write_text(good.replace(mutant.old, mutant.new, 1))
     tests = KERNEL if mutant.path.startswith("xnfs") else PROTOCOLS
+    tests = WEB if "/http/" in mutant.path else tests
     words = ["-q", "-x", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider", "--timeout", "120"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, *tests],
