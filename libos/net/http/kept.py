@@ -11,10 +11,12 @@ Bounded: so many replies, requests of 1 KiB, and bytes of bodies all together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from libos.net.http.reply import Reply
-from libos.net.tcp.fastpath import Ready
+from libos.net.tcp.ready import Ready
+from libos.net.tcp.sendqueue import Piece
 
 _MAX_REQUEST: Final = 1024
 _SMALL_BODY: Final = 16 * 1024
@@ -41,11 +43,11 @@ class KeptReplies:
         """Keep what `find` did not find, if all of it is at hand; a reply that may be sent now."""
         if not self._most or len(head) > _MAX_REQUEST or not isinstance(reply.body, tuple):
             return reply
-        joined = joined_if_small(reply)
-        whole = reply if joined is None else Reply(joined, (), reply.keep_alive)
-        self._held += sum(map(len, whole.body))
-        if self._held > _MAX_HELD:
-            self._turn(self._second)
+        size = sum(map(len, reply.body))
+        whole = reply
+        if size <= _SMALL_BODY:
+            whole = Reply(b"".join((reply.head, *reply.body)), (), reply.keep_alive)
+        if not self._has_room(size):
             return whole
         if len(self._replies) >= self._most:
             del self._replies[next(iter(self._replies))]
@@ -59,15 +61,25 @@ class KeptReplies:
             self._turn(now)
         return self._ready.get(data)
 
-    def keep_ready(self, data: bytes, replies: list[bytes], last: bool) -> tuple[Ready, int]:
-        """Keep what `find_ready` did not find."""
-        whole = b"".join(replies)
-        found = Ready(whole, last), len(replies)
-        if self._most and len(data) <= _MAX_REQUEST and len(whole) <= _SMALL_BODY:
+    def keep_ready(self, data: bytes, replies: Sequence[Reply]) -> tuple[Ready, int]:
+        """Keep what `find_ready` did not find. The bodies are at hand (`tuple`)."""
+        pieces: list[Piece] = []
+        for reply in replies:
+            pieces += [reply.head, *reply.body]
+        found = Ready(pieces, last=not replies[-1].keep_alive), len(replies)
+        if self._most and len(data) <= _MAX_REQUEST and self._has_room(found[0].size):
             if len(self._ready) >= self._most:
                 del self._ready[next(iter(self._ready))]
             self._ready[data] = found
         return found
+
+    def _has_room(self, size: int) -> bool:
+        """Count bytes that are to be kept. False: too many, and all are let go."""
+        if self._held + size > _MAX_HELD:
+            self._turn(self._second)
+            return False
+        self._held += size
+        return True
 
     def _turn(self, now: int) -> None:
         """Another second: heads say so."""
@@ -75,11 +87,3 @@ class KeptReplies:
         self._ready.clear()
         self._second = now
         self._held = 0
-
-
-def joined_if_small(reply: Reply) -> bytes | None:
-    """Head and body, if all of it is at hand, and little."""
-    body = reply.body
-    if not isinstance(body, tuple) or sum(map(len, body)) > _SMALL_BODY:
-        return None
-    return b"".join((reply.head, *body))

@@ -17,10 +17,10 @@ from typing import Any, Final, Protocol
 
 from libos.net.base import SECOND
 from libos.net.http.documents import Documents
-from libos.net.http.kept import KeptReplies, joined_if_small
+from libos.net.http.kept import KeptReplies
 from libos.net.http.reply import Reply, answer, refusal
 from libos.net.http.request import MAX_HEAD, BadRequest, parse_head_untrusted
-from libos.net.tcp.fastpath import Ready
+from libos.net.tcp.ready import Ready
 
 _END: Final = b"\r\n\r\n"
 _LINGER: Final = 2 * SECOND
@@ -123,30 +123,24 @@ class Server:
                 if now >= client.deadline:
                     self._time_out(client, now)
 
-    def at_once(self, data: bytes, most: int) -> Ready | None:
-        """The bytes that answer a segment, if that is whole requests and the replies are small, no
-        more than `most` bytes together: a `Handler` for `Host.answer_at_once`, for clients that
-        then are none of ours. Nothing is read after a request that ends the connection.
+    def at_once(self, data: bytes) -> Ready | None:
+        """The bytes that answer a segment, if that is whole requests and the replies are at hand: a
+        `Handler` for `Host.answer_at_once`, for clients that then are none of ours. Nothing is read
+        after a request that ends the connection.
         """
         found = self._kept.find_ready(data, self._wall())
         if found is None:
             if not data.endswith(_END) or len(data) > MAX_HEAD or data[:1] == b"\r":
                 return None
-            replies: list[bytes] = []
-            last = False
+            replies: list[Reply] = []
             for head in data[: -len(_END)].split(_END):
-                reply = self._answer(head)
-                joined = joined_if_small(reply)
-                if joined is None:
+                replies.append(self._answer(head))
+                if not isinstance(replies[-1].body, tuple):
                     return None
-                replies.append(joined)
-                last = not reply.keep_alive
-                if last:
+                if not replies[-1].keep_alive:
                     break
-            found = self._kept.keep_ready(data, replies, last)
+            found = self._kept.keep_ready(data, replies)
         ready, count = found
-        if len(ready.data) > most:
-            return None
         self.tally.requests += count
         return ready
 

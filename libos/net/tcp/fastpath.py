@@ -12,8 +12,9 @@ new one is shown what it would have seen, with the numbers as they are now, so t
 is written twice.
 
 Guarantees: no segment counts whose checksums do not hold; one answer is on the way at a time, no
-longer than the peer's window and the initial window of RFC 6928, so that there is no congestion
-window to keep. Bounded: exchanges and connections together, half-open ones, those in TIME-WAIT.
+more of it than the peer's window and a congestion window in slow start: who loses something, or has
+reason to leave slow start, is a connection. Bounded: exchanges and connections together, half-open
+ones, those in TIME-WAIT; answers by what a connection takes to send.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from libos.net import checksum
 from libos.net.base import SECOND, Drops, Ip, Mac, Malformed, is_unicast
 from libos.net.tcp.congestion import initial_window
 from libos.net.tcp.connection import Connection, shift_for
+from libos.net.tcp.ready import Ready
 from libos.net.tcp.segment import (
     ACK,
     DEFAULT_MSS,
@@ -58,38 +60,16 @@ _BITS: Final = 0xFF37
 _OFFSET: Final = 0x5000  # a header without options
 _ACK: Final = _OFFSET | ACK
 _FIN: Final = _OFFSET | FIN | ACK
-_SIZES: Final = 4  # of segments for which one answer is kept: peers differ little in them
 _QUIET: Final = 5 * SECOND  # then it is the application's business: it has its own patience
 
 _OPENING, _OPEN, _CLOSING, _CLOSED, _DONE = range(5)  # SYN-RECEIVED … FIN-WAIT-1, -2, TIME-WAIT
 
 
-class Ready:
-    """An answer that may be given often; what is computed once is kept with it."""
-
-    __slots__ = ("_segments", "data", "last")
-
-    def __init__(self, data: bytes, last: bool) -> None:
-        """`last`: the connection ends with it."""
-        self.data, self.last = data, last
-        self._segments: dict[int, list[tuple[bytes, int]]] = {}
-
-    def segments(self, size: int) -> list[tuple[bytes, int]]:
-        """Its bytes in parts of `size`, each with the sum of its words (`checksum.partial_sum`)."""
-        known = self._segments.get(size)
-        if known is None:
-            parts = [self.data[at : at + size] for at in range(0, len(self.data) or 1, size)]
-            known = [(part, checksum.partial_sum(part)) for part in parts]
-            if len(self._segments) < _SIZES:
-                self._segments[size] = known
-        return known
-
-
 #: MSS, window shift and SACK-permitted of a peer's SYN.
 Offered = tuple[int | None, int | None, bool]
-#: What a segment's bytes are answered with, if they are whole requests and the answer is no longer
-#: than so many bytes; None: this is not for the fast path.
-Handler = Callable[[bytes, int], Ready | None]
+#: What a segment's bytes are answered with, if they are whole requests; None: this is not for the
+#: fast path.
+Handler = Callable[[bytes], Ready | None]
 
 
 class Ordinary(Protocol):
@@ -100,7 +80,7 @@ class Ordinary(Protocol):
 
     def __len__(self) -> int: ...
     def isn(self, ends: Ends, now: int) -> int: ...
-    def adopt(self, connection: Connection, now: int) -> None: ...
+    def adopt(self, connection: Connection) -> None: ...
     def touch(self, connection: Connection) -> None: ...
 
 
@@ -108,9 +88,9 @@ class _Exchange:
     """One peer. Numbers are modulo 2**32; `start` is that of the answer's first byte."""
 
     __slots__ = (
-        "answer", "ends_sum", "expected", "handler", "head", "heard", "ipv4_sum", "key", "most",
-        "mss", "nxt", "offered", "own_shift", "places", "shift", "start", "state", "tcp_sum",
-        "waiting", "window",
+        "acked", "answer", "ends_sum", "expected", "handler", "head", "heard", "ipv4_sum", "key",
+        "mss", "nxt", "offered", "own_shift", "places", "room", "sent", "shift", "size", "start",
+        "state", "tcp_sum", "waiting", "window",
     )  # fmt: skip
 
     def __init__(
@@ -125,8 +105,9 @@ class _Exchange:
         self.state = _OPENING
         self.expected = expected  # RCV.NXT
         self.start = self.nxt = start
-        self.window = self.shift = self.own_shift = self.most = self.mss = 0
-        self.answer = b""
+        self.window = self.shift = self.own_shift = self.room = self.mss = 0
+        self.answer: Ready | None = None
+        self.size = self.sent = self.acked = 0  # bytes of the answer
         #: since when what was sent is not acknowledged
         self.waiting: int | None = None
         self.heard = 0
@@ -157,7 +138,8 @@ class FastPath:
         self._handed = False  # by `advance`: the application has a connection to accept
         tuning = table.tuning
         self._window = tuning.receive_buffer
-        self._cuts = tuning.burst >= initial_window(table.mss)
+        #: bytes of one frame: more than a segment where the interface cuts
+        self._step = max(tuning.burst // table.mss, 1) * table.mss
         self._own_shift = shift_for(tuning.receive_buffer) if tuning.window_scaling else None
 
     def __len__(self) -> int:
@@ -196,21 +178,34 @@ class FastPath:
         bits &= _BITS
         if seq != exchange.expected or (bits != _ACK and bits != _FIN):
             return False
-        if ack != exchange.nxt:
-            return self._partly(exchange, ack, bits, total)
+        if ack != exchange.nxt or exchange.sent < exchange.size:
+            return self._partly(exchange, ack, bits, window, total, now)
         return self._expected(exchange, frame[_HEADERS : 14 + total], bits, window, now)
 
-    def _partly(self, exchange: _Exchange, ack: int, bits: int, total: int) -> bool:
-        """A part of a long answer is acknowledged: there is more to come."""
+    def _partly(
+        self, exchange: _Exchange, ack: int, bits: int, window: int, total: int, now: int
+    ) -> bool:
+        """A part of a long answer has arrived: slow start (RFC 5681, RFC 3465), and more of it."""
+        gone = (ack - exchange.start) % MODULUS
         if exchange.state == _OPENING or bits != _ACK or total != 40:
             return False
-        return 0 < (ack - exchange.start) % MODULUS < (exchange.nxt - exchange.start) % MODULUS
+        if not exchange.acked < gone <= exchange.sent:
+            return False
+        if exchange.sent < exchange.size:
+            exchange.room += min(gone - exchange.acked, 2 * exchange.mss)
+        exchange.acked = gone
+        exchange.window, exchange.heard = window << exchange.shift, now
+        self._send_on(exchange, now)
+        return True
 
     def _expected(self, exchange: _Exchange, data: bytes, bits: int, window: int, now: int) -> bool:
-        """The segment that comes next when all goes well: it acknowledges all that was sent."""
+        """The segment that comes next when all goes well: nothing is on the way any more."""
+        if now - exchange.heard > self._table.tuning.min_rto:  # RFC 5681, section 4.1
+            exchange.room = initial_window(exchange.mss)
         exchange.window, exchange.heard, exchange.waiting = window << exchange.shift, now, None
         if exchange.start != exchange.nxt:
-            exchange.start, exchange.answer = exchange.nxt, b""
+            exchange.start, exchange.answer = exchange.nxt, None
+            exchange.size = exchange.sent = exchange.acked = 0
         if exchange.state == _OPENING:
             del self._half_open[exchange.key]
             exchange.state = _OPEN
@@ -225,31 +220,38 @@ class FastPath:
             return True
         if exchange.state != _OPEN:
             return False
-        most = exchange.most if exchange.most < exchange.window else exchange.window
-        answer = exchange.handler(data, most)
-        if answer is None:
+        answer = exchange.handler(data)
+        if answer is None or not 0 < answer.size <= self._table.tuning.send_buffer:
             return False
+        if exchange.window < min(answer.size, exchange.mss):
+            return False  # small windows are another matter (RFC 9293, section 3.8.6.2.1)
         exchange.expected = (exchange.expected + len(data)) % MODULUS
-        self._answer(exchange, answer, now)
+        exchange.answer, exchange.size = answer, answer.size
+        self._send_on(exchange, now)
         return True
 
-    def _answer(self, exchange: _Exchange, answer: Ready, now: int) -> None:
-        exchange.answer = data = answer.data
-        flags = _ACK | PSH | (FIN if answer.last else 0)
-        if len(data) > exchange.mss and exchange.mss == self._table.mss and self._cuts:
-            self._transmit(exchange, flags, data)
-            exchange.nxt = (exchange.nxt + len(data)) % MODULUS
-        else:
-            *parts, (end, total) = answer.segments(exchange.mss)
-            for part, part_total in parts:
-                self._transmit(exchange, _ACK, part, part_total)
-                exchange.nxt = (exchange.nxt + len(part)) % MODULUS
-            self._transmit(exchange, flags, end, total)
-            exchange.nxt = (exchange.nxt + len(end)) % MODULUS
-        if answer.last:
-            exchange.nxt = (exchange.nxt + 1) % MODULUS
-            exchange.state = _CLOSING
-        self._wait(exchange, now)
+    def _send_on(self, exchange: _Exchange, now: int) -> None:
+        """As much of the answer as may be on the way, in full segments but for the last."""
+        answer, mss, size = exchange.answer, exchange.mss, exchange.size
+        assert answer is not None
+        stop = exchange.acked + min(exchange.room, exchange.window)
+        stop = size if stop >= size else stop - stop % mss
+        step = self._step if mss == self._table.mss else mss
+        while exchange.sent < stop:
+            at = exchange.sent
+            exchange.sent = end = min(stop, at + step)
+            flags, over = _ACK, end == size and answer.last
+            if end == size:
+                flags |= PSH | (FIN if over else 0)
+            if end - at > mss:
+                self._transmit(exchange, flags, b"".join(answer.slice(at, end)))
+            else:
+                self._transmit(exchange, flags, *answer.segment(at, mss))
+            exchange.nxt = (exchange.start + end + over) % MODULUS
+            if over:
+                exchange.state = _CLOSING
+        exchange.waiting = now
+        self._unanswered.append((now, exchange))
 
     def _peer_closed(self, exchange: _Exchange, now: int) -> None:
         """Both ends have said that they are at the end; ours is acknowledged."""
@@ -285,7 +287,7 @@ class FastPath:
         own, (mss, shift, sack_ok) = self._table.mss, offered
         theirs = DEFAULT_MSS if mss is None else mss
         made.mss = min(own, theirs)
-        made.most = initial_window(made.mss)
+        made.room = initial_window(made.mss)
         scale = None if shift is None else self._own_shift
         if shift is not None and scale is not None:
             made.shift, made.own_shift = shift, scale
@@ -299,7 +301,8 @@ class FastPath:
         self._transmit(made, bits, options, checksum.partial_sum(options))
         made.nxt = start
         made.heard = now
-        self._wait(made, now)
+        made.waiting = now
+        self._unanswered.append((now, made))
         return True
 
     # --- out --------------------------------------------------------------------------------
@@ -323,10 +326,6 @@ class FastPath:
         )  # fmt: skip
         self._send(header + data)
 
-    def _wait(self, exchange: _Exchange, now: int) -> None:
-        exchange.waiting = now
-        self._unanswered.append((now, exchange))
-
     # --- time -------------------------------------------------------------------------------
 
     def deadline(self) -> int | None:
@@ -347,7 +346,7 @@ class FastPath:
         while queue and queue[0][0] <= late:
             since, exchange = queue.popleft()
             if exchange.waiting == since and self._exchanges.get(exchange.key) is exchange:
-                self._connect(exchange, now, again=True)
+                self._connect(exchange, since)
                 self._handed = True
         if now < self._next_look:
             return
@@ -373,42 +372,43 @@ class FastPath:
         self._done.pop(exchange.key, None)
         exchange.waiting = None
 
-    def _connect(self, exchange: _Exchange, now: int, *, again: bool = False) -> Connection:
-        """A connection that has seen what this exchange has; `again`: what was sent last is sent
-        anew, being lost."""
+    def _connect(self, exchange: _Exchange, when: int) -> Connection:
+        """A connection that has seen what this exchange has, and sent what it has at `when`."""
         self._forget(exchange)
         state, table = exchange.state, self._table
         peer, _, peer_port, port = _ENDS.unpack(exchange.key)
         ends = Ends(port, Ip(peer), peer_port)
         over = state in (_CLOSED, _DONE)  # our FIN is acknowledged: it is the number before
-        start = (exchange.start - over) % MODULUS
+        start = (exchange.start + exchange.acked - over) % MODULUS
         expected = (exchange.expected - (state == _DONE)) % MODULUS
         made = Connection(ends, (start - 1) % MODULUS, table.mss, table.tuning, table.touch)
         syn = Segment(peer_port, port, (expected - 1) % MODULUS, 0, SYN, 1, (), *exchange.offered)
-        made.passive_open(syn, now)
+        made.passive_open(syn, when)
         if state == _OPENING:
-            if not again:
-                made.flush(now)
-            table.adopt(made, now)
+            made.flush(when)
+            table.adopt(made)
             return made
-        made.flush(now)
-        window = max(exchange.window, len(exchange.answer) + 1) >> exchange.shift
+        made.flush(when)
+        flight = exchange.sent - exchange.acked
+        window = max(exchange.window, flight + 1) >> exchange.shift
         heard = Segment(peer_port, port, expected, start, ACK, min(window + 1, _WORDS))
-        made.input(heard, now)
+        made.input(heard, when)
         made.no_delay()
-        made.write(exchange.answer)
-        if state >= _CLOSING:
+        made.sender.congestion.window = max(made.sender.congestion.window, flight)
+        if exchange.answer is not None:
+            for piece in exchange.answer.slice(exchange.acked, exchange.size):
+                made.write(piece)
+        if state >= _CLOSING or (exchange.answer is not None and exchange.answer.last):
             made.close()
-        if not again:
-            made.flush(now)
+        made.flush(when)
         if over:
             heard.ack = exchange.nxt
-            made.input(heard, now)
+            made.input(heard, when)
         if state == _DONE:
             heard.flags |= FIN
-            made.input(heard, now)
-            made.flush(now)
-        table.adopt(made, now)
+            made.input(heard, when)
+            made.flush(when)
+        table.adopt(made)
         return made
 
 

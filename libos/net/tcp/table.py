@@ -181,7 +181,7 @@ class TcpTable:
             if connection.state is State.CLOSED and connection.notify is not None:
                 connection.notify(connection)
 
-    def adopt(self, connection: Connection, now: int) -> None:
+    def adopt(self, connection: Connection) -> None:
         """A connection that began on the fast path, in any state after the SYN."""
         self._add(connection)
         listener = self._listeners.get(connection.ends.port)
