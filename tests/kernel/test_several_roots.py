@@ -58,7 +58,7 @@ def test_each_root_is_copied_in(tmp_path: Path) -> None:
         for place in disk.places:
             (place / "f").write_text(place.name)
         for root, place in zip(("main", "home"), disk.places, strict=True):
-            good("xnfs", "cp", "--root", root, f"{disk.image}:f", f"{disk.image}:copy")
+            good("xnfs", "cp", "-R", root, f"{disk.image}:f", f"{disk.image}:copy")
             assert (place / "copy").read_text() == place.name
         good("xnfs", "cp", f"{disk.image}:f", f"{disk.image}:other")
         assert (disk.places[0] / "other").exists()

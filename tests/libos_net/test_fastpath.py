@@ -245,11 +245,14 @@ def test_silence_makes_a_connection() -> None:
     assert body(script.hear()) == b"you there?"
 
 
+SHARED = Ready([ANSWER, ANSWER], True)
+
+
 @pytest.mark.parametrize("mss", [64, 249, 536, 1460])
 def test_answer_of_several_segments(mss: int) -> None:
     """Numbers, flags and sums are those that a connection would send."""
     script = Quick()
-    script.host.answer_at_once(80, lambda _data: Ready([ANSWER, ANSWER], True))
+    script.host.answer_at_once(80, lambda _data: SHARED)
     script.shake_hands(mss=mss)
     heard = script.say(ACK, b"x", window=60_000)
     assert body(heard) == ANSWER * 2
@@ -314,6 +317,19 @@ def test_long_answer_goes_out_in_slow_start(burst: int) -> None:
     reader.acknowledge(reader.flight)
     assert script.plain
     assert script.wait(3) == []
+
+
+def test_long_answer_after_a_silence_begins_slowly() -> None:
+    """RFC 5681, section 4.1: what was known of the path is old."""
+    script = Quick()
+    reader = Reader(script)
+    while len(reader.got) < len(LONG):
+        reader.acknowledge(min(2920, reader.flight))
+    reader.acknowledge(reader.flight)
+    script.ack = (script.ack + len(LONG)) % MODULUS
+    assert script.wait(1) == []
+    assert len(body(script.say(ACK, b"ask", window=60_000))) == 14600
+    assert script.plain
 
 
 def test_long_answer_keeps_to_the_peers_window() -> None:

@@ -191,11 +191,12 @@ def test_ready_answers_are_those_of_this_second() -> None:
     server._documents = MemoryDocuments({b"f": b"new"})
     assert server.at_once(get(b"/f")) is first
     wall[0] += 1
+    assert server.at_once(get(b"/f")) is not first
     second = server.at_once(get(b"/f") + get(b"/f", CLOSE) + get(b"/"))
     assert second is not None
     assert (b"".join(second.slice(0, second.size)).count(b"new"), second.last) == (2, True)
     assert server.at_once(get(b"/f")[:-1]) is None
-    assert server.tally.requests == 4
+    assert server.tally.requests == 5
 
 
 # --- hostile clients -----------------------------------------------------------------------------

@@ -440,19 +440,37 @@ MUTANTS: Final = [
     Mutant(
         "fast path sends beyond the window",
         "libos/net/tcp/fastpath.py",
-        "        most = exchange.most if exchange.most < exchange.window else exchange.window",
-        "        most = exchange.most",
+        "        stop = exchange.acked + min(exchange.room, exchange.window)",
+        "        stop = exchange.acked + exchange.room",
     ),
     Mutant(
         "fast path sends beyond the initial window",
         "libos/net/tcp/fastpath.py",
-        "        made.most = initial_window(made.mss)",
-        "        made.most = 1 << 20",
+        "        made.room = initial_window(made.mss)",
+        "        made.room = 1 << 20",
+    ),
+    Mutant(
+        "fast path does not start slowly",
+        "libos/net/tcp/fastpath.py",
+        "min(gone - exchange.acked, 2 * exchange.mss)",
+        "gone - exchange.acked",
+    ),
+    Mutant(
+        "fast path keeps an old window",
+        "libos/net/tcp/fastpath.py",
+        "        if now - exchange.heard > self._table.tuning.min_rto:",
+        "        if 0:",
+    ),
+    Mutant(
+        "flight is not in the connection",
+        "libos/net/tcp/fastpath.py",
+        "max(made.sender.congestion.window, flight)",
+        "1460",
     ),
     Mutant(
         "fast path forgets what was lost",
         "libos/net/tcp/fastpath.py",
-        "                self._connect(exchange, now, again=True)",
+        "                self._connect(exchange, since)",
         "                pass",
     ),
     Mutant(
@@ -488,14 +506,14 @@ MUTANTS: Final = [
     Mutant(
         "answer is not in the connection",
         "libos/net/tcp/fastpath.py",
-        "        made.write(exchange.answer)\n",
-        "        pass\n",
+        "                made.write(piece)\n",
+        "                pass\n",
     ),
     Mutant(
         "kept sums of another size",
-        "libos/net/tcp/fastpath.py",
-        "            known = [(part, checksum.partial_sum(part)) for part in parts]",
-        "            known = [(part, checksum.partial_sum(self.data)) for part in parts]",
+        "libos/net/tcp/ready.py",
+        "        segments = self._segments.get(size)",
+        "        segments = next(iter(self._segments.values()), None)",
     ),
     Mutant(
         "runs are not taken apart",

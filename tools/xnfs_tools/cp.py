@@ -29,7 +29,7 @@ def arguments() -> Parser:
     made.add_argument(
         "-a", action="store_true", help="the same, keeping owners, modes, times, attributes, links"
     )
-    made.add_argument("--root", metavar="ROOT", help="the file system (default: main)")
+    made.add_argument("-R", "--root", metavar="ROOT", help="the file system (default: main)")
     made.add_argument("source", metavar="IMAGE:SRC", help="file or directory in an image")
     made.add_argument("target", metavar="IMAGE:DST", help="new name, or a directory to copy into")
     return made
