@@ -78,11 +78,13 @@ class PageCalls(Boundary):
         idle: list[Page] = []
         for block in blocks:
             page = get(block)
-            if page is None or block in ties or block in flying:
+            if page is None:
                 continue
             if page.root != root:
                 root, mine = page.root, bool(self._rights(who, page.root) & READ)
-            if mine and (page.lock is None or self._locker(page) is None):
+            if not mine or block in ties or block in flying:
+                continue
+            if page.lock is None or self._locker(page) is None:
                 idle.append(page)
         return self._pages.evict(idle)
 
