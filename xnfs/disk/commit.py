@@ -29,6 +29,7 @@ import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Final
 
 from xnfs.disk.blocktype import ZERO
@@ -85,8 +86,9 @@ class Committer:
         #: blocks listed in the same, until a flush has made the images durable in place
         self._listed: frozenset[int] = frozenset()
         #: block -> digest of what was written in place since the last flush; complete only while it
-        #: has no more than `Log.entries`
-        self._written: dict[int, int] = {}
+        #: has no more than `Log.entries`. None: by the transaction that is being written, so that
+        #: the frame still has these bytes
+        self._written: dict[int, int | None] = {}
         #: blocks whose place on the disk is behind their clean pages: not to be read from there
         self.in_flight: frozenset[int] = frozenset()
         self.transactions = 0
@@ -160,7 +162,11 @@ class Committer:
             self.commit(first)
             plain &= self._registry.plain
         with self.stops_on_failure(retry=True):
-            self._write_plain(plain - self._guarded(plain))
+            plain -= self._guarded(plain)
+            try:
+                self._write_plain(plain)
+            finally:
+                self._digest(plain)
 
     @contextmanager
     def stops_on_failure(self, *, retry: bool) -> Iterator[None]:
@@ -296,6 +302,7 @@ class Committer:
                     self._log.write(self.seq, images, listed, self._tables.versions.pending)
             except XnError:
                 self.seq = last
+                self._digest(plain)  # while the frames have what was written
                 raise
         due = self._take(pages, reached)
         self._logs(logged, tables)
@@ -357,7 +364,8 @@ class Committer:
         for page in reached:
             for new in (page.added, page.filled, page.shared.keys()):
                 blocks |= written.keys() & new
-        return {block: written[block] for block in blocks}
+        self._digest(blocks)
+        return {block: digest for block in blocks if (digest := written[block]) is not None}
 
     def _take(self, pages: Iterable[MetaPage], reached: Iterable[MetaPage]) -> list[Due]:
         """What these pages add and drop goes to this transaction; what they add or drop from now on
@@ -391,15 +399,22 @@ class Committer:
             for block in sorted(registry.metadata.keys() & run):
                 self._stamp(registry.metadata[block])
                 self._tables.versions.set(block, self.seq)
-            # Past so many, digests are of no use; but none may be left that is wrong.
-            full = len(written) > self._log.entries
-            for block in sorted(written.keys() & run) if full else run:
-                if len(written) <= self._log.entries or block in written:
-                    written[block] = self._seed.digest(block, registry.view(block))
+            # One more than the log can list stands for all others; but what is here must be true.
+            room = max(self._log.entries + 1 - len(written), 0)
+            new = islice(set(run).difference(written), room)
+            written.update(dict.fromkeys(chain(written.keys() & run, new)))
             self._unflushed = True
             self._device.write(start, registry.views(start, count))
         registry.plain -= plain
         self._order.written(plain)
+
+    def _digest(self, blocks: Iterable[int]) -> None:
+        """Have the digests of those among these that are `_written`. Their frames must still have
+        the bytes."""
+        written, digest, view = self._written, self._seed.digest, self._registry.view
+        for block in written.keys() & blocks:
+            if written[block] is None:
+                written[block] = digest(block, view(block))
 
     def _stamp(self, page: MetaPage) -> None:
         """Its stamp names this transaction."""
