@@ -80,6 +80,8 @@ class PageCalls(Boundary):
         idle = named.difference(self._ledger.ties) - flying
         if hidden:
             idle = {block for block in idle if registry.pages[block].root not in hidden}
+        for block in registry.locks.keys() & idle:
+            self._locker(block)  # a lock whose capability is gone holds nothing
         return self._pages.evict(idle)
 
     # -- bytes
