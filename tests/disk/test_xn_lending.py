@@ -11,7 +11,7 @@ from tests.disk.test_xn_crossing import Two
 from tests.disk.xn_kit import DATA, Kit, extent, fill, image, slot
 from xnfs import BLOCK, READ, Caller, CapabilityError, NoFrames, NotCached, Refused
 from xnfs.disk.lending import Lending
-from xnfs.disk.registry import Page, Registry
+from xnfs.disk.registry import Registry
 
 
 @pytest.fixture
@@ -185,16 +185,16 @@ def test_loans_of_an_adversary(seed: int) -> None:
 _LEND = Lending.lend
 
 
-def unbounded(self: Lending, run: list[Page], views: list[memoryview]) -> list[memoryview]:
+def unbounded(self: Lending, first: int, count: int, views: list[memoryview]) -> list[memoryview]:
     self._lent.clear()
-    return _LEND(self, run, views)
+    return _LEND(self, first, count, views)
 
 
 @pytest.mark.parametrize(
     ("where", "rule", "instead", "test"),
     [
         (Registry, "hold", lambda _self, _frames: None, lambda: adversary(0)),
-        (Registry, "own", lambda _self, _run: None, lambda: adversary(0)),
+        (Registry, "own", lambda _self, _first, _count: None, lambda: adversary(0)),
         (Lending, "lend", unbounded, test_loans_are_bounded_for_each_root),
     ],
     ids=["a frame on loan is given to the next", "written in place", "not bounded"],

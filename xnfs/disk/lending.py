@@ -21,12 +21,11 @@ from __future__ import annotations
 import ctypes
 from collections import Counter, deque
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, Final
 from weakref import ref
 
 from xnfs.disk.records import BLOCK
-from xnfs.disk.registry import Page, Registry
+from xnfs.disk.registry import Registry
 from xnfs.errors import NoFrames
 from xnfs.memory.frames import FramePool
 
@@ -45,24 +44,26 @@ class Lending:
         self._lent: Counter[str] = Counter()
         self._ended: deque[ref[Any]] = deque()
 
-    def lend(self, run: Sequence[Page], views: Sequence[memoryview]) -> list[memoryview]:
-        """Loans of the pages' frames, which are what `views` show, in order. Raises NoFrames with
-        no effect: too much of a root is on loan.
+    def lend(self, first: int, count: int, views: Sequence[memoryview]) -> list[memoryview]:
+        """Loans of consecutive cached blocks of data, which are what `views` show, in order. Raises
+        NoFrames with no effect: too much of a root is on loan.
         """
         self.settle()
-        wanted, frames = Counter(page.root for page in run), self._frames
+        pages, frames = self._registry.pages, self._frames
+        held = [(b + pages[b].shift, pages[b].root) for b in range(first, first + count)]
+        wanted = Counter(root for _frame, root in held)
         for root, n in wanted.items():
             if self._lent[root] + n > (frames.available(root) + frames.used(root)) // _PART:
                 raise NoFrames(f"{self._lent[root]} frames of root {root} are on loan")
         self._lent.update(wanted)
-        self._registry.hold(page.frame for page in run)
-        shown, held = [], iter(run)
+        self._registry.hold(frame for frame, _root in held)
+        shown, at = [], 0
         for view in views:
             raw = (ctypes.c_ubyte * len(view)).from_buffer(view)
             shown.append(memoryview(raw).cast("B").toreadonly())
-            pages = [(p.frame, p.root) for p in islice(held, len(view) // BLOCK)]
-            loan = ref(raw, self._ended.append)
-            self._loans[id(loan)] = loan, pages
+            loan, n = ref(raw, self._ended.append), len(view) // BLOCK
+            self._loans[id(loan)] = loan, held[at : at + n]
+            at += n
         return shown
 
     def settle(self) -> int:
