@@ -193,13 +193,13 @@ MUTANTS: Final = [
     Mutant(
         "half-open unbounded",
         "libos/net/tcp/table.py",
-        "if len(listener.half_open) >= self._tuning.backlog:",
+        "if len(listener.half_open) >= self.tuning.backlog:",
         "if 0:",
     ),
     Mutant(
         "accept queue unbounded",
         "libos/net/tcp/table.py",
-        "if len(listener) >= self._tuning.backlog or full:",
+        "if len(listener) >= self.tuning.backlog or full:",
         "if full:",
     ),
     Mutant(
@@ -211,7 +211,7 @@ MUTANTS: Final = [
     Mutant(
         "TIME-WAIT unbounded",
         "libos/net/tcp/table.py",
-        "if len(self._time_wait) > self._tuning.max_time_wait:",
+        "if len(self._time_wait) > self.tuning.max_time_wait:",
         "if 0:",
     ),
     Mutant(
@@ -334,8 +334,8 @@ MUTANTS: Final = [
     Mutant(
         "no slow start",
         "libos/net/tcp/congestion.py",
-        "        return min(10 * self.mss, max(2 * self.mss, 14600))",
-        "        return 1 << 30",
+        "    return min(10 * mss, max(2 * mss, 14600))",
+        "    return 1 << 30",
     ),
     Mutant(
         "no congestion avoidance",
@@ -560,8 +560,8 @@ MUTANTS: Final = [
     Mutant(
         "read on after the last request",
         "libos/net/http/server.py",
-        "                if last:\n                    break",
-        "                if 0:\n                    break",
+        "                if not replies[-1].keep_alive:",
+        "                if 0:",
     ),
     Mutant(
         "kept for another second",
