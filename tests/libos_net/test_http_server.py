@@ -199,6 +199,19 @@ def test_ready_answers_are_those_of_this_second() -> None:
     assert server.tally.requests == 5
 
 
+def test_ready_answers_take_bounded_memory() -> None:
+    """What there is no room to keep is the business of connections, of which each has a bound."""
+    files = {b"small": b"s" * 1000, b"large": bytes(200_000)}
+    server = Server(Lab().b.tcp.listen(80), MemoryDocuments(files), lambda: NOW)
+    answers = [server.at_once(get(b"/large", b"X: %d" % n)) for n in range(100)]
+    kept = {id(a) for a in answers if a is not None}
+    assert 10 < len(kept) < 42  # of 200,000 bytes each
+    assert server.at_once(get(b"/small")) is not None
+    long = get(b"/large", b"X: " + b"x" * 2000)  # such a request is not kept, so nor is its answer
+    assert server.at_once(long) is None
+    assert server.at_once(get(b"/small", b"X: " + b"x" * 2000)) is not None
+
+
 # --- hostile clients -----------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ NOBODY: Final = User(65534, 65534)
 #: session's frames, so that what is kept lies in the registry and nowhere else.
 _SMALL: Final = 256 * 1024
 _KEPT: Final = 12 << 20
-_CHUNK: Final = 256 * 1024
+_CHUNK: Final = 64 * 1024
 _DT_DIR: Final = 4
 
 

@@ -6,7 +6,7 @@ has changed is seen within a second. Head and body of a small document are one p
 part of one packet; of a larger one the pieces are kept, which are the document's own. Source:
 Kaashoek et al. 1997, section 7.3 (heads precomputed with the file).
 
-Bounded: so many replies, requests of 1 KiB, and bytes of bodies all together.
+Bounded: so many replies, requests of 1 KiB, and in each second the bytes of the larger ones.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ class KeptReplies:
             self._turn(now)
         return self._ready.get(data)
 
-    def keep_ready(self, data: bytes, replies: Sequence[Reply]) -> tuple[Ready, int]:
-        """Keep what `find_ready` did not find. The bodies are at hand (`tuple`)."""
+    def keep_ready(self, data: bytes, replies: Sequence[Reply]) -> tuple[Ready, int] | None:
+        """Keep what `find_ready` did not find; the bodies are at hand (`tuple`). None: there is no
+        room to keep it, and it is too long for each peer to have its own.
+        """
         pieces: list[Piece] = []
         for reply in replies:
             pieces += [reply.head, *reply.body]
@@ -71,12 +73,17 @@ class KeptReplies:
             if len(self._ready) >= self._most:
                 del self._ready[next(iter(self._ready))]
             self._ready[data] = found
+        elif found[0].size > _SMALL_BODY:
+            return None
         return found
 
     def _has_room(self, size: int) -> bool:
-        """Count bytes that are to be kept. False: too many, and all are let go."""
+        """Whether so many bytes may be kept till the end of the second. The small ones are bounded
+        by their number.
+        """
+        if size <= _SMALL_BODY:
+            return True
         if self._held + size > _MAX_HELD:
-            self._turn(self._second)
             return False
         self._held += size
         return True

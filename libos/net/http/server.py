@@ -140,6 +140,8 @@ class Server:
                 if not replies[-1].keep_alive:
                     break
             found = self._kept.keep_ready(data, replies)
+            if found is None:
+                return None
         ready, count = found
         self.tally.requests += count
         return ready
