@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import chain
 from typing import Final
 
 from xnfs import Caller, NoFrames, Xn
@@ -68,11 +69,11 @@ class PageCache:
 
     def write_behind(self) -> None:
         """Write out the data noted since last time. Nothing becomes durable."""
-        blocks = [b for start, count in self._dirty for b in range(start, start + count)]
+        dirty = [range(start, start + count) for start, count in self._dirty]
         self._dirty.clear()
         self._dirty_blocks = 0
-        if blocks:
-            self._xn.writeback(self._who, blocks)
+        if dirty:
+            self._xn.writeback(self._who, chain.from_iterable(dirty))
 
     def written(self) -> None:
         """All that is dirty is on its way."""

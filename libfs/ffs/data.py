@@ -145,7 +145,6 @@ class FileData:
     def _fill(self, piece: Piece, first: int, end: int) -> None:
         """Have blocks [first, end) of an extent cached."""
         vol = self._vol
-        vol.ensure(piece.owner)
         if piece.end <= READ_AHEAD_MIN:  # a small file: what comes next is another one
             if vol.groups is not None and vol.groups.data(piece.owner, piece.block + first):
                 return
@@ -164,6 +163,7 @@ class FileData:
             raise FsError(errno.EFBIG)
         if not size:
             return 0
+        written = v.mtime
         if mode != v.mode:
             self._clear_set_id(who, v, mode)
         if v.flags & f.I_INLINE:
@@ -179,9 +179,10 @@ class FileData:
             self._overwrite(v, piece, offset, data)
         else:
             size = self._write_pieces(who, v, offset, data)
-        v.mtime = v.ctime = self._vol.now()
-        v.size = max(v.size, offset + size)
-        self._vol.later(v)
+        if v.mtime == written or v.size < offset + size:  # the change that took blocks set neither
+            v.mtime = v.ctime = self._vol.now()
+            v.size = max(v.size, offset + size)
+            self._vol.later(v)
         return size
 
     def _clear_set_id(self, who: Caller, v: Vnode, mode: int) -> None:
@@ -288,7 +289,6 @@ class FileData:
     def _bind(self, piece: Piece, lo: int, hi: int, start: int, end: int) -> None:
         """Have blocks [lo, hi) of an extent bound; read the ends if they are written in part."""
         vol = self._vol
-        vol.ensure(piece.owner)
         if start % BLOCK:
             self._fill(piece, lo, lo + 1)
         if end % BLOCK:
