@@ -298,7 +298,7 @@ class Committer:
                     self._unflushed = True
                     self._reserve(tables)
                     self._log.write(self.seq, images, listed, self._tables.versions.pending)
-            except XnError:
+            except BaseException:
                 self.seq = last
                 self._digest(plain)  # while the frames have what was written
                 raise
