@@ -74,10 +74,11 @@ class PageCalls(Boundary):
         frames came free: as many, but for pages that share one.
         """
         registry, flying = self._registry, self._committer.in_flight
-        idle = registry.pages.keys() & blocks
-        idle = idle.difference(self._ledger.ties) - flying
-        roots = {page.root for page in set(map(registry.pages.__getitem__, idle))}
-        if hidden := {root for root in roots if not self._rights(who, root) & READ}:
+        named = registry.pages.keys() & blocks
+        roots = {page.root for page in set(map(registry.pages.__getitem__, named))}
+        hidden = {root for root in roots if not self._rights(who, root) & READ}
+        idle = named.difference(self._ledger.ties) - flying
+        if hidden:
             idle = {block for block in idle if registry.pages[block].root not in hidden}
         for block in registry.locks.keys() & idle:
             self._locker(block)  # a lock whose capability is gone holds nothing
