@@ -153,6 +153,7 @@ class FileData:
     def _fill(self, piece: Piece, first: int, end: int) -> None:
         """Have blocks [first, end) of an extent cached."""
         vol = self._vol
+        vol.ensure(piece.owner)
         if piece.end <= READ_AHEAD_MIN:  # a small file: what comes next is another one
             if vol.groups is not None and vol.groups.data(piece.owner, piece.block + first):
                 return
@@ -297,6 +298,7 @@ class FileData:
     def _bind(self, piece: Piece, lo: int, hi: int, start: int, end: int) -> None:
         """Have blocks [lo, hi) of an extent bound; read the ends if they are written in part."""
         vol = self._vol
+        vol.ensure(piece.owner)
         if start % BLOCK:
             self._fill(piece, lo, lo + 1)
         if end % BLOCK:

@@ -32,8 +32,6 @@ from xnfs import Caller, CorruptionError, CycleError, NoFrames, NotCached, Refus
 
 T = TypeVar("T")
 PART_BITS: Final = 10
-#: Times that a call is made while what it needs is read in and room is made for it.
-TURNS: Final = 4
 #: Decoded inodes kept.
 VNODES: Final = 20_000
 #: Longest chain from the root to a block: a bound for a loop over what the disk says.
@@ -170,7 +168,7 @@ class Volume:
             self.cache.touch(block)
 
     def readin(self, parent: int, part: int, start: int, count: int) -> None:
-        """Bind and read children of `parent`, which is known to be a block with a home."""
+        """Bind and read children of `parent`, which must be cached."""
         self._children(self.xn.readin, parent, part, start, count)
 
     def bind(self, parent: int, part: int, start: int, count: int) -> None:
@@ -180,19 +178,13 @@ class Volume:
     def _children(
         self, call: Callable[..., None], parent: int, part: int, start: int, count: int
     ) -> None:
-        for turn in range(TURNS):
-            try:
-                call(self.who, parent, part, start, count)
-                break
-            except NotCached:  # it may have gone while room was made, too
-                if turn == TURNS - 1:
-                    raise
-                self.ensure(parent)
-            except NoFrames:
-                if turn == TURNS - 1:
-                    raise
-                self.cache.touch(parent)
-                self.cache.make_room(count)
+        try:
+            call(self.who, parent, part, start, count)
+        except NoFrames:
+            self.cache.touch(parent)
+            self.cache.make_room(count)
+            self.ensure(parent)  # in a small cache it went, too
+            call(self.who, parent, part, start, count)
         self.cache.touch_run(start, count)
 
     def retry(self, frames: int, call: Callable[[], T]) -> T:
@@ -442,16 +434,16 @@ class Batch:
     def _change(self) -> None:
         if self.vol.readonly:
             raise FsError(errno.EROFS)
-        for turn in range(TURNS):
+        for turn in range(4):
             try:
                 self._call()
                 return
             except NotCached:
-                if turn == TURNS - 1:
+                if turn == 3:
                     raise
                 self.ensure()
             except NoFrames:
-                if turn == TURNS - 1:
+                if turn == 3:
                     raise
                 self.vol.cache.make_room(sum(n for _t, _s, n in self.alloc))
 
