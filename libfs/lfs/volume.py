@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 #: Inodes kept in memory.
 VNODES: Final = 20_000
-#: Of all blocks, this part and one in each segment are never live.
-SLACK: Final = 0.07
+#: Of the blocks that are not the reserve, this part is never live.
+SLACK: Final = 0.06
 #: Blocks that wait in memory before they are written.
 DIRTY: Final = 1024
 #: Inodes that do.
@@ -55,9 +55,9 @@ class Volume:
         self.summary_type = self._number(t.SUMMARY)
         self.segments_type = self._number(t.SEGMENTS)
         raw = xn.read(self.who, root_block, 0, f.BLOCK)
-        size, self.uuid = decode_super_untrusted(root_block, raw)
+        size, run, self.uuid = decode_super_untrusted(root_block, raw)
         self.seed = zlib.crc32(self.uuid)
-        self.segments = Segments(self, size)
+        self.segments = Segments(self, size, run)
         self.log = Log(self)
         self.imap = Tree(self, 0)
         self.next_ino = f.ROOT_INO
@@ -319,7 +319,7 @@ class Volume:
     def available(self) -> float:
         """Blocks that may become live beyond what is and will be. The fuller the log, the more must
         be moved for each block that is won; so it may not be full."""
-        most = self.segments.capacity() * (1 - SLACK - 1 / self.segments.size)
+        most = (self.segments.capacity() - self.reserve) * (1 - SLACK)
         return most - self.segments.live / f.BLOCK - self.growth - self.reserved
 
     def _fits(self, blocks: float) -> bool:
@@ -342,14 +342,16 @@ class Volume:
         return self.xn.now()
 
 
-def decode_super_untrusted(block: int, raw: bytes) -> tuple[int, bytes]:
-    """(blocks of a segment, uuid). Raises CorruptionError: not an LFS, or of a later version."""
-    magic, version, size, _created, uuid = f.SUPER.unpack_from(raw, f.SUPER_AT)
+def decode_super_untrusted(block: int, raw: bytes) -> tuple[int, int, bytes]:
+    """(blocks of a segment, blocks of the segment table behind each pointer, uuid). Raises
+    CorruptionError: not an LFS, or of a later version."""
+    magic, version, size, run, _created, uuid = f.SUPER.unpack_from(raw, f.SUPER_AT)
     for field, got, want in (
         ("magic", magic, (f.SUPER_MAGIC,)),
         ("version", version, (f.VERSION,)),
         ("blocks of a segment", size, f.SEGMENT_SIZES),
+        ("blocks of the table behind a pointer", run, range(1, f.MAX_RUN + 1)),
     ):
         if got not in want:
             raise CorruptionError(block, field, got, want)
-    return size, uuid
+    return size, run, uuid
