@@ -14,7 +14,7 @@ import threading
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from libfs.lfs import format as f
 from libfs.lfs.flushing import flush
@@ -23,6 +23,10 @@ from xnfs import CorruptionError
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
+
+#: A checkpoint is due after so long, ns, and after so many segments of the log.
+EVERY: Final = 30_000_000_000
+SEGMENTS: Final = 32
 
 
 @dataclass
@@ -111,6 +115,7 @@ class Checkpoint:
         self.bad: list[int] = []  # regions that could not be read
         self._lock = threading.Lock()  # `write` runs beside everything else
         self.time = 0
+        self.serial = 0  # of the segment where the log went on then
         self.flush = 0  # the newest flush that the newest checkpoint knows
         self.snapshots: list[int] = []
 
@@ -131,6 +136,13 @@ class Checkpoint:
             raise error
         return sorted(good, key=lambda region: -region.number)
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time for one, and it would say something new."""
+        vol = self._vol
+        late = vol.now() - self.time >= EVERY or vol.log.serial - self.serial >= SEGMENTS
+        return late and vol.news
+
     def begin(self) -> Region:
         """Flush with the inode map; what the next region is to say when that is durable."""
         vol = self._vol
@@ -138,7 +150,7 @@ class Checkpoint:
         self.number += 1
         self.time = vol.now()
         log = vol.log
-        self.flush = log.flush
+        self.flush, self.serial = log.flush, log.serial
         return Region(
             self.number,
             log.flush,
@@ -191,6 +203,7 @@ class Sync:
             flush(vol)
         self._flush = vol.log.flush
         self._blocks = list(vol.log.anchors)
+        self._given_up = vol.segments.given_up
 
     @property
     def needed(self) -> bool:
@@ -206,7 +219,8 @@ class Sync:
 
     def done(self) -> None:
         """Forget what was made durable."""
-        anchors = self._vol.log.anchors
+        anchors, segments = self._vol.log.anchors, self._vol.segments
+        segments.given_back = max(segments.given_back, self._given_up)
         for block, number in list(anchors.items()):
             if number <= self._flush:
                 del anchors[block]

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from libfs.lfs import format as f
-from libfs.lfs.checkpoint import make_durable
+from libfs.lfs.checkpoint import SEGMENTS, make_durable
 from libfs.lfs.flushing import flush, flush_size
 from libfs.lfs.inode import Vnode, records_untrusted
 from libfs.lfs.segments import Slot
@@ -44,6 +44,8 @@ STEP: Final = 64
 MARGIN: Final = 4
 #: With less room than this part of all, it cleans before there is need.
 LOW: Final = 0.1
+#: Then only segments that are not fuller: to clean too early is to clean too full.
+WORTH: Final = 0.75
 #: Segments that are cleaned beyond what is wanted at once.
 AHEAD: Final = 4
 TURNS: Final = 64
@@ -75,15 +77,15 @@ class Cleaner:
 
     # -- which
 
-    def candidates(self, policy: str) -> list[int]:
-        """Segments worth cleaning, best first."""
+    def candidates(self, policy: str, fullest: float = 1.0) -> list[int]:
+        """Segments worth cleaning, best first; less of them is live than this part."""
         vol = self._vol
         now = vol.now()
         taken = self.clean.keys() | self.pinned
         scored = []
         for segment, usage in vol.segments.usage.items():
             u = usage.live / (usage.blocks * f.BLOCK)
-            if segment == vol.log.segment or segment in taken or u >= 1:
+            if segment == vol.log.segment or segment in taken or u >= fullest:
                 continue
             age = max(now - usage.youngest, 1)
             score = 1 - u if policy == "greedy" else (1 - u) * age / (1 + u)
@@ -92,14 +94,16 @@ class Cleaner:
 
     # -- cleaning
 
-    def clean_some(self, blocks: int, policy: str | None = None, most: int = MOVE) -> int:
-        """Clean segments until so many of their blocks are dead, or `most` are moved, or there is
-        no room to move more; how many are dead. Nothing is free yet."""
+    def clean_some(
+        self, blocks: int, policy: str | None = None, most: int = MOVE, fullest: float = 1.0
+    ) -> int:
+        """Clean segments (`candidates`) until so many of their blocks are dead, or `most` are
+        moved, or there is no room to move more; how many are dead. Nothing is free yet."""
         vol = self._vol
         won, moving, done = 0, 0, dict[int, int]()
         room = vol.room(4 * most) - MARGIN
         waiting = flush_size(vol, checkpoint=True)
-        for segment in self.candidates(policy or self.policy):
+        for segment in self.candidates(policy or self.policy, fullest):
             if won >= blocks or moving >= most:
                 break
             usage = vol.segments.usage[segment]
@@ -335,20 +339,24 @@ class Cleaner:
 
     def step(self) -> None:
         """Beside other requests, once for each segment of the log: clean a little, if there will be
-        need. Waits for no device; what is won is free after the next sync."""
+        need. Waits for no device; what is won is free after the next sync. Where nobody asks for
+        one, and nothing is ever idle, makes a checkpoint when one was due long ago."""
         vol = self._vol
-        if vol.log.serial != self._stepped and not self._busy:
-            self._stepped = vol.log.serial
-            if self._is_low():
-                self._hopeless = 0
-                self.clean_some(2 * vol.segments.size, most=STEP)
+        if vol.log.serial == self._stepped:
+            return
+        if vol.log.serial - vol.checkpoint.serial >= 2 * SEGMENTS:
+            make_durable(vol, checkpoint=True)
+        elif self._is_low():
+            self.clean_some(2 * vol.segments.size, most=STEP, fullest=WORTH)
+        self._stepped = vol.log.serial
 
     def idle(self) -> bool:
         """Clean a little ahead of need; whether a checkpoint would free something."""
         vol = self._vol
         if self._is_low():
             self._hopeless = 0
-            if self.clean_some(AHEAD * vol.segments.size) < vol.segments.size:
+            won = self.clean_some(AHEAD * vol.segments.size, fullest=WORTH)
+            if won < vol.segments.size:
                 self._hopeless = vol.segments.died + vol.segments.size * f.BLOCK
         return any(each.checkpoint >= 0 for each in self.clean.values())
 

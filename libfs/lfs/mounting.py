@@ -108,6 +108,7 @@ def take_region(vol: Volume, regions: list[Region]) -> None:
     vol.next_ino, vol.epoch = newest.next_ino, newest.epoch
     checkpoint = vol.checkpoint
     checkpoint.number, checkpoint.time = newest.number, newest.time
-    checkpoint.flush, checkpoint.snapshots = newest.flush, newest.snapshots
+    checkpoint.flush, checkpoint.serial = newest.flush, newest.serial
+    checkpoint.snapshots = newest.snapshots
     for region in regions:
         checkpoint.done(region)

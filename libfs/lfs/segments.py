@@ -75,6 +75,8 @@ class Segments:
         self.died = 0  # bytes, since the mount
         self.live = 0  # bytes, in all
         self.capacity_of_ours = 0  # blocks
+        #: blocks of segments that were given up since the mount, and those of them that are free
+        self.given_up = self.given_back = 0
         #: (start, blocks, those of them that it can take) of segments to come; the sum of the
         #: last; where the search goes on
         self._free: list[tuple[int, int, int]] = []
@@ -125,6 +127,7 @@ class Segments:
         usage = self.usage[segment]
         self.count(usage.summary, -usage.live)
         self.capacity_of_ours -= usage.blocks - 1
+        self.given_up += usage.blocks
         del self.usage[segment]
         self.forget(usage.summary)
         self._free_then = -1
@@ -248,8 +251,8 @@ class Segments:
 
     def capacity(self) -> float:
         """Blocks that could be live if all the rest were free: those of our segments, and of as
-        many as could be ours."""
-        free = self._vol.xn.free_blocks()
+        many as could be ours, or soon can."""
+        free = self._vol.xn.free_blocks() + self.given_up - self.given_back
         return self.capacity_of_ours + free * (self.size - 1) / self.size
 
     def room(self, wanted: int) -> int:

@@ -300,6 +300,7 @@ class Volume:
         are live. Raises: ENOSPC, EROFS."""
         if self.readonly:
             raise FsError(errno.EROFS)
+        self.cleaner.step()
         if len(self.dirty) > DIRTY_INODES:
             flush(self)
         if grow and self.available() < grow:
