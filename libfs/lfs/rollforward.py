@@ -37,14 +37,22 @@ def roll_forward(vol: Volume, region: Region) -> int:
     #: what came before the usage was written, and is counted there; and what came after
     before: dict[int, int] = {}
     after: dict[int, int] = {}
+    #: nodes of the inode map, of a later checkpoint that does not count but in the usage
+    nodes: dict[tuple[int, int], int] = {}
     for summary, slot in found:
-        index, kind, count, owner, _at, flush = slot
+        index, kind, count, owner, at, flush = slot
         if flush > region.flush and _whole(heads, flush):
             if slot.contradicts:
                 raise CorruptionError(summary, f"inode of slot {index}", owner, f"kind {kind}'s")
+            if f.P_MAP1 <= kind <= f.P_MAP3 and not owner and flush <= counted:
+                nodes[kind - f.P_MAP1 + 1, at] = f.address(summary + 1 + index, region.epoch)
             news = before if flush <= counted else after
             for i in range(count):
                 enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
+    for (level, index), address in nodes.items():
+        vol.died(address, f.BLOCK)
+        if old := vol.imap.address(level, index):
+            vol.born(old, f.BLOCK)
     for ino, address in before.items():
         vol.next_ino = max(vol.next_ino, ino + 1)
         vol.imap.set(ino, address)
