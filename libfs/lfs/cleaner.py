@@ -42,8 +42,9 @@ MOVE: Final = 512
 STEP: Final = 64
 #: Room that cleaning leaves, blocks: a checkpoint's.
 MARGIN: Final = 4
-#: With less room than this part of all, it cleans before there is need.
+#: With less room than this part of all, or than so many segments, it cleans before there is need.
 LOW: Final = 0.1
+LOW_SEGMENTS: Final = 32
 #: Then only segments that are not fuller: to clean too early is to clean too full.
 WORTH: Final = 0.75
 #: Segments that are cleaned beyond what is wanted at once.
@@ -363,7 +364,8 @@ class Cleaner:
     def _is_low(self) -> bool:
         """Whether room is short, and cleaning may help."""
         vol = self._vol
-        low = int(vol.segments.capacity() * LOW) + vol.reserve
+        low = min(int(vol.segments.capacity() * LOW), LOW_SEGMENTS * vol.segments.size)
+        low += vol.reserve
         return vol.room(low) < low and vol.segments.died >= self._hopeless
 
     def _collect(self) -> None:

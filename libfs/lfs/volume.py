@@ -69,6 +69,7 @@ class Volume:
         #: inodes that went since the last flush
         self.gone: list[int] = []
         self.free_inos: list[int] = []
+        self.searched = f.ROOT_INO + 1  # numbers from here on may be free since before the mount
         self.dirty_blocks = 0  # of data, in memory
         self.time = 0  # of the file whose blocks are being written
         self.recovered = 0  # inodes that roll-forward found
@@ -229,13 +230,29 @@ class Volume:
             self.dirty[v.ino] = v
 
     def new_ino(self) -> int:
-        """A number for a new inode. Raises: ENOSPC."""
+        """A number for a new inode: one that nobody has any more, if one is known. Raises:
+        ENOSPC."""
+        if not self.free_inos and self.searched < self.next_ino:
+            self._find_free_inos()
         if self.free_inos:
             return self.free_inos.pop()
         if self.next_ino > f.INO_MAX:
             raise FsError(errno.ENOSPC)
         self.next_ino += 1
         return self.next_ino - 1
+
+    def _find_free_inos(self) -> None:
+        """Look at one more node of the inode map for numbers that were free before the mount. Of
+        one that can't be read none is; whoever wants an inode there is told why."""
+        lo = self.searched
+        self.searched = hi = min(lo - lo % f.FAN + f.FAN, self.next_ino)
+        try:
+            taken = {ino for ino, _at in self.imap.items(lo, hi)}
+        except CorruptionError:
+            return
+        self.free_inos = [
+            ino for ino in range(hi - 1, lo - 1, -1) if ino not in taken and ino not in self.vnodes
+        ]
 
     def all_of(self, v: Vnode, count: Callable[[int, int], None]) -> None:
         """Count all blocks of an inode, but for its record, as born or died."""
