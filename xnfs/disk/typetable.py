@@ -12,6 +12,7 @@ used twice; nor is one whose record was wiped, if a later record or a root (`res
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from xnfs.disk.blocktype import BlockType
@@ -142,36 +143,13 @@ class TypeTable:
     def _load(self) -> None:
         area = bytearray(self._blocks * BLOCK)
         self._device.read(self._start, [memoryview(area)])
-        pieces: list[bytes] = []
-        first = 0
-        for i in range(self._blocks):
-            raw = memoryview(area)[i * BLOCK : (i + 1) * BLOCK]
-            try:
-                piece = decode_type_block_untrusted(self._seed, self._start + i, raw)
-            except CorruptionError as e:
-                self.damaged.append(e)
-                self._next, pieces = i + 1, []
-                continue
-            if piece is None:
-                continue
-            self._next = i + 1
-            if piece.part == 0:
-                first, pieces = i, []
-            if piece.part != len(pieces) or piece.number != FIRST_TYPE + first:
-                pieces = []  # the rest of a record that was cut
-                continue
-            pieces.append(piece.payload)
-            if len(pieces) == piece.parts:
-                self._load_record_untrusted(first, b"".join(pieces))
-                pieces = []
+        found = _latest_untrusted(self._seed, self._start, area)
+        self._next = found.next
+        self.damaged += found.damaged
+        for number, spec in found.specs:
+            self._add_untrusted(number, spec)
 
-    def _load_record_untrusted(self, first: int, payload: bytes) -> None:
-        number = FIRST_TYPE + first
-        try:
-            spec = decode_spec_untrusted(self._start + first, payload)
-        except CorruptionError as e:
-            self.damaged.append(e)
-            return
+    def _add_untrusted(self, number: int, spec: TypeSpec) -> None:
         if spec.stamp is not None and spec.stamp <= BLOCK - STAMP_SIZE:
             self._stamps[number] = spec.stamp
         if spec.name in self._names:
@@ -182,3 +160,59 @@ class TypeTable:
             self._types[number] = BlockType(number, spec, self.number)
         except XnError as e:
             self.broken[number] = str(e)
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalogue:
+    """The area of some image, and what it says: `specs` by number; `next`: the first block never
+    written."""
+
+    uuid: bytes
+    start: int
+    area: bytearray
+    next: int
+    specs: list[tuple[int, TypeSpec]]
+    damaged: list[CorruptionError]
+
+
+_latest: _Catalogue | None = None
+
+
+def _latest_untrusted(seed: Seed, start: int, area: bytearray) -> _Catalogue:
+    """Who opens many images in a row with the same types decodes them once."""
+    global _latest
+    known = _latest
+    if known is None or (known.uuid, known.start, known.area) != (seed.uuid, start, area):
+        known = _latest = _catalogue_untrusted(seed, start, area)
+    return known
+
+
+def _catalogue_untrusted(seed: Seed, start: int, area: bytearray) -> _Catalogue:
+    found = _Catalogue(seed.uuid, start, area, 0, [], [])
+    end, first = 0, 0
+    pieces: list[bytes] = []
+    for i in range(len(area) // BLOCK):
+        raw = memoryview(area)[i * BLOCK : (i + 1) * BLOCK]
+        try:
+            piece = decode_type_block_untrusted(seed, start + i, raw)
+        except CorruptionError as e:
+            found.damaged.append(e)
+            end, pieces = i + 1, []
+            continue
+        if piece is None:
+            continue
+        end = i + 1
+        if piece.part == 0:
+            first, pieces = i, []
+        if piece.part != len(pieces) or piece.number != FIRST_TYPE + first:
+            pieces = []  # the rest of a record that was cut
+            continue
+        pieces.append(piece.payload)
+        if len(pieces) == piece.parts:
+            try:
+                spec = decode_spec_untrusted(start + first, b"".join(pieces))
+                found.specs.append((FIRST_TYPE + first, spec))
+            except CorruptionError as e:
+                found.damaged.append(e)
+            pieces = []
+    return replace(found, next=end)
