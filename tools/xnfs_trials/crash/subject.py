@@ -28,6 +28,7 @@ from libfs.lfs import Lfs
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 from xnfs_trials.crash.checker import Checker
+from xnfs_trials.crash.lfswalk import ROOT, LfsWalk
 from xnfs_trials.crash.model import ORDER, WHOLE
 from xnfs_trials.crash.rawdisk import RawDisk
 from xnfs_trials.crash.trees import Tree
@@ -72,7 +73,8 @@ class FfsSubject:
 
 
 class LfsSubject:
-    """LFS. What is dead in its log stays in use until it is cleaned."""
+    """LFS, with an independent reader of its bytes. What is dead in its log stays in use until it is
+    cleaned."""
 
     crash_promises = frozenset({WHOLE, ORDER})
     spare_blocks = None
@@ -83,6 +85,13 @@ class LfsSubject:
         Lfs.mkfs(xn, cap, name, uuid=UUID)
 
     mount = staticmethod(Lfs.mount)
+
+    @staticmethod
+    def raw_walk(disk: RawDisk) -> Tree:
+        """Read its map and its log, and check that what is named is what it is taken for."""
+        walk = LfsWalk(disk)
+        walk.run()
+        return Tree(walk.inodes, ROOT)
 
 
 #: Short names.
