@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.device import BlockDevice
@@ -65,8 +65,24 @@ class RootsType(BlockType):
 _ROOTS: Final = RootsType()
 
 
+@dataclass(frozen=True, slots=True)
+class _Catalogue:
+    """The area of some image, and what it says: `specs` by number; `next`: the first block never
+    written."""
+
+    uuid: bytes
+    start: int
+    area: bytearray
+    next: int
+    specs: list[tuple[int, TypeSpec]]
+    damaged: list[CorruptionError]
+
+
 class TypeTable:
     """All installed types of one image."""
+
+    #: who opens many images in a row with the same types decodes them once
+    _latest: ClassVar[_Catalogue | None] = None
 
     def __init__(self, device: BlockDevice, geometry: Geometry, seed: Seed) -> None:
         self._device = device
@@ -143,7 +159,11 @@ class TypeTable:
     def _load(self) -> None:
         area = bytearray(self._blocks * BLOCK)
         self._device.read(self._start, [memoryview(area)])
-        found = _latest_untrusted(self._seed, self._start, area)
+        found = TypeTable._latest
+        if found is None or (found.uuid, found.start, found.area) != (
+            self._seed.uuid, self._start, area
+        ):  # fmt: skip
+            found = TypeTable._latest = _catalogue_untrusted(self._seed, self._start, area)
         self._next = found.next
         self.damaged += found.damaged
         for number, spec in found.specs:
@@ -160,31 +180,6 @@ class TypeTable:
             self._types[number] = BlockType(number, spec, self.number)
         except XnError as e:
             self.broken[number] = str(e)
-
-
-@dataclass(frozen=True, slots=True)
-class _Catalogue:
-    """The area of some image, and what it says: `specs` by number; `next`: the first block never
-    written."""
-
-    uuid: bytes
-    start: int
-    area: bytearray
-    next: int
-    specs: list[tuple[int, TypeSpec]]
-    damaged: list[CorruptionError]
-
-
-_latest: _Catalogue | None = None
-
-
-def _latest_untrusted(seed: Seed, start: int, area: bytearray) -> _Catalogue:
-    """Who opens many images in a row with the same types decodes them once."""
-    global _latest
-    known = _latest
-    if known is None or (known.uuid, known.start, known.area) != (seed.uuid, start, area):
-        known = _latest = _catalogue_untrusted(seed, start, area)
-    return known
 
 
 def _catalogue_untrusted(seed: Seed, start: int, area: bytearray) -> _Catalogue:

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from xnfs_trials.crash.checker import name_hash
 from xnfs_trials.crash.rawdisk import BLOCK, RawDisk
@@ -32,6 +33,32 @@ INLINE = 1  # flag of a record
 _AT = (1 << 34) - 1
 
 _RECORD = struct.Struct("<IHHIIIIQQ8xq16xIIIBBHQQQHH4x")
+
+
+class Record(NamedTuple):
+    """The fixed part of an inode, without its other times."""
+
+    ino: int
+    mode: int
+    flags: int
+    uid: int
+    gid: int
+    nlink: int
+    generation: int
+    size: int
+    blocks: int
+    mtime: int
+    major: int
+    minor: int
+    parent: int
+    depth: int
+    bits: int
+    tops: int
+    key: int
+    entries: int
+    xattr: int
+    inside: int
+    content: int
 
 
 @dataclass(frozen=True)
@@ -221,33 +248,44 @@ class LfsWalk:
     def _inode(self, ino: int, address: int) -> None:
         block = self._claim(address, INODES, 0, 0)
         raw = self._block(INODES, block)
-        index, offsets = address >> 34 & 255, _offsets(raw)
-        if index >= len(offsets) or offsets[index] > BLOCK - _RECORD.size:
-            raise self._wrong(block, f"has no record {index} of inode {ino}")
-        fields = _RECORD.unpack_from(raw, offsets[index])
-        number, mode, flags, uid, gid, nlink, generation, size, blocks, mtime = fields[:10]
-        major, minor, parent, depth, bits, count, key, entries, xattr, inside, content = fields[10:]
-        at = offsets[index] + _RECORD.size
-        middle, end = at + inside, at + inside + 8 * count + content
-        if number != ino or end > BLOCK or depth > 3 or count > TOPS or bits > 32:
-            raise self._wrong(block, f"the record of inode {ino} is not sane")
-        tops = struct.unpack_from(f"<{count}Q", raw, middle)
-        node = Inode(ino, mode, uid, gid, nlink, size, mtime, generation, (major, minor))
-        self.inodes[ino] = node
-        node.xattrs = records(self.disk, block, raw[at:middle])
-        if xattr:
-            node.xattrs = self._attributes(ino, xattr)
-        if stat.S_ISDIR(mode):
-            self._parents[ino] = parent
-            self._directory(node, bits, key, raw[middle:end] if flags & INLINE else None, depth, tops)
-            if len(node.entries) != entries:
-                self.disk.find("lfs", block, f"inode {ino} has {entries} entries, not so many")
-        elif flags & INLINE:
-            self._inline(node, raw[middle:end])
+        r, middle, end = self._record(block, raw, address >> 34 & 255)
+        if r.ino != ino:
+            raise self._wrong(block, f"the map takes inode {r.ino} for {ino}")
+        node = self.inodes[ino] = Inode(
+            *(ino, r.mode, r.uid, r.gid, r.nlink, r.size, r.mtime, r.generation),
+            (r.major, r.minor),
+        )
+        node.xattrs = records(self.disk, block, raw[middle - r.inside : middle])
+        if r.xattr:
+            node.xattrs = self._attributes(ino, r.xattr)
+        content = raw[end - r.content : end]
+        tops = struct.unpack_from(f"<{r.tops}Q", raw, middle)
+        if stat.S_ISDIR(r.mode):
+            self._parents[ino] = r.parent
+            if r.flags & INLINE:
+                self._names(node, block, content)
+            else:
+                self._leaves(node, r, tops)
+            if len(node.entries) != r.entries:
+                self.disk.find("lfs", block, f"{r.entries} entries in {ino}: {len(node.entries)}")
+        elif r.flags & INLINE:
+            self._inline(node, block, content)
         else:
-            self._data(node, depth, tops)
-        if node.owned != blocks:
-            self.disk.find("lfs", block, f"inode {ino} says {blocks} blocks, has {node.owned}")
+            self._data(node, r.depth, tops)
+        if node.owned != r.blocks:
+            self.disk.find("lfs", block, f"inode {ino} says {r.blocks} blocks, has {node.owned}")
+
+    def _record(self, block: int, raw: bytes, index: int) -> tuple[Record, int, int]:
+        """(a record, where its addresses begin, its end). Raises Damaged."""
+        offsets = _offsets(raw)
+        if index >= len(offsets) or offsets[index] > BLOCK - _RECORD.size:
+            raise self._wrong(block, f"there is no record {index}")
+        r = Record(*_RECORD.unpack_from(raw, offsets[index]))
+        middle = offsets[index] + _RECORD.size + r.inside
+        end = middle + 8 * r.tops + r.content
+        if end > BLOCK or r.depth > 3 or r.tops > TOPS or r.bits > 32:
+            raise self._wrong(block, f"the record of inode {r.ino} is not sane")
+        return r, middle, end
 
     def _attributes(self, ino: int, address: int) -> dict[bytes, bytes]:
         block = self._claim(address, XATTR, ino, 0)
@@ -257,9 +295,9 @@ class LfsWalk:
             raise self._wrong(block, f"{size} bytes of attributes of inode {owner}, not {ino}")
         return records(self.disk, block, raw[64 : 64 + size])
 
-    def _inline(self, node: Inode, content: bytes) -> None:
+    def _inline(self, node: Inode, block: int, content: bytes) -> None:
         if node.size != len(content):
-            self.disk.find("lfs", 0, f"inode {node.ino} of {node.size} bytes has {len(content)}")
+            self.disk.find("lfs", block, f"inode {node.ino} of {node.size} bytes: {len(content)}")
         if stat.S_ISLNK(node.mode):
             node.target = content
         elif content:
@@ -278,35 +316,25 @@ class LfsWalk:
         if stat.S_ISLNK(node.mode):
             node.target, node.data = node.content(), {}
 
-    def _directory(
-        self,
-        node: Inode,
-        bits: int,
-        key: int,
-        content: bytes | None,
-        depth: int,
-        tops: tuple[int, ...],
-    ) -> None:
-        if content is not None:
-            self._names(node, 0, content)
-            return
+    def _leaves(self, node: Inode, r: Record, tops: tuple[int, ...]) -> None:
+        """Leaves cover all hashes, in order, and each name lies where its hash belongs."""
         covered = 0
-        for number, address in self._values(node.ino, depth, tops):
-            block = self._claim(address, NAMES, node.ino, number, 32 - bits)
+        for number, address in self._values(node.ino, r.depth, tops):
+            block = self._claim(address, NAMES, node.ino, number, 32 - r.bits)
             raw = self._block(NAMES, block)
-            owner, low, own, count, size = struct.unpack_from("<IIHHH", raw, 16)
-            if owner != node.ino or low >> 32 - bits != number or own > bits or number != covered:
+            owner, low, bits, count, size = struct.unpack_from("<IIHHH", raw, 16)
+            place = low >> 32 - r.bits, covered
+            if owner != node.ino or bits > r.bits or place != (number, number):
                 raise self._wrong(block, f"no leaf {number} of directory {node.ino}")
             node.owned += 1
-            covered += 1 << bits - own
-            before = len(node.entries)
-            for name in self._names(node, block, raw[32 : 32 + size]):
-                if name_hash(key, name) >> 64 - own != low >> 32 - own:
-                    self.disk.find("lfs", block, f"{name!r} belongs in another leaf")
-            if len(node.entries) - before != count:
-                self.disk.find("lfs", block, f"the leaf says {count} names")
-        if covered != 1 << bits:
-            self.disk.find("lfs", 0, f"directory {node.ino} has leaves up to {covered} of 2^{bits}")
+            covered += 1 << r.bits - bits
+            names = self._names(node, block, raw[32 : 32 + size])
+            if any(name_hash(r.key, n) >> 64 - bits != low >> 32 - bits for n in names):
+                self.disk.find("lfs", block, "a name that belongs in another leaf")
+            if len(names) != count:
+                self.disk.find("lfs", block, f"the leaf says {count} names, has {len(names)}")
+        if covered != 1 << r.bits:
+            self.disk.find("lfs", 0, f"leaves of {node.ino} cover {covered} of 2**{r.bits}")
 
     def _names(self, node: Inode, block: int, raw: bytes) -> list[bytes]:
         names, at = [], 0
@@ -327,7 +355,9 @@ class LfsWalk:
         for parent, child, name, kind in self._types:
             node = self.inodes.get(child)
             if node is None:
-                self.disk.find("lfs", 0, f"{name!r} in {parent} is inode {child}, which is not there")
+                self.disk.find(
+                    "lfs", 0, f"{name!r} in {parent} is inode {child}, which is not there"
+                )
                 continue
             node.names.append((parent, name))
             if kind != stat.S_IFMT(node.mode) >> 12:
