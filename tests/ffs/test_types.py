@@ -170,10 +170,10 @@ def test_types_symlink_keeps_its_blocks_while_it_lives(raw: Raw, *, keep: bool) 
     block = int.from_bytes(slot[8:], "little") & (1 << 56) - 1
     number = raw.xn.type_number(t.DATA)
     assert number is not None
+    cut = [(ino, [(f.INODE_SLOTS_AT, bytes(16))])]
     for caller in (who, Caller(raw.cap, ALICE.uid, ALICE.gid)):
         with pytest.raises(AclRefused):
-            edit = [(ino, [(f.INODE_SLOTS_AT, bytes(16))])]
-            raw.xn.change(caller, edit, free=[(number, block, 1)])
+            raw.xn.change(caller, cut, free=[(number, block, 1)])
     raw.fs.unlink(BOB, home, b"long", keep=keep)
     if not keep:
         raw.fs.sync(None)

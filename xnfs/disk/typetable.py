@@ -6,7 +6,8 @@ its number but can't be used: its blocks are then untouchable, never guessed at.
 cut while it was installed is passed over.
 
 A type's number is FIRST_TYPE + the place of its record in the catalogue, so that no number is ever
-used twice; nor is one whose record was wiped, if a later record or a root (`reserve`) tells of it.
+used twice; nor is one whose record was wiped, if a later record, the superblock (`used`) or a root
+(`reserve`) tells of it.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class TypeTable:
     #: who opens many images in a row with the same types decodes them once
     _latest: ClassVar[_Catalogue | None] = None
 
-    def __init__(self, device: BlockDevice, geometry: Geometry, seed: Seed) -> None:
+    def __init__(self, device: BlockDevice, geometry: Geometry, seed: Seed, used: int = 0) -> None:
+        """Read the catalogue. `used`: so many of its blocks were, whatever became of them."""
         self._device = device
         self._seed = seed
         self._start = geometry.types_start
@@ -98,6 +100,12 @@ class TypeTable:
         #: catalogue blocks that do not check
         self.damaged: list[CorruptionError] = []
         self._load()
+        self._next = max(self._next, used)
+
+    @property
+    def used(self) -> int:
+        """How many blocks of the catalogue have been taken."""
+        return self._next
 
     def get(self, number: int) -> BlockType:
         """The type of that number. Raises UnknownType, also if it does not verify any more."""
