@@ -140,8 +140,7 @@ class RawDisk:
 
     def digest(self, bno: int, data: bytes) -> int:
         """`digest(bno, bytes)` of SPEC.md."""
-        value = blake2b(bno.to_bytes(8, "little") + data, digest_size=4, key=self.super.uuid)
-        return int.from_bytes(value.digest(), "little")
+        return _digest(self.super.uuid, bno, data)
 
     # -- stamps
 
@@ -152,8 +151,7 @@ class RawDisk:
 
     def stamp_ok(self, bno: int, data: bytes, off: int = 0) -> bool:
         """Is the checksum of a stamped block right?"""
-        want = self.crc(bno, data[:off] + data[off + 4 :])
-        return int(_STAMP.unpack_from(data, off)[0]) == want
+        return _stamp_ok(self._seed, bno, data, off)
 
     def check_age(self, bno: int, data: bytes, off: int = 0) -> None:
         """A stamped block must not be older than the newest version that is known. (No trial makes
@@ -356,6 +354,19 @@ class RawDisk:
             blocks = tuple(self.block(at) for at in range(start, start + count))
             self._catalogue = _read_catalogue(self._seed, start, blocks)
         return self._catalogue
+
+
+@lru_cache(maxsize=1 << 12)
+def _digest(uuid: bytes, bno: int, data: bytes) -> int:
+    """Blocks are the same objects from state to state, so most digests are known."""
+    value = blake2b(bno.to_bytes(8, "little") + data, digest_size=4, key=uuid)
+    return int.from_bytes(value.digest(), "little")
+
+
+@lru_cache(maxsize=1 << 13)
+def _stamp_ok(seed: int, bno: int, data: bytes, off: int) -> bool:
+    crc = zlib.crc32(data[:off], zlib.crc32(bno.to_bytes(8, "little"), seed))
+    return int(_STAMP.unpack_from(data, off)[0]) == zlib.crc32(data[off + 4 :], crc)
 
 
 @lru_cache(maxsize=64)
