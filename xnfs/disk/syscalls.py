@@ -115,7 +115,7 @@ class Boundary:
         self._caps.check(who.cap, ("disk", "root", root), rights)
 
     def _page(self, who: Caller, block: int, rights: int) -> Page:
-        page = self._registry.get(block)
+        page = self._registry.pages.get(block)
         if page is None:
             raise NotCached(f"block {block} is not cached")
         self._may(who, page.root, rights)
