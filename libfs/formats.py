@@ -18,6 +18,7 @@ from libfs.lfs import Lfs
 from libfs.lfs import check as check_lfs
 from libfs.lfs import types as lfs_types
 from libfs.lfs.cleaner import POLICIES
+from libfs.lfs.volume import decode_super_untrusted as decode_lfs_super_untrusted
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 
@@ -71,6 +72,10 @@ def _uuid_of_ffs(block: int, raw: bytes) -> bytes:
     return decode_super_untrusted(block, raw).uuid
 
 
+def _uuid_of_lfs(block: int, raw: bytes) -> bytes:
+    return decode_lfs_super_untrusted(block, raw)[1]
+
+
 FORMATS: Final[dict[str, Format]] = {
     "ffs": Format(
         "ffs",
@@ -90,6 +95,7 @@ FORMATS: Final[dict[str, Format]] = {
         check_lfs,
         {"cleaner": POLICIES, "snapshot": None},
         snapshots=True,
+        uuid=_uuid_of_lfs,
         blocks=Lfs.blocks_of,
     ),
 }

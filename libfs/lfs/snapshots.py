@@ -86,11 +86,11 @@ class Snapshots:
     def create(self, name: str) -> Snapshot:
         """Everything as it is now, under a name. Durable on return.
 
-        Raises: EEXIST, EINVAL (the name: at most 64 bytes, without '/'), ENOSPC, EROFS.
+        Raises: EEXIST, EINVAL (the name: at most 64 bytes of text without '/'), ENOSPC, EROFS.
         """
         vol = self._vol
-        packed = name.encode()
-        if not 0 < len(packed) <= 64 or "/" in name or "\0" in name:
+        packed = name.encode(errors="replace")  # what is no text is no name
+        if not 0 < len(packed) <= 64 or not name.isprintable() or "/" in name:
             raise FsError(errno.EINVAL)
         if any(snapshot.name == name for snapshot in self.all):
             raise FsError(errno.EEXIST, f"there is a snapshot '{name}'")
