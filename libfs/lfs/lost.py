@@ -43,8 +43,8 @@ def _summary(lost: Lost, segment: int, size: int, seed: int) -> int | None:
 
 
 def _ours(lost: Lost, block: int, summary: bytes, seed: int) -> bool:
-    """Whether a summary is not another LFS's, as far as its blocks tell: their checksums are each
-    file system's own."""
+    """Whether a summary is not that of another LFS whose table is lost as well. The checksums of
+    its blocks tell, but for data; of data alone it is whose turn comes first."""
     told = []
     for i, (pointer, *_what) in enumerate(f.SLOT.iter_unpack(summary[f.SLOTS_AT :])):
         if pointer and pointer >> f.KIND_SHIFT != f.P_DATA:
