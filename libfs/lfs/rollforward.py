@@ -12,6 +12,7 @@ Source: Rosenblum and Ousterhout 1992, section 4.2.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -108,12 +109,22 @@ def enter(vol: Volume, kind: int, address: int, news: dict[int, int]) -> None:
 
 
 def _replace(vol: Volume, ino: int, address: int) -> None:
-    """The map says `address` from now on; the usage follows."""
-    old = vol.imap.get(ino)
+    """The map says `address` from now on; the usage follows. What both versions have stays counted
+    as it was: a snapshot may have it as well."""
+    before, after = _blocks(vol, ino, vol.imap.get(ino)), _blocks(vol, ino, address)
     vol.next_ino = max(vol.next_ino, ino + 1)
-    for at, count in ((old, vol.died), (address, vol.born)):
-        if at:
-            v = vol.load_untrusted(ino, at)
-            count(at, v.record_size)
-            vol.all_of(v, count)
+    for at, size in (before - after).elements():
+        vol.died(at, size)
+    for at, size in (after - before).elements():
+        vol.born(at, size)
     vol.imap.set(ino, address)
+
+
+def _blocks(vol: Volume, ino: int, address: int) -> Counter[tuple[int, int]]:
+    """(address, bytes) of all that a version of an inode has; of none: nothing."""
+    found: list[tuple[int, int]] = []
+    if address:
+        v = vol.load_untrusted(ino, address)
+        found.append((address, v.record_size))
+        vol.all_of(v, lambda at, size: found.append((at, size)))
+    return Counter(found)
