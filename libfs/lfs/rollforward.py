@@ -36,7 +36,9 @@ def roll_forward(vol: Volume, region: Region) -> int:
     news: dict[int, int] = {}
     for summary, slot in found:
         index, kind, count, owner, _at, flush = slot
-        if flush > region.flush and _whole(heads, flush):
+        if flush <= region.flush:
+            raise CorruptionError(summary, f"flush of slot {index}", flush, f"after {region.flush}")
+        if _whole(heads, flush):
             if slot.contradicts:
                 raise CorruptionError(summary, f"inode of slot {index}", owner, f"kind {kind}'s")
             for i in range(count):
@@ -105,6 +107,8 @@ def enter(vol: Volume, kind: int, address: int, news: dict[int, int]) -> None:
         if count > f.GONE_MAX:
             raise CorruptionError(block, "inodes that went", count, f"at most {f.GONE_MAX}")
         for ino in array("I", raw[f.GONE_INOS : f.GONE_INOS + 4 * count]):
+            if not 0 < ino <= f.INO_MAX:
+                raise CorruptionError(block, "inode that went", ino, "a number")
             news[ino] = 0
 
 
@@ -112,7 +116,8 @@ def _replace(vol: Volume, ino: int, address: int) -> None:
     """The map says `address` from now on; the usage follows. What both versions have stays counted
     as it was: a snapshot may have it as well."""
     before, after = _blocks(vol, ino, vol.imap.get(ino)), _blocks(vol, ino, address)
-    vol.next_ino = max(vol.next_ino, ino + 1)
+    if address:  # of one that went nothing is left, so its number may be another's
+        vol.next_ino = max(vol.next_ino, ino + 1)
     for at, size in (before - after).elements():
         vol.died(at, size)
     for at, size in (after - before).elements():

@@ -67,8 +67,19 @@ class Snapshots:
     def load(self) -> None:
         """Read what the checkpoint names. Raises CorruptionError."""
         vol = self._vol
-        self.all = [load_untrusted(vol, address) for address in vol.checkpoint.snapshots]
+        self.all = []
+        for address in vol.checkpoint.snapshots:
+            self.add_untrusted(load_untrusted(vol, address))
         self.changed()
+
+    def add_untrusted(self, snapshot: Snapshot) -> None:
+        """One more, taken after those that there are. Raises CorruptionError."""
+        least = self.all[-1].epoch + 1 if self.all else 0
+        if not least <= snapshot.epoch < self._vol.epoch:
+            want = f"{least} to {self._vol.epoch - 1}"
+            block = snapshot.address & f.AT_MASK
+            raise CorruptionError(block, "epoch of a snapshot", snapshot.epoch, want)
+        self.all.append(snapshot)
 
     def changed(self) -> None:
         """What is kept, and what the next checkpoint says, follow `all`."""
