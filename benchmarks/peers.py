@@ -142,11 +142,13 @@ class Xnfs(Peer):
     """This project, through its commands."""
 
     name = "xnfs"
-    title = "xnfs"
+    title = "xnfs, FFS"
     options = "transport=kernel"
 
+    kind = "ffs"
+
     def format(self) -> None:
-        run(BIN / "mkfs.xnfs", "-F", self.image)
+        run(BIN / "mkfs.xnfs", "-F", "-t", self.kind, self.image)
 
     def mount(self) -> None:
         run(BIN / "mount.xnfs", self.image, self.dir, "-o", self.options)
@@ -156,6 +158,14 @@ class Xnfs(Peer):
 
     def server(self) -> list[str | Path]:
         return [BIN / "mount.xnfs", "-f", self.image, self.dir, "-o", self.options]
+
+
+class XnfsLfs(Xnfs):
+    """The log-structured file system on the same kernel."""
+
+    name = "xnfs-lfs"
+    title = "xnfs, LFS"
+    kind = "lfs"
 
 
 class XnfsFusepy(Xnfs):
@@ -287,6 +297,7 @@ class PassthroughPyfuse3(Passthrough):
 
 KINDS: list[type[Peer]] = [
     Xnfs,
+    XnfsLfs,
     XnfsFusepy,
     Fuse2fs,
     Ext4,
