@@ -77,6 +77,9 @@ class _Check:
             rebuild(vol, log)
         self._all_inodes()
         self._names()
+        if self._rebuilt:  # no checkpoint says it, and what has no name is left out
+            there = (ino for ino, _at in vol.imap.items())
+            vol.next_ino = max(f.ROOT_INO, *vol.dirty, *there) + 1
         if not log.repair:
             if not log.summary.findings:
                 self._usage()

@@ -43,9 +43,19 @@ def roll_forward(vol: Volume, region: Region) -> int:
                 raise CorruptionError(summary, f"inode of slot {index}", owner, f"kind {kind}'s")
             for i in range(count):
                 enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
+    most = _most_inodes(vol)
     for ino, address in news.items():
+        if address and ino > most:
+            raise CorruptionError(address & f.AT_MASK, "inode", ino, f"at most {most}")
         _replace(vol, ino, address)
     return len(news)
+
+
+def _most_inodes(vol: Volume) -> int:
+    """The largest number that an inode may have got since the checkpoint: numbers of those that
+    went are given again first, so there were as many at once, each with a record somewhere."""
+    lo, hi = vol.xn.data_area
+    return vol.next_ino + f.MAX_RECORDS * (hi - lo)
 
 
 def _whole(heads: Sequence[Head], flush: int) -> bool:

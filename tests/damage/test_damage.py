@@ -90,6 +90,8 @@ FOUND = {
     "inode that went": Case("lfs.gone", "inos[0]", "ones", True, REPAIRED, "lfs"),
     # A checkpoint that claims to know what came after it: that was lost without a word.
     "checkpoint ahead": Case("lfs.checkpoint", "flush", "plus one", True, REPAIRED, "lfs"),
+    # An inode of a number that nobody can have given: no room for its map was left to the others.
+    "number of an inode": Case("lfs inode", "[0].ino", "last bit", True, REPAIRED, "lfs"),
     # Snapshots out of order: the usage went wrong while it was mounted.
     "epoch of a snapshot": Case("lfs.snapshot", "epoch", "plus one", True, REPAIRED, "lfs"),
     # A destroyed segment table: all was freed.

@@ -13,8 +13,9 @@ from typing import Final
 
 from libfs.lfs import Lfs
 from libfs.lfs import format as f
+from libfs.lfs.checkpoint import make_durable
 from libfs.lfs.volume import Volume
-from libfs.posix.interface import Ino, New, User
+from libfs.posix.interface import Change, Ino, New, User
 from xnfs import BLOCK, Xn
 
 UUID: Final = bytes(range(2, 18))
@@ -44,6 +45,10 @@ def make(xn: Xn, name: str) -> None:
         fs.create(_ROOT, many, b"%d" % i, New(stat.S_IFIFO | 0o600, 0, 0))
     _file(fs, top, b"gone", b"g" * 3000)
     fs.snapshot("then")  # lfs.snapshot
+    for ino, _at in list(fs.volume.imap.items()):  # it shares no inode with what is live
+        fs.setattr(_ROOT, Ino(ino), Change(uid=1001))
+    for _region in range(2):
+        make_durable(fs.volume, checkpoint=True)
     fs.unlink(_ROOT, top, b"gone", keep=False)  # lfs.gone
     fs.write(_ROOT, large, 3 * BLOCK, b"after the checkpoint", kill_suid=False)
     below = fs.create(_ROOT, many, b"below", New(stat.S_IFDIR | 0o755, 0, 0))
