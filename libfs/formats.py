@@ -76,7 +76,7 @@ def _uuid_of_ffs(block: int, raw: bytes) -> bytes:
 
 
 def _uuid_of_lfs(block: int, raw: bytes) -> bytes:
-    return decode_lfs_super_untrusted(block, raw)[1]
+    return decode_lfs_super_untrusted(block, raw)[2]
 
 
 FORMATS: Final[dict[str, Format]] = {

@@ -22,6 +22,8 @@ from libfs.posix.interface import FsError
 BLOCK: Final = f.BLOCK
 MAX_SIZE: Final = f.MAX_FILE_BLOCKS * BLOCK
 READ_AHEAD: Final = 64
+#: Blocks that a record may grow by.
+RECORD: Final = 1.0
 
 
 class FileData:
@@ -79,7 +81,8 @@ class FileData:
 
     def _cost(self, v: Vnode, offset: int, size: int) -> tuple[float, float]:
         """(blocks that a flush may write more if these bytes change, those of them that are new):
-        the inode's, nodes of the map, and data, but for what waits in memory or is promised."""
+        the inode's, nodes of the map, and data, but for what waits in memory or is promised. What
+        takes the place of something is not new, so a full disk can be overwritten."""
         lo, hi = offset // BLOCK, -(-(offset + size) // BLOCK)
         waiting = {i for i in v.data if lo <= i < hi}
         written = 0
@@ -91,7 +94,8 @@ class FileData:
                     written += 1
         nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
         data = hi - lo - len(waiting)
-        return 1 + v.inline + nodes + data, 0.25 + v.inline + data - written
+        new = data - written
+        return 1 + v.inline + nodes + data, 0.25 + v.inline + new if new else 0
 
     def write(self, v: Vnode, offset: int, data: bytes | memoryview, mode: int) -> int:
         """Write all of it, or a prefix if space runs out; how much. `mode`: the inode's new mode.
@@ -105,7 +109,7 @@ class FileData:
             return 0
         end = offset + size
         if v.inline and end <= f.INLINE_MAX:
-            vol.want(*self._cost(v, 0, 0))
+            vol.want(self._cost(v, 0, 0)[0], RECORD if end > v.size else 0)
             self._write_inline(v, offset, bytes(data))
         else:
             view = memoryview(data)

@@ -19,27 +19,41 @@ def rebuild(lost: Lost) -> bytes | None:
     """See `xnfs.disk.lost.Rebuild`."""
     if lost.type != t.SEGMENTS:
         return None
+    above = lost.read(lost.parent)
     try:
-        size, uuid = decode_super_untrusted(lost.parent, lost.read(lost.parent))
+        size, run, uuid = decode_super_untrusted(lost.parent, above)
     except CorruptionError:
         return None
+    part = lost.part - 2  # the super block's first two are the regions
+    (pointer,) = f.POINTER.unpack_from(above, f.SUPER_TABLE + part * f.POINTER.size)
+    first = (part * run + lost.block - (pointer & f.BLOCK_MASK)) * f.SLOTS
     raw = bytearray(f.BLOCK)
-    first = (lost.part - 2) * f.SLOTS  # the super block's first two parts are the regions
     for i in range(f.SLOTS):
-        summary = _summary(lost, first + i, size, zlib.crc32(uuid))
-        if summary is not None:
-            pointer = f.pointer(f.P_SUMMARY, summary)
-            f.POINTER.pack_into(raw, f.ENTRIES_AT + i * f.ENTRY_SIZE, pointer)
+        entry = _entry(lost, first + i, size, zlib.crc32(uuid))
+        at = f.ENTRIES_AT + i * f.ENTRY_SIZE
+        raw[at : at + len(entry)] = entry
     return bytes(raw)
 
 
-def _summary(lost: Lost, segment: int, size: int, seed: int) -> int | None:
-    """The orphaned summary of a segment. What lies below it is its own, whatever it looks like."""
+def _entry(lost: Lost, segment: int, size: int, seed: int) -> bytes:
+    """Of a segment whose summary is an orphan; what lies below that is its own, whatever it looks
+    like. Empty if there is none."""
     for block, kind, raw in lost.orphans(segment * size, (segment + 1) * size):
         head = f.SUMMARY_HEAD.unpack_from(raw, f.SUMMARY_AT)
         if kind == t.SUMMARY and head[1] == segment and _ours(lost, block, raw, seed):
-            return block
-    return None
+            pointer = f.POINTER.pack(f.pointer(f.P_SUMMARY, block))
+            return pointer + f.USAGE.pack(0, min(1 + _blocks(raw), size), 0)
+    return b""
+
+
+def _blocks(summary: bytes) -> int:
+    """How many blocks follow a summary: those that are written, and the rest."""
+    rest: int = f.POINTER.unpack_from(summary, f.REST_AT)[0]
+    end = 0
+    for i, (pointer, *_what) in enumerate(f.SLOT.iter_unpack(summary[f.SLOTS_AT :])):
+        if pointer:
+            end = i + (pointer >> f.COUNT_SHIFT & f.COUNT_MASK)
+    return end + (rest >> f.COUNT_SHIFT & f.COUNT_MASK)
 
 
 def _ours(lost: Lost, block: int, summary: bytes, seed: int) -> bool:
