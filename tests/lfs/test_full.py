@@ -73,11 +73,15 @@ def test_full_what_is_promised_can_be_overwritten_for_ever(
     _promise(blocks, size, policy, each, seed)
 
 
+#: The version of each file that was synced last, and that was written last.
+Known = tuple[dict[Ino, int], dict[Ino, int]]
+
+
 class _Cuts:
     """States of a device after some of its writes, in order, with what was known then."""
 
-    def __init__(self, disk: Disk, rng: random.Random, one_in: int, known: Callable[[], object]):
-        self.taken: list[tuple[MemoryDevice, object]] = []
+    def __init__(self, disk: Disk, rng: random.Random, one_in: int, known: Callable[[], Known]):
+        self.taken: list[tuple[MemoryDevice, Known]] = []
         below = disk.counts.write
 
         def write(start: int, views: Buffers) -> None:
@@ -105,7 +109,7 @@ def test_full_a_cut_while_the_cleaner_works_loses_nothing(spoilt: str) -> None:
             synced.update(written)
     assert disk.fs.volume.cleaner.cleaned > 50
     assert len(cuts.taken) > 8
-    for device, (before, after) in cuts.taken:  # type: ignore[misc]
+    for device, (before, after) in cuts.taken:
         disk.device = device
         disk.cut()
         checkpoint = disk.fs.volume.checkpoint
