@@ -145,6 +145,16 @@ def l_table_bit(g: Golden, vol: Volume) -> None:
     _flip(g, next(iter(vol.segments.tables.values())))
 
 
+def l_table_destroyed(g: Golden, vol: Volume) -> None:
+    """The segment table is overwritten."""
+    poke(g.disk, next(iter(vol.segments.tables.values())), 0, b"\xff" * BLOCK)
+
+
+def l_summary_bit(g: Golden, vol: Volume) -> None:
+    """A bit of the summary of the segment in use is flipped."""
+    _flip(g, vol.log.summary)
+
+
 # -- snapshots
 
 
@@ -204,10 +214,9 @@ DAMAGED_LFS: tuple[Damage, ...] = (
     Damage(l_inode_record, golden_lfs, "inode-lost", lost=("/large",), touch="/large"),
     Damage(l_root_record, golden_lfs, "root-lost", mount="checksum", lost=("/",)),
     Damage(l_table_usage, golden_lfs, "usage"),
+    Damage(l_table_bit, golden_lfs, "flipped-bit", mount="checksum"),
+    Damage(l_table_destroyed, golden_lfs_snapshot, "rebuilt", mount="checksum"),
+    Damage(l_summary_bit, golden_lfs_crashed, "flipped-bit", mount="checksum"),
     Damage(l_snapshot_bit, golden_lfs_snapshot, "snapshot", mount="checksum"),
     Damage(l_snapshot_inodes, golden_lfs_snapshot, "snapshot-damaged"),
-)
-#: What fsck can only report.
-HOPELESS_LFS: tuple[Damage, ...] = (
-    Damage(l_table_bit, golden_lfs, "table", mount="checksum", lost=("/",)),
 )

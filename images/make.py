@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from images.damage import forge, forge_bytes, peek, poke, set_totals, superblock
-from images.damage_lfs import DAMAGED_LFS, HOPELESS_LFS
+from images.damage_lfs import DAMAGED_LFS
 from images.golden import (
     BLOCKS,
     Golden,
@@ -262,7 +262,7 @@ DAMAGED: tuple[tuple[Callable[[Golden], None], str], ...] = (
     (f_data_as_inode, "two-types"),
     (f_inode_as_dir, "two-types"),
     (f_inode_destroyed, "destroyed-block"),
-    (f_inode_bit, "destroyed-block"),
+    (f_inode_bit, "flipped-bit"),
     (f_dir_zeroed, "destroyed-block"),
     (f_leaf_destroyed, "destroyed-block"),
     (f_leaf_misdirected, "destroyed-block"),
@@ -286,7 +286,7 @@ def make() -> dict[str, bytes]:
         g = golden_ffs()
         damage(g)
         out[damage.__name__] = g.disk
-    out |= {damage.name: damage.make().disk for damage in DAMAGED_LFS + HOPELESS_LFS}
+    out |= {damage.name: damage.make().disk for damage in DAMAGED_LFS}
     return {f"{name}.img.xz": _packed(disk) for name, disk in out.items()}
 
 

@@ -18,8 +18,10 @@ from libfs.lfs import Lfs
 from libfs.lfs import check as check_lfs
 from libfs.lfs import types as lfs_types
 from libfs.lfs.cleaner import POLICIES
+from libfs.lfs.lost import rebuild as rebuild_lfs
+from libfs.lfs.volume import decode_super_untrusted as decode_lfs_super_untrusted
 from libfs.posix.interface import FileSystem
-from xnfs import Xn
+from xnfs import Lost, Xn
 
 #: An empty file system as the root of a name, durable: (xn, cap, name), for those of the table also
 #: `uid` and `gid`, and what the format has of its own. Raises XnError.
@@ -65,10 +67,16 @@ class Format:
     #: inode is that of its block, and pointers lead to the rest
     blocks: Callable[[Xn, str, int], Iterable[tuple[str, int, int]]] | None = None
     send: Callable[..., None] | None = None
+    #: what stood in a destroyed block of its types, where that can be told
+    rebuild: Callable[[Lost], bytes | None] | None = None
 
 
 def _uuid_of_ffs(block: int, raw: bytes) -> bytes:
     return decode_super_untrusted(block, raw).uuid
+
+
+def _uuid_of_lfs(block: int, raw: bytes) -> bytes:
+    return decode_lfs_super_untrusted(block, raw)[2]
 
 
 FORMATS: Final[dict[str, Format]] = {
@@ -90,7 +98,9 @@ FORMATS: Final[dict[str, Format]] = {
         check_lfs,
         {"cleaner": POLICIES, "snapshot": None},
         snapshots=True,
+        uuid=_uuid_of_lfs,
         blocks=Lfs.blocks_of,
+        rebuild=rebuild_lfs,
     ),
 }
 
@@ -101,3 +111,9 @@ def of_type(xn: Xn, number: int) -> Format | None:
         if xn.type_number(known.super) == number:
             return known
     return None
+
+
+def rebuild(lost: Lost) -> bytes | None:
+    """What stood in a destroyed block, as far as one of the formats can tell (for fsck)."""
+    told = (known.rebuild(lost) for known in FORMATS.values() if known.rebuild is not None)
+    return next((raw for raw in told if raw is not None), None)

@@ -13,6 +13,7 @@ from xnfs.cpu.wall import Wall
 from xnfs.disk.device import BlockDevice, FileDevice, MemoryDevice, create_image
 from xnfs.disk.format import format_image
 from xnfs.disk.layout import GROUP
+from xnfs.disk.lost import Lost
 from xnfs.disk.records import (
     BLOCK,
     OP_ACCESS,
@@ -90,6 +91,7 @@ __all__ = [
     "FileDevice",
     "FramePool",
     "InUse",
+    "Lost",
     "Machine",
     "MemoryDevice",
     "NoFrames",

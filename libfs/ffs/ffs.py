@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import wraps
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
+from libfs.common.answering import answer, answers
+from libfs.common.inodes import no_file
 from libfs.ffs import between
 from libfs.ffs import format as f
 from libfs.ffs.data import MAX_SIZE, FileData
@@ -44,20 +45,12 @@ from libfs.posix.interface import (
     User,
 )
 from xnfs import (
-    AclRefused,
     Caller,
     CorruptionError,
-    DeviceError,
-    NoFrames,
-    NoSpace,
     NotCached,
-    NotFree,
-    ReadOnly,
     Xn,
     XnError,
 )
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 #: How often `idle` makes everything durable, ns.
 SYNC_EVERY: Final = 5_000_000_000
@@ -65,28 +58,6 @@ SYNC_EVERY: Final = 5_000_000_000
 COLLECT_STEP: Final = 64
 
 _TIMES: Final = frozenset(("atime", "mtime", "ctime"))
-
-_ERRNOS: Final = (
-    (NoSpace, errno.ENOSPC),
-    (NotFree, errno.ENOSPC),
-    (NoFrames, errno.ENOMEM),
-    (ReadOnly, errno.EROFS),
-    (DeviceError, errno.EIO),
-    (CorruptionError, errno.EUCLEAN),
-)
-
-
-def answers(method: F) -> F:
-    """The boundary of a request: errors of the kernel leave as `FsError`."""
-
-    @wraps(method)
-    def request(self: Ffs | _Syncing | _Filling, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        except XnError as error:
-            raise self._answer(error) from error
-
-    return cast(F, request)
 
 
 class Ffs:
@@ -150,16 +121,11 @@ class Ffs:
     # -- errors
 
     def _answer(self, error: XnError) -> FsError:
-        if isinstance(error, AclRefused):
-            return FsError(error.errno)
         # A block that the kernel takes for whole and FFS can't read was written so, by whoever may
         # write it: that is the trouble of this object, and no reason to stop everybody.
         if isinstance(error, CorruptionError) and self.volume.xn.damaged:
             self.volume.readonly = True
-        if isinstance(error, DeviceError) and error.errno == errno.ENOSPC:
-            return FsError(errno.ENOSPC, str(error))  # the host's disk is full: it may pass
-        number = next((n for kind, n in _ERRNOS if isinstance(error, kind)), errno.EIO)
-        return FsError(number, str(error))
+        return answer(error)
 
     @property
     def readonly(self) -> bool:
@@ -352,9 +318,8 @@ class Ffs:
 
     def _file(self, ino: Ino) -> Vnode:
         v = self.volume.vnodes.get(ino) or self.volume.vnode(ino)
-        kind = v.mode >> 12
-        if kind != DT_REG:
-            raise FsError(errno.EISDIR if kind == DT_DIR else errno.EINVAL)
+        if v.mode >> 12 != DT_REG:
+            raise no_file(v.mode)
         return v
 
     @answers
@@ -374,6 +339,11 @@ class Ffs:
     def lend(self, ino: Ino, offset: int, size: int, to: Sink) -> None:
         """As `read`, shown to `to` (`Lender`)."""
         self._data.lend(self._file(ino), offset, size, to)
+
+    @answers
+    def borrow(self, ino: Ino, offset: int, size: int) -> Sequence[memoryview]:
+        """As `read`, in pieces that stay as they are (`Lender`)."""
+        return self._data.borrow(self._file(ino), offset, size)
 
     @answers
     def write(

@@ -7,13 +7,15 @@ or write blocks, and knows nothing of extents or names beyond the fields of the 
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from libfs.common.devices import make_device
+from libfs.common.inodes import DT_DIR as DT_DIR
+from libfs.common.inodes import DT_LNK as DT_LNK
+from libfs.common.inodes import DT_REG as DT_REG
+from libfs.common.inodes import attributes_of
 from libfs.ffs import format as f
-from libfs.posix.interface import Attr, Ino
+from libfs.posix.interface import Attr
 from xnfs import CorruptionError
 
 if TYPE_CHECKING:
@@ -171,30 +173,9 @@ class Vnode:
         """The `Attr` of this inode; the same object until something changes."""
         attr = self.attr
         if attr is None:
-            size = self.size
-            if self.mode >> 12 == DT_DIR:
-                size = (1 + self.blocks) * f.BLOCK
-            attr = self.attr = Attr(
-                Ino(self.ino),
-                self.mode,
-                self.nlink,
-                self.uid,
-                self.gid,
-                make_device(self.rmajor, self.rminor),
-                size,
-                (1 + self.blocks) * (f.BLOCK // 512),
-                self.atime,
-                self.mtime,
-                self.ctime,
-                self.crtime,
-                self.generation,
-            )
+            attr = self.attr = attributes_of(self)
         return attr
 
-
-DT_DIR: Final = stat.S_IFDIR >> 12
-DT_REG: Final = stat.S_IFREG >> 12
-DT_LNK: Final = stat.S_IFLNK >> 12
 
 #: No extent: covers no file block.
 NOTHING: Final = Piece(0, 0, 0, 0, 0, 0)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from typing import Final
 
 from libfs.kernel import abi
@@ -37,8 +36,6 @@ class Attributes:
     def __init__(self, posix: Posix, nodes: Nodes) -> None:
         self._posix = posix
         self._nodes = nodes
-        #: for what is asked of the mount and not known here
-        self.foreign_control: Callable[[bytes], None] | None = None
 
     def getattr(self, node: int, user: User, flags: int, fh: int) -> bytes:
         """stat(2). Asked with a handle it is a write(2) that is about to begin; one that would be
@@ -164,10 +161,7 @@ class Attributes:
         if user.uid not in (0, os.getuid()):
             raise FsError(errno.EPERM)
         if value not in (b"ro", b"rw"):
-            if self.foreign_control is None:
-                raise FsError(errno.EINVAL)
-            self.foreign_control(value)
-            return
+            raise FsError(errno.EINVAL)
         self._posix.remount(readonly=value == b"ro")
         self._nodes.reopen()
 

@@ -1,18 +1,18 @@
 """What can be asked of a mount that no system call of POSIX asks: ioctls on its directories.
 
-One so far: copy within the file system (`libfs.posix.copying`), as whoever asks. Both sides of it
-are here: `ask` is the program's, `Controls` the server's.
+Two: to copy within the file system (`libfs.posix.copying`), as whoever asks; and what only whoever
+runs the server may ask (`ADMIN`): words, which mean nothing here. Both sides of it are here: `ask`
+and `ask_server` are the program's, `Controls` the server's.
 
 Why an ioctl: it comes with the caller's identity, like every request, and holds no lock of the host
 kernel, so that what this has cached can be invalidated before it is answered (a setxattr would hold
-the inode). A thread of its own does the work, one copy at a time; requests are served meanwhile, as
-they must be, since the host kernel is first told to hand over what it has cached of the sources,
+the inode). A thread of its own does the work, one request at a time; others are served meanwhile,
+as they must be, since the host kernel is first told to hand over what it has cached of the sources,
 and afterwards what is no longer true.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Final, NamedTuple
 
+from libfs.kernel.mounting import write_back
 from libfs.kernel.nodes import Nodes
 from libfs.kernel.notices import Notices
 from libfs.kernel.replies import Later
@@ -40,6 +41,11 @@ _PATH_MAX: Final = 4096
 SIZE: Final = _REQUEST.size + 2 * _PATH_MAX
 #: _IOWR('X', 1, char[SIZE])
 COPY: Final = 3 << 30 | SIZE << 16 | ord("X") << 8 | 1
+#: length of the words, with NULs between; answered as a copy is, with what there is to tell
+_WORDS: Final = struct.Struct("=I")
+ADMIN_SIZE: Final = 12288
+#: _IOWR('X', 2, char[ADMIN_SIZE])
+ADMIN: Final = 3 << 30 | ADMIN_SIZE << 16 | ord("X") << 8 | 2
 #: Between two steps others get the lock, s.
 _PAUSE: Final = 0.0001
 
@@ -78,33 +84,57 @@ def unpack_untrusted(raw: bytes) -> CopyRequest:
     return CopyRequest(How(bool(flags & _RECURSIVE), bool(flags & _ARCHIVE), umask), *paths)
 
 
+def words_untrusted(raw: bytes) -> list[bytes]:
+    """Of a request to the server. Raises: EINVAL."""
+    (size,) = _WORDS.unpack_from(raw)
+    if size > len(raw) - _WORDS.size:
+        raise FsError(errno.EINVAL)
+    return raw[_WORDS.size : _WORDS.size + size].split(b"\0")
+
+
 # -- the program's side
 
 
 def ask(directory: str, request: CopyRequest) -> None:
     """Have the server of the mount at `directory` copy. Raises: FsError, as it says; OSError."""
+    # Times that the host kernel keeps are not brought by telling it to drop what it has.
+    write_back(directory)
+    number, about = _ioctl(directory, COPY, request.pack())
+    if number:
+        refused = FsError(number)
+        if about:
+            refused.filename = about
+        raise refused
+
+
+def ask_server(directory: str, *words: bytes) -> bytes:
+    """Ask something of who serves the mount at `directory`; the answer. Raises: FsError,
+    OSError."""
+    text = b"\0".join(words)
+    if len(text) > ADMIN_SIZE - _WORDS.size:
+        raise FsError(errno.ENAMETOOLONG)
+    packed = _WORDS.pack(len(text)) + text
+    number, answer = _ioctl(directory, ADMIN, packed.ljust(ADMIN_SIZE, b"\0"))
+    if number:
+        raise FsError(number, os.fsdecode(answer) if answer else os.strerror(number))
+    return answer
+
+
+def _ioctl(directory: str, command: int, packed: bytes) -> tuple[int, bytes]:
+    """(errno, text) of the answer. Raises: FsError: no server that understands it; OSError."""
+    buffer = bytearray(packed)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Times that the host kernel keeps are not brought by telling it to drop what it has.
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        buffer = bytearray(request.pack())
-        try:
-            fcntl.ioctl(fd, COPY, buffer)
-        except OSError as error:
-            if error.errno == errno.ENOTTY:
-                raise FsError(
-                    errno.EOPNOTSUPP, "this mount can't copy (it can with -o transport=kernel)"
-                ) from None
+        fcntl.ioctl(fd, command, buffer)
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
             raise
+        text = "this mount can't do that (it can with -o transport=kernel)"
+        raise FsError(errno.EOPNOTSUPP, text) from None
     finally:
         os.close(fd)
     number, size = _ANSWER.unpack_from(buffer)
-    if number:
-        refused = FsError(number)
-        if size:
-            refused.filename = bytes(buffer[_ANSWER.size : _ANSWER.size + size])
-        raise refused
+    return number, bytes(buffer[_ANSWER.size : _ANSWER.size + size])
 
 
 # -- carrying it out
@@ -158,6 +188,12 @@ class _Ended(Exception):
     """The mount goes away."""
 
 
+#: Does what a request asks; what there is to tell. Raises: FsError.
+_Work = Callable[[], bytes]
+#: Sends the answer to a request, as `replies.Later` has it.
+_Answer = Callable[[Callable[[], bytes]], None]
+
+
 class Controls:
     """The server's side: `ioctl` takes requests, `run` carries them out, in another thread."""
 
@@ -165,6 +201,8 @@ class Controls:
         self._posix = posix
         self._nodes = nodes
         self._notices = notices
+        #: what words from `ask_server` mean; none by themselves
+        self.admin: Callable[[list[bytes]], bytes] | None = None
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._ended = False
 
@@ -180,11 +218,17 @@ class Controls:
         out_size: int,
         tail: memoryview,
     ) -> Later:
-        """ioctl(2) of a directory. Raises: ENOTTY, EINVAL."""
-        if command != COPY or out_size < SIZE:
-            raise FsError(errno.ENOTTY)
-        request = unpack_untrusted(bytes(tail))
-        return Later(lambda answer: self._queue.put(lambda: self._serve(user, request, answer)))
+        """ioctl(2) of a directory. Raises: ENOTTY, EINVAL, EPERM."""
+        raw = bytes(tail)
+        if command == COPY and out_size >= SIZE:
+            request = unpack_untrusted(raw)
+            return self._later(SIZE, lambda: self._copy(user, request), _about)
+        if command == ADMIN and len(raw) == ADMIN_SIZE <= out_size and self.admin is not None:
+            if user.uid not in (0, os.getuid()):  # the image is theirs
+                raise FsError(errno.EPERM)
+            admin, words = self.admin, words_untrusted(raw)
+            return self._later(ADMIN_SIZE, lambda: admin(words), _words_of)
+        raise FsError(errno.ENOTTY)
 
     def run(self) -> None:
         """Carry requests out until `end`."""
@@ -196,23 +240,26 @@ class Controls:
         self._ended = True
         self._queue.put(None)
 
+    def _later(self, size: int, work: _Work, tell: Callable[[FsError], bytes]) -> Later:
+        return Later(lambda answer: self._queue.put(lambda: self._serve(size, work, tell, answer)))
+
     def _serve(
-        self, user: User, request: CopyRequest, answer: Callable[[Callable[[], bytes]], None]
+        self, size: int, work: _Work, tell: Callable[[FsError], bytes], answer: _Answer
     ) -> None:
-        number, about = 0, b""
+        number, text = 0, b""
         try:
-            self._copy(user, request)
+            text = work()
         except _Ended:
             number = errno.ENODEV
         except FsError as error:
-            number, about = error.errno or errno.EIO, error.filename or b""
+            number, text = error.errno or errno.EIO, tell(error)
         except Exception as error:
             number = errno_of(error)
-        data = (_ANSWER.pack(number, len(about)) + about)[:SIZE].ljust(SIZE, b"\0")
+        data = (_ANSWER.pack(number, len(text)) + text)[:size].ljust(size, b"\0")
         # Behind the notices: whoever asked sees what is there now.
         self._notices.then(lambda: answer(lambda: _OUT.pack(0, 0, 0, 0) + data))
 
-    def _copy(self, user: User, request: CopyRequest) -> None:
+    def _copy(self, user: User, request: CopyRequest) -> bytes:
         source, (parent, name, replaced) = resolve(self._posix, user, request)
         try:
             self._posix.copy_tree(
@@ -221,8 +268,10 @@ class Controls:
         finally:
             self._notices.name_changed(parent, name)
             self._notices.data_changed(parent)
+            self._notices.data_changed(self._posix.root)  # where the passing directory was
             if replaced is not None:
                 self._notices.attributes_changed(replaced)
+        return b""
 
     def _pause(self) -> None:
         if self._ended:
@@ -242,3 +291,11 @@ class Controls:
         while not done.wait(1):
             if self._ended:
                 raise _Ended
+
+
+def _about(error: FsError) -> bytes:
+    return error.filename or b""
+
+
+def _words_of(error: FsError) -> bytes:
+    return os.fsencode(error.strerror or "")

@@ -1,7 +1,8 @@
 """Several mounts served by one process, each by threads of its own, until the last is unmounted.
 
-Does: mount one after the other, so that one may lie in another; one housekeeper for all; signals
-unmount all, the last first. Each mount that ends closes its file system at once.
+Does: mount one after the other, so that one may lie in another, and more while any is left; one
+housekeeper for all; signals unmount all, the last first. Each mount that ends closes its file
+system at once.
 Does not: know whether the mounts share an image, or a file system (`libfs.posix.shared`).
 """
 
@@ -22,6 +23,7 @@ class Group:
         """`ready` is called when all are usable."""
         self._mounts = mounts
         self._ready = ready
+        self._threads: list[threading.Thread] = []
         self._live: list[Mount] = []
         self._living = threading.Lock()
         self._failed: list[Exception] = []
@@ -32,45 +34,61 @@ class Group:
         settle_process()
         keeper = Housekeeper(self._idle, self._stop)
         keeper.start()
-        threads = []
+        begun = 0
         try:
             for mount in self._mounts:
-                if self._stopping:
-                    raise MountFailed("stopped by a signal")
-                threads.append(self._start(mount))
+                self._start(mount)
+                begun += 1
             self._ready()
         except BaseException:
             self._stop()
             raise
         finally:
-            for thread in threads:
-                thread.join()
+            while self._threads:
+                self._threads.pop().join()
             keeper.end()
-            for mount in self._mounts[len(threads) :]:
+            for mount in self._mounts[begun:]:
                 mount.close()
         if self._failed:
             raise self._failed[0]
 
-    def _start(self, mount: Mount) -> threading.Thread:
+    def add(self, mount: Mount) -> None:
+        """Mount one more; return when it is usable. Not by the thread that serves another, but
+        while another is served. Raises: MountFailed; then it is closed."""
+        try:
+            self._start(mount)
+        except BaseException:
+            mount.close()
+            raise
+
+    def serves(self, mount: Mount) -> bool:
+        """Whether it has begun and not ended."""
+        with self._living:
+            return mount in self._live
+
+    def _start(self, mount: Mount) -> None:
         """Mount, and return when it is usable. Raises: MountFailed, naming the directory."""
+        if self._stopping:
+            raise MountFailed("stopped by a signal")
         usable = threading.Event()
         mount.ready = usable.set
         try:
             mount.attach()
         except MountFailed as error:
             raise MountFailed(f"{mount.directory}: {error}") from None
-        thread = threading.Thread(target=self._serve, args=(mount, usable), name="mount")
+        failed: list[Exception] = []
+        thread = threading.Thread(target=self._serve, args=(mount, usable, failed), name="mount")
         with self._living:
             self._live.append(mount)
         thread.start()
         usable.wait()
-        if self._failed:
+        if failed:
             thread.join()
-            raise self._failed[0]
-        return thread
+            raise failed[0]
+        self._threads.append(thread)
 
-    def _serve(self, mount: Mount, usable: threading.Event) -> None:
-        """A thread's work: one mount, to its end."""
+    def _serve(self, mount: Mount, usable: threading.Event, failed: list[Exception]) -> None:
+        """A thread's work: one mount, to its end. `failed`: why it was never usable."""
         try:
             try:
                 mount.serve()
@@ -79,8 +97,10 @@ class Group:
                     self._live.remove(mount)
                 mount.close()
             mount.check()
+        except MountFailed as error:
+            failed.append(MountFailed(f"{mount.directory}: {error}"))
         except Exception as error:
-            self._failed.append(error)
+            (self._failed if usable.is_set() else failed).append(error)
         finally:
             usable.set()
 

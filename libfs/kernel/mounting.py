@@ -163,15 +163,13 @@ def unmount(directory: str, *, lazy: bool = False) -> int:
 
 
 def write_back(directory: str) -> None:
-    """Have the kernel hand over its dirty pages of this file system.
+    """Have the kernel hand over its dirty pages of this file system. Raises: OSError.
 
     Asks the server for attributes on the way, so not to be called by the thread that serves.
     """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            ctypes.CDLL(None).syncfs(fd)
-        finally:
-            os.close(fd)
-    except OSError:
-        pass
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(fd)

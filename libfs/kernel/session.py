@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from libfs.kernel import mounting
@@ -138,12 +139,12 @@ class Mount:
             copier.join()  # it takes away what it has not finished
             notifier.join(timeout=5)  # it may wait for an answer that will not come
 
-    def controlled_by(self, do: Callable[[bytes], None]) -> None:
-        """`do` is given what is asked of this server through `CONTROL` and means nothing here.
+    def controlled_by(self, do: Callable[[list[bytes]], bytes]) -> None:
+        """`do` answers what whoever runs the server asks of it (`controls.ask_server`).
 
-        It is called by the thread that serves, and may raise FsError.
+        It is called by a thread of this mount, and may raise FsError.
         """
-        self._dispatcher.attributes.foreign_control = do
+        self._dispatcher.controls.admin = do
 
     def idle(self) -> None:
         """See `Posix.idle`."""
@@ -236,7 +237,8 @@ class Mount:
     def stop(self) -> None:
         """Unmount, from another thread. Files still open lose their file system."""
         if mounting.unmount(self.directory):
-            mounting.write_back(self.directory)
+            with suppress(OSError):  # nothing more can be done about it
+                mounting.write_back(self.directory)
             mounting.unmount(self.directory, lazy=True)
             self._stopping = True
             os.write(self._wake_writer, b"\0")

@@ -77,6 +77,9 @@ class _Check:
             rebuild(vol, log)
         self._all_inodes()
         self._names()
+        if self._rebuilt:  # no checkpoint says it, and what has no name is left out
+            there = (ino for ino, _at in vol.imap.items())
+            vol.next_ino = max(f.ROOT_INO, *vol.dirty, *there) + 1
         if not log.repair:
             if not log.summary.findings:
                 self._usage()
@@ -110,7 +113,7 @@ class _Check:
         vol = self._vol
         for address in vol.checkpoint.snapshots:
             try:
-                vol.snapshots.all.append(load_untrusted(vol, address))
+                vol.snapshots.add_untrusted(load_untrusted(vol, address))
             except CorruptionError as error:
                 self._log("snapshot", address & f.AT_MASK, why=error)
         vol.snapshots.changed()
@@ -146,7 +149,7 @@ class _Check:
             if self._inodes.inode(ino, at) is not None:
                 self._links[ino] = 0
         self._log.summary.inodes = len(self._links)
-        vol.next_ino = max(vol.next_ino, max(self._links, default=0) + 1)
+        vol.next_ino = max(vol.next_ino, max(self._links, default=f.ROOT_INO) + 1)
         root = vol.vnodes.get(f.ROOT_INO)
         if root is None or not root.is_dir:
             self._log("root-lost", vol.super)

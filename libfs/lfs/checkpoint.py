@@ -84,6 +84,8 @@ def decode_region_untrusted(seed: int, block: int, raw: bytes) -> Region:
     words = f.CHECKPOINT.unpack_from(raw, f.CHECKPOINT_AT)
     number, flush_number, serial, segment, slot, time, next_ino, epoch = words[:8]
     depth, tops, snapshots = words[8:]
+    if max(number, flush_number, serial) > f.COUNTER_MAX or epoch > f.EPOCH_MAX:
+        raise CorruptionError(block, "counters", (number, flush_number, serial, epoch), "sane")
     if depth > f.MAX_DEPTH or tops > f.TOPS or snapshots > f.MAX_SNAPSHOTS:
         raise CorruptionError(block, "inode map", (depth, tops, snapshots), "sane")
     return Region(

@@ -19,6 +19,9 @@ from construct import Struct as Layout
 BLOCK: Final = 4096
 VERSION: Final = 1
 
+#: What counts up (flushes, checkpoints, segments of the log) never comes so far.
+COUNTER_MAX: Final = 1 << 62
+
 # --- pointers that own: kind in the top 8 bits, count in the next 8, block in the low 48 --------
 
 P_DATA, P_INODES, P_MAP1, P_MAP2, P_MAP3, P_NAMES, P_XATTR, P_GONE, P_SNAPSHOT = range(1, 10)

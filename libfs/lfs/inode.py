@@ -7,21 +7,20 @@ part. Nothing here reads or writes blocks.
 
 from __future__ import annotations
 
-import stat
 from array import array
 from typing import Final
 
 from libfs.common import attributes as xa
-from libfs.common.devices import make_device
+from libfs.common.inodes import DT_DIR as DT_DIR
+from libfs.common.inodes import DT_LNK as DT_LNK
+from libfs.common.inodes import DT_REG as DT_REG
+from libfs.common.inodes import attributes_of
 from libfs.lfs import format as f
 from libfs.lfs.names import Leaf, pack, unpack_untrusted
 from libfs.lfs.tree import Store, Tree
-from libfs.posix.interface import Attr, Ino
+from libfs.posix.interface import Attr
 from xnfs import CorruptionError
 
-DT_DIR: Final = stat.S_IFDIR >> 12
-DT_REG: Final = stat.S_IFREG >> 12
-DT_LNK: Final = stat.S_IFLNK >> 12
 _TYPES: Final = (1, 2, 4, 6, 8, 10, 12)
 
 _FIELDS: Final = (
@@ -95,22 +94,7 @@ class Vnode:
         """The `Attr` of this inode; the same object until something changes."""
         attr = self.attr
         if attr is None:
-            size = (1 + self.blocks) * f.BLOCK if self.is_dir else self.size
-            attr = self.attr = Attr(
-                Ino(self.ino),
-                self.mode,
-                self.nlink,
-                self.uid,
-                self.gid,
-                make_device(self.rmajor, self.rminor),
-                size,
-                (1 + self.blocks) * (f.BLOCK // 512),
-                self.atime,
-                self.mtime,
-                self.ctime,
-                self.crtime,
-                self.generation,
-            )
+            attr = self.attr = attributes_of(self)
         return attr
 
     def packed_xattrs(self) -> bytes:

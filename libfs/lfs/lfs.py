@@ -9,12 +9,13 @@ on the disk, in `flushing` and `checkpoint`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import wraps
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
 from libfs.common import attributes as xa
+from libfs.common.answering import answer, answers
+from libfs.common.inodes import no_file
 from libfs.lfs import format as f
 from libfs.lfs import types as t
 from libfs.lfs.checkpoint import Sync, make_durable
@@ -39,46 +40,16 @@ from libfs.posix.interface import (
 )
 from libfs.posix.perms import without_setid
 from xnfs import (
-    AclRefused,
     CorruptionError,
-    DeviceError,
-    NoFrames,
-    NoSpace,
-    NotFree,
-    ReadOnly,
     Xn,
     XnError,
 )
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 #: How often `idle` makes everything durable, ns.
 SYNC_EVERY: Final = 5_000_000_000
 #: Metadata blocks that one step of the collector visits.
 COLLECT_STEP: Final = 64
 LINK_MAX: Final = 65000
-
-_ERRNOS: Final = (
-    (NoSpace, errno.ENOSPC),
-    (NotFree, errno.ENOSPC),
-    (NoFrames, errno.ENOMEM),
-    (ReadOnly, errno.EROFS),
-    (DeviceError, errno.EIO),
-    (CorruptionError, errno.EUCLEAN),
-)
-
-
-def answers(method: F) -> F:
-    """The boundary of a request: errors of the kernel leave as `FsError`."""
-
-    @wraps(method)
-    def request(self: Lfs | _Syncing, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        except XnError as error:
-            raise self._answer(error) from error
-
-    return cast(F, request)
 
 
 class Lfs:
@@ -157,14 +128,9 @@ class Lfs:
     # -- errors
 
     def _answer(self, error: XnError) -> FsError:
-        if isinstance(error, AclRefused):
-            return FsError(error.errno)
         if isinstance(error, CorruptionError):
             self.volume.readonly = True
-        if isinstance(error, DeviceError) and error.errno == errno.ENOSPC:
-            return FsError(errno.ENOSPC, str(error))  # the host's disk is full: it may pass
-        number = next((n for kind, n in _ERRNOS if isinstance(error, kind)), errno.EIO)
-        return FsError(number, str(error))
+        return answer(error)
 
     @property
     def readonly(self) -> bool:
@@ -314,9 +280,8 @@ class Lfs:
 
     def _file(self, ino: Ino) -> Vnode:
         v = self.volume.vnodes.get(ino) or self.volume.vnode(ino)
-        kind = v.mode >> 12
-        if kind != DT_REG:
-            raise FsError(errno.EISDIR if kind == DT_DIR else errno.EINVAL)
+        if v.mode >> 12 != DT_REG:
+            raise no_file(v.mode)
         return v
 
     @answers

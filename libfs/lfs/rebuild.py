@@ -77,9 +77,9 @@ def _take(vol: Volume, news: dict[int, int], snapshots: list[Snapshot]) -> None:
     vol.imap = Tree(vol, 0)
     highest = max((snapshot.epoch for snapshot in snapshots), default=0)
     for ino, at in news.items():
-        vol.next_ino = max(vol.next_ino, ino + 1)
         if not at:
             continue
+        vol.next_ino = max(vol.next_ino, ino + 1)
         vol.imap.set(ino, at)
         try:
             v = vol.load_untrusted(ino, at)

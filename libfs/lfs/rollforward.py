@@ -12,6 +12,7 @@ Source: Rosenblum and Ousterhout 1992, section 4.2.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,9 @@ def roll_forward(vol: Volume, region: Region) -> int:
     nodes: dict[tuple[int, int], int] = {}
     for summary, slot in found:
         index, kind, count, owner, at, flush = slot
-        if flush > region.flush and _whole(heads, flush):
+        if flush <= region.flush:
+            raise CorruptionError(summary, f"flush of slot {index}", flush, f"after {region.flush}")
+        if _whole(heads, flush):
             if slot.contradicts:
                 raise CorruptionError(summary, f"inode of slot {index}", owner, f"kind {kind}'s")
             if f.P_MAP1 <= kind <= f.P_MAP3 and not owner and flush <= counted:
@@ -49,6 +52,10 @@ def roll_forward(vol: Volume, region: Region) -> int:
             news = before if flush <= counted else after
             for i in range(count):
                 enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
+    most = _most_inodes(vol)
+    for ino, address in (before | after).items():
+        if address and ino > most:
+            raise CorruptionError(address & f.AT_MASK, "inode", ino, f"at most {most}")
     for (level, index), address in nodes.items():
         vol.died(address, f.BLOCK)
         if old := vol.imap.address(level, index):
@@ -59,6 +66,13 @@ def roll_forward(vol: Volume, region: Region) -> int:
     for ino, address in after.items():
         _replace(vol, ino, address)
     return len(before.keys() | after.keys())
+
+
+def _most_inodes(vol: Volume) -> int:
+    """The largest number that an inode may have got since the checkpoint: numbers of those that
+    went are given again first, so there were as many at once, each with a record somewhere."""
+    lo, hi = vol.xn.data_area
+    return vol.next_ino + f.MAX_RECORDS * (hi - lo)
 
 
 def _whole(heads: Sequence[Head], flush: int) -> bool:
@@ -120,16 +134,29 @@ def enter(vol: Volume, kind: int, address: int, news: dict[int, int]) -> None:
         if count > f.GONE_MAX:
             raise CorruptionError(block, "inodes that went", count, f"at most {f.GONE_MAX}")
         for ino in array("I", raw[f.GONE_INOS : f.GONE_INOS + 4 * count]):
+            if not 0 < ino <= f.INO_MAX:
+                raise CorruptionError(block, "inode that went", ino, "a number")
             news[ino] = 0
 
 
 def _replace(vol: Volume, ino: int, address: int) -> None:
-    """The map says `address` from now on; the usage follows."""
-    old = vol.imap.get(ino)
-    vol.next_ino = max(vol.next_ino, ino + 1)
-    for at, count in ((old, vol.died), (address, vol.born)):
-        if at:
-            v = vol.load_untrusted(ino, at)
-            count(at, v.record_size)
-            vol.all_of(v, count)
+    """The map says `address` from now on; the usage follows. What both versions have stays counted
+    as it was: a snapshot may have it as well."""
+    before, after = _blocks(vol, ino, vol.imap.get(ino)), _blocks(vol, ino, address)
+    if address:  # of one that went nothing is left, so its number may be another's
+        vol.next_ino = max(vol.next_ino, ino + 1)
+    for at, size in (before - after).elements():
+        vol.died(at, size)
+    for at, size in (after - before).elements():
+        vol.born(at, size)
     vol.imap.set(ino, address)
+
+
+def _blocks(vol: Volume, ino: int, address: int) -> Counter[tuple[int, int]]:
+    """(address, bytes) of all that a version of an inode has; of none: nothing."""
+    found: list[tuple[int, int]] = []
+    if address:
+        v = vol.load_untrusted(ino, address)
+        found.append((address, v.record_size))
+        vol.all_of(v, lambda at, size: found.append((at, size)))
+    return Counter(found)

@@ -193,6 +193,8 @@ class Segments:
         serial, number, after, done, first = f.SUMMARY_HEAD.unpack_from(raw, f.SUMMARY_AT)
         if number != segment:
             raise CorruptionError(block, "segment", number, segment)
+        if max(serial, done, first) > f.COUNTER_MAX:
+            raise CorruptionError(block, "counters", (serial, done, first), "sane")
         slots, end = [], 0
         for i, entry in enumerate(struct.iter_unpack(f.SLOT.format, raw[f.SLOTS_AT :])):
             pointer, ino, at, flush = entry
@@ -201,6 +203,8 @@ class Segments:
             kind, count = pointer >> f.KIND_SHIFT, pointer >> f.COUNT_SHIFT & f.COUNT_MASK
             if not f.P_DATA <= kind <= f.P_SNAPSHOT or not count:
                 raise CorruptionError(block, f"slot {i}", hex(pointer), "a kind and a count")
+            if flush > f.COUNTER_MAX:
+                raise CorruptionError(block, f"flush of slot {i}", flush, "sane")
             if pointer & f.BLOCK_MASK != block + 1 + i or i < end or i + count > f.SLOTS:
                 raise CorruptionError(block, f"slot {i}", hex(pointer), "its own blocks")
             end = i + count

@@ -67,8 +67,19 @@ class Snapshots:
     def load(self) -> None:
         """Read what the checkpoint names. Raises CorruptionError."""
         vol = self._vol
-        self.all = [load_untrusted(vol, address) for address in vol.checkpoint.snapshots]
+        self.all = []
+        for address in vol.checkpoint.snapshots:
+            self.add_untrusted(load_untrusted(vol, address))
         self.changed()
+
+    def add_untrusted(self, snapshot: Snapshot) -> None:
+        """One more, taken after those that there are. Raises CorruptionError."""
+        least = self.all[-1].epoch + 1 if self.all else 0
+        if not least <= snapshot.epoch < self._vol.epoch:
+            want = f"{least} to {self._vol.epoch - 1}"
+            block = snapshot.address & f.AT_MASK
+            raise CorruptionError(block, "epoch of a snapshot", snapshot.epoch, want)
+        self.all.append(snapshot)
 
     def changed(self) -> None:
         """What is kept, and what the next checkpoint says, follow `all`."""
@@ -86,11 +97,11 @@ class Snapshots:
     def create(self, name: str) -> Snapshot:
         """Everything as it is now, under a name. Durable on return.
 
-        Raises: EEXIST, EINVAL (the name: at most 64 bytes, without '/'), ENOSPC, EROFS.
+        Raises: EEXIST, EINVAL (the name: at most 64 bytes of text without '/'), ENOSPC, EROFS.
         """
         vol = self._vol
-        packed = name.encode()
-        if not 0 < len(packed) <= 64 or "/" in name or "\0" in name:
+        packed = name.encode(errors="replace")  # what is no text is no name
+        if not 0 < len(packed) <= 64 or not name.isprintable() or "/" in name:
             raise FsError(errno.EINVAL)
         if any(snapshot.name == name for snapshot in self.all):
             raise FsError(errno.EEXIST, f"there is a snapshot '{name}'")

@@ -207,7 +207,8 @@ class Volume:
         records = records_untrusted(block, raw)
         index = address >> f.INDEX_SHIFT & f.INDEX_MASK
         if index >= len(records) or records[index][1] != ino:
-            raise CorruptionError(block, f"record {index}", records, f"inode {ino}")
+            found = records[index][1] if index < len(records) else "none"
+            raise CorruptionError(block, f"record {index}", found, f"inode {ino}")
         return decode_untrusted(block, raw, records[index][0], self)
 
     def _forget_vnodes(self) -> None:

@@ -27,11 +27,11 @@ def sound(report: Report) -> None:
 
 def test_damage_slice() -> None:
     """Some of every structure, some pairs, and a little of what coverage leads to."""
-    report = run(singles=140, pairs=25, guided=10)
+    report = run(singles=105, pairs=20, guided=9)
     sound(report)
     assert report.structures > 20
-    assert report.singles.total() > 100
-    assert report.guided.total() == 10
+    assert report.singles.total() > 70
+    assert report.guided.total() == 9
 
 
 @pytest.mark.slow
@@ -82,6 +82,20 @@ FOUND = {
     "two roles": Case("ffs.index", "pointers[128]", "minus one", True, REPAIRED),
     # A message with a whole name in it.
     "long message": Case("ffs.dir names", "records[4].length", "last bit", True, REPAIRED),
+    # An LFS without any inode: its next file got the number of the new root.
+    "uuid of an LFS": Case("lfs.super", "uuid", "plus one", True, REPAIRED, "lfs"),
+    # Counters that can't be counted up, and inodes that can't be.
+    "checkpoint": Case("lfs.checkpoint", "number", "ones", True, REPAIRED, "lfs"),
+    "flush": Case("lfs.checkpoint", "flush", "ones", True, REPAIRED, "lfs"),
+    "inode that went": Case("lfs.gone", "inos[0]", "ones", True, REPAIRED, "lfs"),
+    # A checkpoint that claims to know what came after it: that was lost without a word.
+    "checkpoint ahead": Case("lfs.checkpoint", "flush", "plus one", True, REPAIRED, "lfs"),
+    # An inode of a number that nobody can have given: no room for its map was left to the others.
+    "number of an inode": Case("lfs inode", "[0].ino", "last bit", True, REPAIRED, "lfs"),
+    # Snapshots out of order: the usage went wrong while it was mounted.
+    "epoch of a snapshot": Case("lfs.snapshot", "epoch", "plus one", True, REPAIRED, "lfs"),
+    # A destroyed segment table: all was freed.
+    "segment table": Case("lfs.segments", "entries[5].pointer", "ones", False, REPAIRED, "lfs"),
     # Nothing is wrong with other bytes behind a right checksum.
     "another owner": Case("inode header", "uid", "plus one", True, VALID),
 }

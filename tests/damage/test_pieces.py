@@ -12,16 +12,18 @@ from xnfs_trials.damage.campaign import all_pairs, all_singles, judge_case
 from xnfs_trials.damage.coverage import Lines
 from xnfs_trials.damage.damage import Mutation, Sealer, damage
 from xnfs_trials.damage.fields import Field, fields, leaves
+from xnfs_trials.damage.fields_lfs import LFS
 from xnfs_trials.damage.judge import VALID, judge
 from xnfs_trials.damage.limits import Hang, limits
 from xnfs_trials.damage.subject import subject
 from xnfs_trials.damage.verbs import VERBS
 
 from libfs.ffs import format as f
+from libfs.lfs import format as lfs
 from xnfs.disk import fsck_walk, layout, superblock
 from xnfs.disk.layout import LOG_MAGIC
 
-NAMES = ("clean", "cut")
+NAMES = ("clean", "cut", "lfs")
 
 
 def find(structure: str, name: str, which: str = "clean") -> Field:
@@ -61,8 +63,15 @@ def test_damage_fields_are_declared() -> None:
         ("extent slots", f.SLOT_LAYOUT),
         ("ffs.dir names", f.RECORD_LAYOUT),
         ("attribute record", f.XATTR_LAYOUT),
+        ("lfs.super", lfs.SUPER_LAYOUT),
+        ("lfs.segments", lfs.ENTRY_LAYOUT),
+        ("lfs.summary", lfs.SLOT_LAYOUT),
+        ("lfs.checkpoint", lfs.CHECKPOINT_LAYOUT),
+        ("lfs.map", lfs.NODE_LAYOUT),
+        ("lfs.snapshot", lfs.SNAPSHOT_LAYOUT),
+        ("lfs inode", lfs.RECORD_LAYOUT),
     ):
-        names = {part.name for part in declared.subcons}
+        names = {part.name for part in declared.subcons} - {"stamp" if "lfs" in structure else ""}
         assert {(structure, name) for name in names} <= found, structure
     described = {name for structure, name in found if structure == "type record"}
     assert described >= {"owns", "acl", "refs", "groups", "stamp", "flags", "name"}
@@ -80,7 +89,9 @@ def test_damage_subject_has_everything() -> None:
     base = subject()
     kinds = set(base.kinds.values())
     assert kinds == {f"ffs.{name}" for name in _TYPES} | {"xn.roots"}
-    for which, logged in zip(NAMES, (0, 2), strict=True):
+    logged_kinds = {kind for kind in subject("lfs").kinds.values() if kind.startswith("lfs.")}
+    assert logged_kinds == LFS.keys() | {"lfs.data"}
+    for which, logged in zip(NAMES, (0, 2, 0), strict=True):
         assert sum(raw[:8] == LOG_MAGIC for raw in subject(which).contents.values()) == logged
         assert judge(subject(which), subject(which).contents, frozenset()).outcome == VALID
 
@@ -119,6 +130,9 @@ def test_damage_seal_and_not() -> None:
 
 def test_damage_fine() -> None:
     """What needs a block, and what does not."""
+    logged = subject("lfs")
+    summaries = [b for b, kind in logged.kinds.items() if kind == "lfs.summary"]
+    assert any(0 < len(logged.fine(frozenset([b]))) < len(logged.looks) for b in summaries)
     base = subject()
     leaf = next(b for b, kind in base.kinds.items() if kind == "ffs.node")
     assert base.fine(frozenset()) == base.looks.keys()
@@ -158,13 +172,13 @@ def test_damage_lines() -> None:
     lines = Lines()
     base = subject()
     with lines.watch():
-        judging.fsck(base.disk(), repair=False)
+        judging.fsck(base.disk(), base.frames, repair=False)
     files = {name.rpartition("/")[2] for name, _line in lines.seen}
     assert {"fsck.py", "fsck_walk.py", "check.py", "nameblock.py"} <= files
     assert "judge.py" not in files
     before = len(lines.seen)
     with lines.watch():
-        judging.fsck(base.disk(), repair=False)
+        judging.fsck(base.disk(), base.frames, repair=False)
     assert len(lines.seen) - before < before // 20
 
 

@@ -105,6 +105,19 @@ def test_snapshot_rollback() -> None:
     assert disk.check()[0].clean
 
 
+def test_snapshot_rolling_forward_counts_what_both_have_once() -> None:
+    disk = Disk()
+    ino = disk.file(b"f", b"f" * 300_000)
+    disk.fs.volume.snapshots.create("s")
+    live = disk.fs.volume.segments.live
+    disk.fs.write(ROOT, ino, 0, b"changed", kill_suid=False)
+    disk.fs.sync(None)
+    disk.cut()
+    assert disk.fs.volume.recovered
+    assert live < disk.fs.volume.segments.live < live + 30_000
+    assert disk.check()[0].clean
+
+
 def test_snapshot_errors() -> None:
     disk = Disk()
     snapshots = disk.fs.volume.snapshots

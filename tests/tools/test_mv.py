@@ -109,7 +109,7 @@ def test_mv_copies_with_a_word(
     monkeypatch.setitem(FORMATS, "ffs", replace(ffs, send=None))
     content = _read(two, "/d/big")
     assert mv.move(f"{two}:main/d/big", f"{two}:home/big") == 0
-    assert "of different kinds" in capsys.readouterr().err
+    assert "hands no files over" in capsys.readouterr().err
     after = _inode(f"{two}:home", "/big")
     assert after[0] != before[0]
     assert after[1:] == before[1:]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from libfs.common.checking import Finding as FileSystemFinding
-from libfs.formats import of_type
+from libfs.formats import of_type, rebuild
 from xnfs import BLOCK, FileDevice, FramePool, InUse, Xn, XnError, read_superblock_untrusted
 from xnfs.disk.fsck import Result, check_image
 from xnfs.disk.fsck_walk import Finding
@@ -126,7 +126,9 @@ class _Pass:
         progress = Progress()
         device = _open(self._path, readonly=not self._writable)
         try:
-            result = check_image(device, repair=kernel, report=self._found, progress=progress)
+            result = check_image(
+                device, repair=kernel, report=self._found, progress=progress, rebuild=rebuild
+            )
             progress.end()
             self._result = result
             self.left = result.unrepaired if kernel else result.findings

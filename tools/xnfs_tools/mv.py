@@ -13,9 +13,9 @@ import time
 from typing import Final
 
 from libfs.formats import of_type
+from libfs.kernel import controls
 from libfs.posix import FsError, Posix
 from libfs.posix.interface import Ino
-from libfs.requests import CONTROL
 from xnfs import Caller, InUse, Xn
 from xnfs_tools import mountinfo
 from xnfs_tools.command import Failed, split_place
@@ -76,11 +76,11 @@ def _move_mounted(image: str, source: tuple[str, str], target: tuple[str, str]) 
     copying = f"mv {here}{path} {there}{to_path}"
     if root == to_root:
         raise Failed(f"both are in the same file system, which is mounted: {copying}")
-    request = b"\0".join([b"mv", *map(os.fsencode, (path, to_root, to_path))])
+    request = b"mv", *map(os.fsencode, (path, to_root, to_path))
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            os.setxattr(here, CONTROL, request)
+            controls.ask_server(here, *request)
             return
         except OSError as error:
             if error.errno == errno.EBUSY and time.monotonic() < deadline:

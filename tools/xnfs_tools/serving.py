@@ -8,7 +8,6 @@ front for each, so that what is changed through one is seen through the other.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -20,13 +19,14 @@ from libfs.fuse import Mount, MountFailed
 from libfs.kernel.group import Group
 from libfs.kernel.mounting import MountFailed as KernelRefused
 from libfs.kernel.session import Mount as DirectMount
-from libfs.posix import FsError, Posix, Shared
-from xnfs import BadImage, Caller, CorruptionError, InUse, Xn
+from libfs.posix import Posix, Shared
+from xnfs import BadImage, CorruptionError, InUse, Xn
 from xnfs_tools import mountinfo
 from xnfs_tools.command import Failed
+from xnfs_tools.controls import Controls
 from xnfs_tools.mountopts import MountOptions
-from xnfs_tools.session import ROOT, Session, choose_root, mount_root, open_kernel, split_snapshot
-from xnfs_tools.transfer import Side, Transfer
+from xnfs_tools.session import ROOT, choose_root, mount_root, open_kernel, split_snapshot
+from xnfs_tools.transfer import Side
 
 
 class Place(NamedTuple):
@@ -74,8 +74,7 @@ def serve_places(
         except CorruptionError as error:
             raise Failed(f"{image}: {error}; to check it: fsck.xnfs {image}") from None
         except KernelRefused as error:
-            where = "" if len(places) > 1 else f"{places[0].directory}: "
-            raise Failed(f"{where}{error}") from None
+            raise Failed(str(error)) from None
         except MountFailed:
             raise Failed(f"{places[0].directory}: could not mount") from None
 
@@ -110,14 +109,11 @@ def _run(
             DirectMount(side.posix, place.directory, source=place.source, options=options.words())
             for side, place in zip(sides, places, strict=True)
         ]
-        controls = Controls(xn, image, sides, mounts)
+        group = Group(mounts, ready)
+        controls = Controls(xn, image, options, group)
         for side, mount in zip(sides, mounts, strict=True):
-            mount.controlled_by(partial(controls.do, side))
-        if len(mounts) > 1:
-            Group(mounts, ready).run()
-        else:
-            mounts[0].ready = ready
-            mounts[0].run()
+            controls.serve(side, mount)
+        group.run()
 
 
 def _sides(
@@ -162,48 +158,3 @@ def _sides(
         closing.callback(posix.close)
         sides.append(Side(root.name, fs, posix, known))
     return sides
-
-
-class Controls:
-    """What root, or who mounted, may ask of a server: `mv`, from one of its file systems to
-    another. Called by the thread that serves the source."""
-
-    def __init__(
-        self, xn: Xn, image: str, sides: Sequence[Side], mounts: Sequence[DirectMount]
-    ) -> None:
-        self._xn = xn
-        self._image = image
-        self._sides = sides
-        self._mounts = mounts
-
-    def do(self, src: Side, request: bytes) -> None:
-        """`mv`, a path, a root and a path there, with NULs between.
-
-        Raises: FsError: EINVAL (no such request), ENXIO (no such root here), EBUSY (it is in use;
-        what the host kernel only remembers, it is asked to forget, so asking again may help),
-        EXDEV, EISDIR, EMLINK, …
-        """
-        words = request.split(b"\0")
-        if len(words) != 4 or words[0] != b"mv":
-            raise FsError(errno.EINVAL)
-        path, root, to_path = (word.decode(errors="surrogateescape") for word in words[1:])
-        dst = next((side for side in self._sides if side.root == root), None)
-        if dst is None or dst.root == src.root:
-            raise FsError(errno.ENXIO)
-        try:
-            parent, name = Session(self._image, self._xn, src.posix).parent(path)
-            sink, new_name = Session(self._image, self._xn, dst.posix).target(to_path, name)
-        except Failed:
-            raise FsError(errno.ENOENT) from None
-        moved = False
-        try:
-            Transfer(Caller(self._xn.admin), src, dst).quick(parent, name, sink, new_name)
-            moved = True
-        finally:
-            for side, mount in zip(self._sides, self._mounts, strict=True):
-                if side.root == src.root:
-                    mount.notices.name_changed(parent, name)
-                    mount.notices.data_changed(parent)
-                elif side.root == dst.root and moved:
-                    mount.notices.name_changed(sink, new_name)
-                    mount.notices.data_changed(sink)

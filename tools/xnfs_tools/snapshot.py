@@ -1,21 +1,25 @@
 """xnfs snapshot: the snapshots of a file system that can have them.
 
-The image must not be mounted, but for `mount`, which mounts. What a snapshot is, and what it costs,
-is the file system's own; a format says in the table (`libfs.formats`) that it has them.
+Where the image is mounted, its server does it (`controls`), but for `rollback`. What a snapshot is,
+and what it costs, is the file system's own; a format says in the table (`libfs.formats`) that it
+has them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from libfs.formats import Snapshotting, of_type
+from libfs.kernel.controls import ask_server
+from libfs.kernel.mounting import write_back
 from libfs.posix.interface import FsError
 from xnfs import XnError
-from xnfs_tools import mount
-from xnfs_tools.command import Codes, Failed, Parser, about, parser, run, words
+from xnfs_tools import mount, mountinfo
+from xnfs_tools.command import Codes, Failed, Parser, about, parser, run, split_image, words
 from xnfs_tools.session import choose_root, open_kernel
 
 PROG: Final = "xnfs snapshot"
@@ -36,8 +40,7 @@ def arguments() -> Parser:
         ("mount", "mount one, read-only"),
     ):
         each = kinds.add_parser(name, help=text)
-        each.add_argument("--root", metavar="ROOT", help="the file system (default: main)")
-        each.add_argument("image", metavar="IMAGE")
+        each.add_argument("image", metavar="IMAGE[:ROOT]", help="the file system (default: main)")
         if name != "list":
             each.add_argument("name", metavar="NAME")
         if name == "mount":
@@ -52,22 +55,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = arguments().parse_args(words(argv))
-    if args.command == "mount":
-        options = f"snapshot={args.name}" + (f",root={args.root}" if args.root else "")
-        return mount.main([args.image, args.directory, "-o", options])
-    with _opened(args.image, args.root, readonly=args.command == "list") as fs:
-        if args.command == "create":
-            fs.snapshot(args.name)
-        elif args.command == "delete":
-            fs.delete_snapshot(args.name)
-        elif args.command == "rollback":
-            fs.rollback(args.name)
-        else:
-            for name, taken in fs.snapshots():
-                print(
-                    f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(taken // 10**9))}  {name}"
-                )
+    image, root = split_image(args.image)
+    mounted = mountinfo.of(os.path.realpath(image))
+    name = getattr(args, "name", "")
+    if args.command == "mount" and not mounted:
+        where = image if root is None else f"{image}:{root}"
+        return mount.main([where, args.directory, "-o", f"snapshot={name}"])
+    if mounted:
+        told = _ask(args.command, mounted, root or "", name, getattr(args, "directory", None))
+    else:
+        told = _do(args.command, image, root, name)
+    for each, taken in told:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(taken // 10**9))
+        print(f"{when}  {each}")
     return 0
+
+
+def _ask(
+    command: str, mounted: Sequence[mountinfo.MountPoint], root: str, name: str, where: str | None
+) -> list[tuple[str, int]]:
+    """Have the server of a mounted image do it; what `list` tells. Raises: Failed."""
+    words = [root, *([name] if name else []), *([os.path.realpath(where)] if where else [])]
+    try:
+        if command == "create":
+            for each in mounted:
+                write_back(each.directory)
+        request = f"snapshot {command}".encode(), *map(os.fsencode, words)
+        told = os.fsdecode(ask_server(mounted[0].directory, *request)).split("\0")
+    except OSError as error:
+        raise Failed(f"{mounted[0].image}: {error.strerror}") from None
+    return [(each, int(taken)) for taken, each in zip(told[::2], told[1::2], strict=False)]
+
+
+def _do(command: str, image: str, root: str | None, name: str) -> list[tuple[str, int]]:
+    """Do it here; what `list` tells. Raises: Failed."""
+    with _opened(image, root, readonly=command == "list") as fs:
+        if command == "list":
+            return fs.snapshots()
+        act = {"create": fs.snapshot, "delete": fs.delete_snapshot, "rollback": fs.rollback}
+        act[command](name)
+        return []
 
 
 @contextlib.contextmanager

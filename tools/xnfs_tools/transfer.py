@@ -29,7 +29,7 @@ REASONS: Final = {
     errno.EMLINK: "it has other names",
     errno.EBUSY: "it is in use",
     errno.EISDIR: "it is a directory",
-    errno.EXDEV: "the two file systems are of different kinds",
+    errno.EXDEV: "the two are of different kinds, or of one that hands no files over",
 }
 
 

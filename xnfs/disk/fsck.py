@@ -37,6 +37,7 @@ from xnfs.disk.layout import (
     decode_superblock_untrusted,
 )
 from xnfs.disk.log import Log
+from xnfs.disk.lost import Lost, Rebuild
 from xnfs.disk.numbers import VERSION, column_of
 from xnfs.disk.records import BLOCK
 from xnfs.disk.recovery import Recovered, recover
@@ -48,6 +49,11 @@ from xnfs.errors import BadImage, DeviceError, VersionError
 
 Report = Callable[[Finding], None]
 Progress = Callable[[str, int, int], None]
+
+
+def unknown(_lost: Lost) -> None:
+    """A `Rebuild` for whom no file system is known."""
+
 
 #: A pass cuts all that it finds; what a cut uncovers is found by the next one. Far more than
 #: needed.
@@ -79,22 +85,27 @@ def check_image(
     repair: bool,
     report: Report,
     progress: Progress | None = None,
+    rebuild: Rebuild = unknown,
 ) -> Result:
-    """Check the image on a device, and mend it if asked; durable on return.
+    """Check the image on a device, and mend it if asked; durable on return. `rebuild` may know what
+    stood in a destroyed block.
 
     Raises BadImage or VersionError where there is nothing to check, DeviceError.
     """
     if repair and read_superblock_untrusted(device).must_be_readonly:
         raise VersionError("features are in use that this program may not change: it can only look")
     target = device if repair else Scratch(device)
-    return _Fsck(target, report, progress or (lambda what, done, total: None)).run()
+    return _Fsck(target, report, progress or (lambda what, done, total: None), rebuild).run()
 
 
 class _Fsck:
     """One run."""
 
-    def __init__(self, device: BlockDevice, report: Report, progress: Progress) -> None:
+    def __init__(
+        self, device: BlockDevice, report: Report, progress: Progress, rebuild: Rebuild
+    ) -> None:
         self._device = device
+        self._rebuild = rebuild
         self._out = report
         self._progress = progress
         self._seen: set[tuple[str, int, str]] = set()
@@ -217,6 +228,7 @@ class _Fsck:
                 lambda done: self._progress("blocks of metadata", done, 0),
                 proven,
                 solid,
+                self._rebuild,
             )
             walk.run(range(self._g.roots_start, self._g.data_start))
             # Cut pointers are gone for good before the tables are lowered.

@@ -6,6 +6,10 @@ whose root comes before, back to an ancestor) is *cut*: the bytes that its parti
 zeroed, because an all-zero partition owns nothing, and the block gets its stamp anew. What
 `fsck.py` does with the marks, and the tables, is not here.
 
+Before a pointer to a destroyed block is cut, one flipped bit is set right (`flipped.py`); what else
+is destroyed a file system may know (`lost.py`). It is asked when all else is walked, so that what
+nobody names is known.
+
 A block that is whole but *stale*, older than the tables know, is believed last of all: it is kept,
 but what it names that something else names as well is not its own any more, and is cut.
 
@@ -19,14 +23,16 @@ Source: DESIGN section 4.6 of the founding design; e2fsck passes 1 and 2 (findin
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bitarray import bitarray
 
 from xnfs.disk.blocktype import ZERO, BlockType
 from xnfs.disk.device import BlockDevice
+from xnfs.disk.flipped import unflip_untrusted
 from xnfs.disk.layout import ROOTS_TYPE, STAMP, Geometry, Seed, check_stamp_untrusted, stamp_block
+from xnfs.disk.lost import Lost, Orphan, Rebuild
 from xnfs.disk.records import BLOCK, Extent
 from xnfs.disk.tables import Tables
 from xnfs.errors import CorruptionError, Refused, UnknownType
@@ -73,9 +79,11 @@ class Walk:
         progress: Callable[[int], None],
         proven: bitarray,
         solid: bitarray,
+        rebuild: Rebuild,
     ) -> None:
         self._device, self._g, self._seed, self._types = device, geometry, seed, types
         self._tables, self._report, self._progress = tables, report, progress
+        self._rebuild = rebuild
         # What earlier passes have learned: blocks whose own stamp says that they are metadata, and
         # blocks of data that somebody else has as reserved only.
         self._proven, self._solid = proven, solid
@@ -90,8 +98,10 @@ class Walk:
         self._mine = _bits(geometry.blocks)  # blocks of the root at hand
         self._open = _bits(geometry.blocks)  # ancestors of the block at hand
         self._bad: set[int] = set()
+        self._lost: list[tuple[Lost, CorruptionError]] = []
+        self._root = 0  # of the blocks at hand
         self._visited = 0
-        self._stale: list[tuple[int, BlockType]] = []  # to be followed when all else is done
+        self._stale: list[tuple[int, BlockType, int]] = []  # to be followed when all else is done
         self._late = False
         # Pending pointers, five numbers each: first block, count, type, parent, partition. Count 0:
         # leave the block again.
@@ -103,9 +113,12 @@ class Walk:
             self._enter(root, self._types[ROOTS_TYPE], root, 0)
             self._drain()
         self._late = True
-        while self._stale:
-            stale, kind = self._stale.pop(0)
-            self._follow(stale, kind, self._read(stale))
+        while self._stale or self._lost:
+            if self._stale:
+                stale, kind, self._root = self._stale.pop(0)
+                self._follow(stale, kind, self._read(stale))
+            else:
+                self._ask(*self._lost.pop(0))
             self._drain()
 
     def _drain(self) -> None:
@@ -128,6 +141,7 @@ class Walk:
         """A pointer to one stamped block."""
         if self._is_catalogue(parent):
             self._mine.setall(0)  # the blocks below one root are done before the next begins
+            self._root = block
         if block in self._bad:
             self._cut(parent, part, "destroyed-block", f"names block {block}, which is destroyed")
         elif self._open[block]:
@@ -168,14 +182,16 @@ class Walk:
         try:
             seq = check_stamp_untrusted(self._seed, block, raw, kind.stamp, kind.number)
         except CorruptionError as e:
-            self._destroyed(block, kind, parent, part, e)
-            return
+            if not self._unflip(block, kind, raw):
+                self._destroyed(block, kind, parent, part, e)
+                return
+            seq = STAMP.unpack_from(raw, kind.stamp)[2]
         self.marked[block] = self._meta[block] = self._mine[block] = True
         self._visited += 1
         if self._visited % 256 == 0:
             self._progress(self._visited)
         if self._is_stale(block, seq):
-            self._stale.append((block, kind))
+            self._stale.append((block, kind, self._root))
         else:
             self._follow(block, kind, raw)
 
@@ -218,7 +234,73 @@ class Walk:
             self.marked[block] = True
             return
         self._bad.add(block)
-        self._cut(parent, part, "destroyed-block", f"names a destroyed {kind.spec.name}: {why}")
+        lost = Lost(block, kind.spec.name, parent, part, self._root, self._bytes, self._orphans)
+        self._lost.append((lost, why))
+
+    # -- destroyed blocks
+
+    def _unflip(self, block: int, kind: BlockType, raw: bytearray) -> bool:
+        """Set one flipped bit right; whether that was all that was wrong."""
+        assert kind.stamp is not None  # only stamped blocks are checked
+        at = unflip_untrusted(self._seed, block, raw, kind.stamp)
+        if at is None or STAMP.unpack_from(raw, kind.stamp)[1] != kind.number:
+            return False
+        text = f"a bit of byte {at} of this {kind.spec.name} is flipped"
+        self._report(Finding("flipped-bit", block, text, safe_to_preen=True))
+        self._device.write(block, [bytes(raw)])
+        return True
+
+    def _ask(self, lost: Lost, why: CorruptionError) -> None:
+        """Take what the file system knows of a destroyed block, or cut the pointer to it."""
+        kind = next(kind for kind in self._types.values() if kind.spec.name == lost.type)
+        assert kind.stamp is not None  # a plain block can't be destroyed
+        known = self._rebuild(lost)
+        if known is None or not self._names_orphans(kind, known):
+            text = f"names a destroyed {lost.type}: {why}"
+            self._cut(lost.parent, lost.part, "destroyed-block", text)
+            return
+        self._report(Finding("rebuilt", lost.block, f"this {lost.type} is made anew: {why}"))
+        raw = bytearray(known)
+        versions = self._tables.versions
+        seq = 0 if versions.is_damaged(lost.block) else versions.lag(lost.block, 0)
+        stamp_block(self._seed, lost.block, raw, kind.stamp, kind.number, seq)
+        self._device.write(lost.block, [bytes(raw)])
+        self._bad.discard(lost.block)
+        self._root = lost.root
+        self._enter(lost.block, kind, lost.parent, lost.part)
+        self.cuts += 1  # what it names comes in its turn in the next pass
+
+    def _names_orphans(self, kind: BlockType, raw: bytes) -> bool:
+        """Whether all that a block would own are orphans, as what they are."""
+        if len(raw) != BLOCK:
+            return False
+        try:
+            owned = [each for part in range(kind.nparts) for each in kind.owned(raw, part)]
+        except (Refused, UnknownType):
+            return False
+        for number, start, count in owned:
+            if number not in self._types or not self._g.in_data(start, count):
+                return False
+            name = self._types[number].spec.name
+            if [each.type for each in self._orphans(start, start + count)] != [name] * count:
+                return False
+        return True
+
+    def _bytes(self, block: int) -> bytes:
+        return bytes(self._read(block))
+
+    def _orphans(self, lo: int, hi: int) -> Iterator[Orphan]:
+        """See Lost. An older version of what a block was is none."""
+        for block in range(max(lo, self._g.data_start), min(hi, self._g.data_end)):
+            if self.marked[block] or not self._tables.total(block):
+                continue
+            raw = self._read(block)
+            kind = self._types.get(stamped_as(self._seed, self._types, block, raw))
+            if kind is None or kind.stamp is None:
+                continue
+            versions, seq = self._tables.versions, STAMP.unpack_from(raw, kind.stamp)[2]
+            if versions.is_damaged(block) or not versions.lag(block, seq):
+                yield Orphan(block, kind.spec.name, bytes(raw))
 
     def _partition(
         self, block: int, kind: BlockType, raw: bytearray, part: int, repeats: int

@@ -1,7 +1,7 @@
-"""Damaged images: every field of every on-disk structure changed in eight ways, and what XN and FFS
-make of it.
+"""Damaged images: every field of every on-disk structure changed in eight ways, and what XN, FFS
+and LFS make of it.
 
-subject    the smallest image that has every structure, and who needs which of its blocks
+subject    the smallest images that have every structure, and who needs which of their blocks
 fields     every field, taken from the declarations of the formats
 verbs      the eight ways, each with the checksum left wrong or made right again
 judge      one damaged image: an error, a repair, or a sound mount; anything else is a defect

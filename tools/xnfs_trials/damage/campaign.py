@@ -26,9 +26,9 @@ from xnfs_trials.damage.judge import OUTCOMES, Verdict, judge
 from xnfs_trials.damage.subject import Subject, subject
 from xnfs_trials.damage.verbs import VERBS
 
-SUBJECTS: Final = ("clean", "cut")
-#: What the kernel believes without a second source: with a right checksum it can only be believed.
-BELIEVED: Final = ("free map", "type catalogue", "type record")
+SUBJECTS: Final = ("clean", "cut", "lfs")
+#: What has no second source: with a right checksum it can only be believed.
+BELIEVED: Final = ("free map", "type catalogue", "type record", "lfs.gone")
 BATCH: Final = 40
 
 #: Name of a subject, and what is done to it.

@@ -1,7 +1,8 @@
 """Which lines of the code that reads images have run: `sys.settrace`, kept cheap.
 
-Only `xnfs/disk` and `libfs/ffs` count. A function all of whose lines were seen is traced no more,
-so that the cost falls as the set grows; nor is one that ran `MOST_CALLS` times under one watch.
+Only `xnfs/disk`, `libfs/ffs` and `libfs/lfs` count. A function all of whose lines were seen is
+traced no more, so that the cost falls as the set grows; nor is one that ran `MOST_CALLS` times
+under one watch.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from types import CodeType, FrameType
 from typing import Any, Final
 
 import libfs.ffs
+import libfs.lfs
 import xnfs.disk
 
 _FOLDERS: Final = tuple(
-    str(Path(str(module.__file__)).parent) + "/" for module in (xnfs.disk, libfs.ffs)
+    str(Path(str(module.__file__)).parent) + "/" for module in (xnfs.disk, libfs.ffs, libfs.lfs)
 )
 
 MOST_CALLS: Final = 100

@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+from libfs.lfs.log import checksum
 from xnfs import BLOCK, SECTOR
 from xnfs.disk import layout as k
+from xnfs_trials.damage import subject_lfs
 from xnfs_trials.damage.fields import Field, leaves
+from xnfs_trials.damage.fields_lfs import LFS, STAMPED
 from xnfs_trials.damage.subject import Subject
 from xnfs_trials.damage.verbs import VERBS
 
 _U32: Final = k.U32.size
+#: Blocks of an LFS that the kernel does not stamp.
+OWN: Final = LFS.keys() - STAMPED
+_LFS_SEED: Final = zlib.crc32(subject_lfs.UUID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,12 @@ class Sealer:
             self._log(block, lo, hi)
         elif g.types_start <= block < g.roots_start:
             self._whole(block, _crc_at(k.TypeBlockLayout))
-        elif not (lo <= 0 < hi):
+        elif lo <= 0 < hi:
+            pass  # the checksum itself is what is damaged
+        elif self._subject.kinds.get(block) in OWN:
+            raw = self.block(block)
+            k.U32.pack_into(raw, 0, checksum(_LFS_SEED, block, raw))
+        else:
             self._whole(block, _crc_at(k.StampLayout))
 
     def _whole(self, block: int, at: int) -> None:

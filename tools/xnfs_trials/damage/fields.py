@@ -1,9 +1,9 @@
 """Every field of every structure on an image, found by the declarations of the formats.
 
-`xnfs.disk.layout` and `libfs.ffs.format` declare with construct where each byte lies; this module
-walks those declarations over the bytes of a sound image, so that a field that is added there is
-attacked here without further work. What they leave to prose (heaps of names, records of attributes)
-is found as the prose says.
+`xnfs.disk.layout`, `libfs.ffs.format` and `libfs.lfs.format` declare with construct where each byte
+lies; this module walks those declarations over the bytes of a sound image, so that a field that is
+added there is attacked here without further work. What they leave to prose (heaps of names, records
+of attributes) is found as the prose says; that of LFS is in `fields_lfs`.
 
 Of an array those elements count that are in use, at most `MOST` of them, then the first that is
 not, and the last.
@@ -23,6 +23,8 @@ from libfs.ffs import format as f
 from xnfs import BLOCK, SECTOR
 from xnfs.disk import layout as k
 from xnfs.disk.numbers import COUNT, column_of
+from xnfs_trials.damage import fields_lfs
+from xnfs_trials.damage.fields_lfs import LFS, STAMPED
 from xnfs_trials.damage.subject import Subject
 
 MOST: Final = 6
@@ -147,7 +149,9 @@ class Finder:
 
     def all(self) -> list[Field]:
         """All of them, in the order of the disk."""
-        found = [*self._kernel(), *self._metadata()]
+        found = [*self._log_structured()]
+        if not found:
+            found = [*self._kernel(), *self._metadata()]
         return list(dict.fromkeys(found))
 
     def _raw(self, block: int) -> bytes:
@@ -240,6 +244,19 @@ class Finder:
                 yield from self._records(block, f.RECORDS_AT)
             elif kind == "ffs.xattr":
                 yield from self._records(block, f.XATTR_BLOCK_AT)
+
+    # -- those of LFS; the kernel's are in the other images
+
+    def _log_structured(self) -> Iterator[Field]:
+        for block, kind in sorted(self._subject.kinds.items()):
+            if kind not in LFS:
+                continue
+            if kind in STAMPED:
+                yield from self._of("stamp", k.StampLayout, block)
+            for structure, layout, at in LFS[kind]:
+                yield from self._of(structure, layout, block, at)
+            for structure, name, at, size in fields_lfs.inside(kind, block, self._raw(block), MOST):
+                yield Field(structure, name, (block,), at, size)
 
     def _heap(self, block: int, area: f.NameArea, structure: str) -> Iterator[Field]:
         records = self._raw(block)[area.records : area.records + 4 * area.slots]

@@ -1,4 +1,4 @@
-"""One damaged image, and what XN and FFS make of it.
+"""One damaged image, and what XN and its file systems make of it.
 
 Three outcomes are right, as long as each is what it says:
 
@@ -24,16 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from libfs.ffs import Ffs
-from libfs.ffs import check as ffs_check
-from libfs.posix.interface import FsError, New
+from libfs.formats import of_type, rebuild
+from libfs.posix.interface import FileSystem, FsError, New
 from xnfs import FramePool, MemoryDevice, Xn, XnError
 from xnfs.disk.fsck import check_image
 from xnfs.disk.layout import Seed
 from xnfs.disk.superblock import read_superblock_untrusted
 from xnfs.disk.tables import Tables
 from xnfs_trials.damage.limits import Hang, limits
-from xnfs_trials.damage.subject import FRAMES, ROOT, Subject, clock
+from xnfs_trials.damage.subject import ROOT, Subject, clock
 from xnfs_trials.damage.survey import MOST_NAMES, Look, survey
 
 REFUSED, REPORTED, REPAIRED, VALID = OUTCOMES = ("refused", "reported", "repaired", "valid")
@@ -155,14 +154,14 @@ class _Judge:
     def _look(self) -> Checked:
         """fsck -n"""
         disk = self._disk()
-        checked = fsck(disk, repair=False)
+        checked = fsck(disk, self._subject.frames, repair=False)
         if disk._contents != self._image:
             raise Wrong("wrote", "fsck -n has written")
         return checked
 
     def _mend(self, disk: MemoryDevice, looked: Checked | None) -> str:
         """fsck -y, and what follows; the outcome."""
-        mended = fsck(disk, repair=True)
+        mended = fsck(disk, self._subject.frames, repair=True)
         if mended.error:
             return REFUSED
         if looked is not None and bool(looked.findings) != bool(mended.findings):
@@ -186,7 +185,8 @@ class _Judge:
         return REPAIRED if mended.findings else VALID
 
     def _nothing(self, disk: MemoryDevice, kind: str, when: str) -> None:
-        again = fsck(MemoryDevice(disk.blocks, dict(disk._contents)), repair=False)
+        copy = MemoryDevice(disk.blocks, dict(disk._contents))
+        again = fsck(copy, self._subject.frames, repair=False)
         if not again.clean:
             words = [*again.findings, again.error, again.stopped]
             raise Wrong(kind, f"{when}fsck finds {next(filter(None, words))}")
@@ -197,7 +197,7 @@ class _Judge:
         """Mount every file system, look at everything, write a file, unmount."""
         out = Mounted({}, [])
         try:
-            xn = Xn(disk, frames=FramePool(FRAMES), clock=clock)
+            xn = Xn(disk, frames=FramePool(self._subject.frames), clock=clock)
         except XnError as error:
             out.errors.append(one_line(error))
             return out
@@ -217,7 +217,11 @@ class _Judge:
         for root in roots:
             try:
                 untouched = root.block in self._subject.witness
-                fs = Ffs.mount(xn, xn.admin, root.name, readonly=untouched)
+                known = of_type(xn, root.type)
+                if known is None:
+                    out.errors.append(f"'{root.name}' is of no known type")
+                    continue
+                fs = known.mount(xn, xn.admin, root.name, readonly=untouched)
                 seen = survey(fs)
                 out.looks |= seen.looks
                 out.errors += seen.errors
@@ -258,7 +262,7 @@ class _Judge:
                 raise Wrong("lost", f"block {block} of the witness is free")
 
 
-def _use(fs: Ffs) -> None:
+def _use(fs: FileSystem) -> None:
     """Write a file, make it durable, read it. Raises FsError."""
     names = (b"probe-%d" % number for number in range(100))
     name = next(name for name in names if fs.lookup(fs.root, name) is None)
@@ -277,7 +281,7 @@ def one_line(error: Exception) -> str:
     return text
 
 
-def fsck(disk: MemoryDevice, *, repair: bool) -> Checked:
+def fsck(disk: MemoryDevice, frames: int, *, repair: bool) -> Checked:
     """What fsck.xnfs does: the kernel's structures, then, if those are sound, each file system."""
     out = Checked([])
 
@@ -285,7 +289,7 @@ def fsck(disk: MemoryDevice, *, repair: bool) -> Checked:
         out.findings.append(str(finding))
 
     try:
-        result = check_image(disk, repair=repair, report=said)
+        result = check_image(disk, repair=repair, report=said, rebuild=rebuild)
     except XnError as error:
         out.error = one_line(error)
         return out
@@ -294,14 +298,15 @@ def fsck(disk: MemoryDevice, *, repair: bool) -> Checked:
         out.left += result.incomplete
         return out
     try:
-        xn = Xn(disk, frames=FramePool(FRAMES), clock=clock, readonly=not repair)
+        xn = Xn(disk, frames=FramePool(frames), clock=clock, readonly=not repair)
     except XnError as error:
         out.stopped = one_line(error)
         return out
     try:
         for root in xn.roots():
-            if root.type == xn.type_number("ffs.super"):
-                done = ffs_check(xn, xn.admin, root.name, repair=repair, report=said)
+            known = of_type(xn, root.type)
+            if known is not None and known.check is not None:
+                done = known.check(xn, xn.admin, root.name, repair=repair, report=said)
                 out.left += done.unrepaired * repair
         xn.close()
     except XnError as error:

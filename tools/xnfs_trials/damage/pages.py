@@ -21,11 +21,11 @@ _LETTER: Final = {REPAIRED: "r", VALID: "v", REPORTED: "s", REFUSED: "e"}
 _HEAD: Final = """\
 # Damaged images, and what came of them
 
-Made by `python -m xnfs_trials.damage.pages`. On a small image with every structure of XN and FFS
-every field is changed in eight ways, each time with the checksum left wrong (a bad disk) and made
-right again (a faulty kernel, or somebody with the device), to hit what lies behind the checksum.
-The fields come from the declarations of the formats, `xnfs/disk/layout.py` and
-`libfs/ffs/format.py`. Each image is
+Made by `python -m xnfs_trials.damage.pages`. On small images with every structure of XN, FFS and
+LFS every field is changed in eight ways, each time with the checksum left wrong (a bad disk) and
+made right again (a faulty kernel, or somebody with the device), to hit what lies behind the
+checksum. The fields come from the declarations of the formats, `xnfs/disk/layout.py`,
+`libfs/ffs/format.py` and `libfs/lfs/format.py`. Each image is
 
 - looked at with `fsck -n`, which may not write;
 - mounted as it is, walked, read, written to, unmounted, then mended;
@@ -44,10 +44,12 @@ second file system that nobody touches. With a wrong checksum left nothing but t
 shown, or an errno. An image has 20 s of processor time and 256 MiB. Anything else, an exception
 that is no answer above all, counts as wrong.
 
-What nobody can tell: a free map, or the record of a type, that lies with a right checksum is
-believed until fsck looks. Of those only clean errors are asked. A log that lies with a right
-checksum may write where it says. What lies below a destroyed directory has no other way to it: it
-is lost with the directory, and with the root directory that is the whole file system.
+What nobody can tell: a free map, the record of a type, or the list of the inodes of an LFS that
+went, that lies with a right checksum is believed until fsck looks. Of those only clean errors are
+asked. A log that lies with a right checksum may write where it says. One flipped bit in a block of
+metadata is set right. What lies below a directory of FFS that is destroyed beyond that has no other
+way to it: it is lost with the directory, and with the root directory that is the whole file system.
+In an LFS what has no name any more gets one in the root.
 """
 
 
@@ -102,8 +104,8 @@ def _pairs(report: Report) -> Iterator[str]:
     before, after = report.lines
     yield (
         f"Guided by coverage: {report.guided.total()} images of up to five mutations,"
-        f" {report.kept} of them kept because they reached lines of `xnfs/disk` and `libfs/ffs`"
-        f" that none had reached: {after} lines, of which {before} by single mutations:"
+        f" {report.kept} of them kept because they reached lines of `xnfs/disk`, `libfs/ffs` and"
+        f" `libfs/lfs` that none had reached: {after} lines, of which {before} by single mutations:"
         f" {_listed(report.guided)}."
     )
 

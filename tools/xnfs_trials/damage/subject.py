@@ -1,11 +1,12 @@
-"""The image that is damaged: as small as it can be and still have every structure of XN and FFS.
+"""The images that are damaged: as small as they can be and still have every structure.
 
-Two file systems lie on it. `root` has a bit of everything; `witness` holds a file that nobody
-touches. The image exists in two states: unmounted cleanly, and `cut` by a power failure, with a
-transaction in the log that recovery must finish.
+Two file systems lie on each. `root` has a bit of everything; `witness` holds a file that nobody
+touches. The image with an FFS exists in two states: unmounted cleanly, and `cut` by a power
+failure, with a transaction in the log that recovery must finish. In `lfs` the root is an LFS.
 
 It also says who needs what: `Subject.fine` gives the inodes that must be whole as long as only the
-given blocks are damaged. That is read from the sound image by `owns`, the same for all types.
+given blocks are damaged. That is read from the sound image by `owns`, the same for all types; for
+an LFS it is asked of that (`subject_lfs`).
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from functools import lru_cache
 
 from libfs.common.naming import name_hash
 from libfs.ffs import Ffs
+from libfs.formats import of_type
+from libfs.lfs import Lfs
 from libfs.posix.interface import Ino, New, User
 from xnfs import BLOCK, SECTOR, FramePool, MemoryDevice, Xn, format_image
 from xnfs.disk.layout import ROOTS_TYPE, Geometry, Seed
 from xnfs.disk.superblock import read_superblock_untrusted
 from xnfs.disk.typetable import TypeTable
+from xnfs_trials.damage import subject_lfs
 from xnfs_trials.damage.survey import Look, survey
 
 UUID = bytes(range(16))
 BLOCKS = 176
 FRAMES = 160
+FRAMES_LFS = 400
 ROOT = User(0, 0)
 WITNESS = "witness"
 NOW = 1_750_000_000_000_000_000
@@ -59,7 +64,14 @@ class Subject:
     looks: dict[int, Look]  # inode -> what is seen of it
     tables: frozenset[int]  # blocks of directories, below their inodes
     witness: frozenset[int]  # blocks of the file system that nobody touches
+    #: of an LFS: inode -> the blocks that it needs
+    needs: dict[int, frozenset[int]] = field(default_factory=dict)
     _fine: dict[frozenset[int], frozenset[int]] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """Page frames to mount it with."""
+        return FRAMES_LFS if self.needs else FRAMES
 
     def disk(self) -> MemoryDevice:
         """A copy to damage."""
@@ -70,7 +82,12 @@ class Subject:
         known = self._fine.get(damaged)
         if known is None:
             reached = self._reached(damaged)
-            known = frozenset(i for i in self.looks if i in reached and self._whole(i, damaged))
+            known = frozenset(
+                i
+                for i in self.looks
+                if (i in reached and self._whole(i, damaged))
+                or (i in self.needs and self.needs[i].isdisjoint(damaged))
+            )
             self._fine[damaged] = known
         return known
 
@@ -98,20 +115,26 @@ class Subject:
         return True
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def subject(name: str = "clean") -> Subject:
-    """The image that was unmounted cleanly, or the one that was `cut`. Made once a process."""
-    disk = MemoryDevice(BLOCKS)
-    format_image(disk, uuid=UUID, label="damage", now=NOW)
-    xn = Xn(disk, frames=FramePool(FRAMES), clock=clock)
+    """The image that was unmounted cleanly, the one that was `cut`, or `lfs`. Made once a
+    process."""
+    lfs = name == "lfs"
+    disk = MemoryDevice(subject_lfs.BLOCKS if lfs else BLOCKS)
+    types = subject_lfs.TYPES if lfs else None
+    format_image(disk, uuid=UUID, label="damage", now=NOW, types_blocks=types)
+    xn = Xn(disk, frames=FramePool(FRAMES_LFS), clock=clock)
     Ffs.mkfs(xn, xn.admin, WITNESS, uuid=bytes(range(1, 17)))
-    Ffs.mkfs(xn, xn.admin, "root", uuid=bytes(range(2, 18)))
     witness = Ffs.mount(xn, xn.admin, WITNESS)
     _Maker(witness).file(witness.root, b"untouched", b"nobody writes here " * 300)
     witness.close()
-    fs = Ffs.mount(xn, xn.admin, "root")
-    _fill(fs)
-    fs.close()
+    if lfs:
+        subject_lfs.make(xn, "root")
+    else:
+        Ffs.mkfs(xn, xn.admin, "root", uuid=bytes(range(2, 18)))
+        fs = Ffs.mount(xn, xn.admin, "root")
+        _fill(fs)
+        fs.close()
     xn.close()
     if name == "cut":
         _cut(disk)
@@ -122,14 +145,20 @@ def _known(name: str, disk: MemoryDevice) -> Subject:
     """What there is on a sound image, seen by `owns` and by mounting a copy."""
     contents = dict(disk._contents)
     copy = MemoryDevice(disk.blocks, dict(contents))
-    xn = Xn(copy, frames=FramePool(FRAMES), clock=clock)
+    xn = Xn(copy, frames=FramePool(FRAMES_LFS), clock=clock)
     looks: dict[int, Look] = {}
+    needs: dict[int, frozenset[int]] = {}
+    live: frozenset[int] = frozenset()
     roots = xn.roots()
     for root in roots:
-        fs = Ffs.mount(xn, xn.admin, root.name)
+        known = of_type(xn, root.type)
+        assert known is not None  # of our own making
+        fs = known.mount(xn, xn.admin, root.name)
         seen = survey(fs)
-        assert not seen.errors, seen.errors  # of our own making
+        assert not seen.errors, seen.errors
         looks |= seen.looks
+        if isinstance(fs, Lfs):
+            needs, live = subject_lfs.needs(fs.volume), subject_lfs.live(fs.volume)
         fs.close()
     xn.close()
     sb = read_superblock_untrusted(copy)
@@ -150,7 +179,8 @@ def _known(name: str, disk: MemoryDevice) -> Subject:
         todo += [(b, n) for n, start, count in found for b in range(start, start + count)]
     tables = frozenset(b for b, kind in kinds.items() if kind in ("ffs.leaf", "ffs.index"))
     witness = frozenset(_below(owns, next(r.block for r in roots if r.name == WITNESS)))
-    return Subject(name, contents, geometry, seed, kinds, owns, looks, tables, witness)
+    kinds = {b: kind for b, kind in kinds.items() if b in live or not kind.startswith("lfs.")}
+    return Subject(name, contents, geometry, seed, kinds, owns, looks, tables, witness, needs)
 
 
 def _below(owns: dict[int, list[int]], top: int) -> set[int]:

@@ -10,8 +10,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from libfs.ffs import Ffs
-from libfs.posix.interface import FsError, Ino
+from libfs.posix.interface import FileSystem, FsError, Ino
 
 #: Bytes of one file that are read: from the start, and before the end.
 HEAD, TAIL = 1 << 18, 8192
@@ -40,7 +39,7 @@ class Survey:
     names: int = 0
 
 
-def survey(fs: Ffs) -> Survey:
+def survey(fs: FileSystem) -> Survey:
     """Walk everything below the root, and read it."""
     out = Survey()
     todo = [fs.root]
@@ -69,7 +68,7 @@ def survey(fs: Ffs) -> Survey:
     return out
 
 
-def _look(fs: Ffs, ino: Ino, out: Survey) -> None:
+def _look(fs: FileSystem, ino: Ino, out: Survey) -> None:
     try:
         attr = fs.getattr(ino)
         size, data = attr.size, b""
@@ -80,7 +79,7 @@ def _look(fs: Ffs, ino: Ino, out: Survey) -> None:
         elif stat.S_ISLNK(attr.mode):
             data = fs.readlink(ino)
         elif stat.S_ISDIR(attr.mode):
-            size = 0  # FFS makes one up from the blocks in use
+            size = 0  # made up from the blocks in use
         xattrs = tuple((name, fs.getxattr(ino, name)) for name in sorted(fs.listxattr(ino)))
         out.looks[int(ino)] = Look(attr.mode, attr.uid, attr.gid, attr.rdev, size, data, xattrs)
     except FsError as error:
