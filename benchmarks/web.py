@@ -1,13 +1,14 @@
 """The web server against a general one and `python -m http.server`: documents of five sizes.
 
-    python benchmarks/web.py [--rounds 3] [--seconds 2] [--connections 10]
+    python benchmarks/web.py [--rounds 3] [--seconds 2] [--connections 10] [--quick]
 
-`wrk` in a network namespace of its own is the client. It reaches this server, and the variants of
-it, over a TAP device, and `python -m http.server` on a FUSE mount of the same image over a veth
-pair. All of them take turns, for each size; a figure is the median of the rounds. CPU time is
-the server's (with the file system's process for `http.server`; what the kernel does for TCP of
-`http.server` within interrupts is nobody's and not in it), packets are those of the interface,
-both ways. Source of the sizes: Kaashoek et al. 1997, figure 3. Needs root and wrk. Prints Markdown.
+`wrk` in a network namespace of its own is the client. It reaches this server, and variants of it
+that have one technique more each, over a TAP device, and `python -m http.server` on a FUSE mount of
+the same image over a veth pair. All of them take turns, for each size; a figure is the median of
+the rounds. CPU time is the server's (with the file system's process for `http.server`; what the
+kernel does for TCP of `http.server` within interrupts is nobody's and not in it), packets are those
+of the interface, both ways. Source of the sizes: Kaashoek et al. 1997, figure 3. Needs root and
+wrk. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -146,11 +147,18 @@ class GeneralSockets:
 
 def ours(session: Session, host: Host, tap: TapDevice) -> Server:
     """As `xnfs serve --tap` has it."""
+    server = without_fast(session, host, tap)
+    host.answer_at_once(80, server.at_once)
+    return server
+
+
+def without_fast(session: Session, host: Host, tap: TapDevice) -> Server:
+    """The same, but every client has a connection."""
     return Server(host.tcp.listen(80), PosixDocuments(session.posix), _wall)
 
 
 def without_kept(session: Session, host: Host, tap: TapDevice) -> Server:
-    """The same, but each reply is made anew."""
+    """And each reply is made anew."""
     documents = PosixDocuments(session.posix)
     return Server(host.tcp.listen(80), documents, _wall, Limits(kept=0))
 
@@ -351,7 +359,10 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--seconds", type=int, default=2)
     words.add_argument("--connections", type=int, default=10)
+    words.add_argument("--quick", action="store_true", help="one round of a second")
     args = words.parse_args()
+    if args.quick:
+        args.rounds = args.seconds = 1
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         image = build(work)
@@ -361,9 +372,10 @@ def main() -> None:
         for kept in (False, True):
             variants = {
                 "general": (general, False),
-                "this, without kept replies": (without_kept, True),
-                "this, without long segments": (ours, False),
-                "this server": (ours, True),
+                "pages, merged packets": (without_kept, False),
+                "and long segments": (without_kept, True),
+                "and kept replies": (without_fast, True),
+                "and fast path: this server": (ours, True),
             }
             peers: dict[str, Peer] = {
                 name: OnTap(str(image), space.tap, make, burst)

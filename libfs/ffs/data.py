@@ -79,6 +79,39 @@ class FileData:
 
         self._with_data(v, piece, offset, size, show)
 
+    def borrow(self, v: Vnode, offset: int, size: int) -> list[memoryview]:
+        """As `read`, in pieces: on loan where they lie in extents and XN lends so much, else
+        copied.
+        """
+        out: list[memoryview] = []
+        end = min(offset + size, v.size)
+        while offset < end:
+            piece = None if v.flags & f.I_INLINE else self._map.find(v, offset >> SHIFT)
+            if piece is None or piece.kind != f.P_DATA:
+                stop = end if piece is None else min(end, piece.end << SHIFT)
+                out.append(memoryview(self.read(v, offset, stop - offset)))
+            else:
+                stop = min(end, piece.end << SHIFT, offset + CLAIM * BLOCK - offset % BLOCK)
+                out += self._borrow_from(v, piece, offset, stop - offset)
+            offset = stop
+        return out
+
+    def _borrow_from(self, v: Vnode, piece: Piece, offset: int, size: int) -> list[memoryview]:
+        """Bytes of one extent."""
+
+        def whole_blocks(who: Caller, block: int, at: int, size: int) -> list[memoryview]:
+            first, last = at >> SHIFT, at + size - 1 >> SHIFT
+            return self._vol.xn.borrow(who, block + first, last + 1 - first)
+
+        try:
+            views = self._with_data(v, piece, offset, size, whole_blocks)
+        except NoFrames:
+            return [memoryview(self.read(v, offset, size))]
+        past = sum(map(len, views)) - offset % BLOCK - size
+        views[0] = views[0][offset % BLOCK :]
+        views[-1] = views[-1][: len(views[-1]) - past]
+        return views
+
     def _covering(self, v: Vnode, offset: int, size: int) -> Piece | None:
         """The extent that has all of these bytes, unless there are several or they are more than
         a claim."""

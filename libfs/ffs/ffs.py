@@ -341,6 +341,11 @@ class Ffs:
         self._data.lend(self._file(ino), offset, size, to)
 
     @answers
+    def borrow(self, ino: Ino, offset: int, size: int) -> Sequence[memoryview]:
+        """As `read`, in pieces that stay as they are (`Lender`)."""
+        return self._data.borrow(self._file(ino), offset, size)
+
+    @answers
     def write(
         self,
         user: User,

@@ -268,6 +268,7 @@ class Controls:
         finally:
             self._notices.name_changed(parent, name)
             self._notices.data_changed(parent)
+            self._notices.data_changed(self._posix.root)  # where the passing directory was
             if replaced is not None:
                 self._notices.attributes_changed(replaced)
         return b""

@@ -140,10 +140,11 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for one, and it would say something new."""
+        """Whether it is time for one, or the cleaner waits for it; and it would say something
+        new."""
         vol = self._vol
         late = vol.now() - self.time >= EVERY or vol.log.serial - self.serial >= SEGMENTS
-        return late and vol.news
+        return (late or vol.cleaner.waits) and vol.news
 
     def begin(self) -> Region:
         """Flush with the inode map; what the next region is to say when that is durable."""

@@ -37,18 +37,22 @@ if TYPE_CHECKING:
 
 #: What to clean first; the first is the default.
 POLICIES: Final = ("cost-benefit", "greedy")
-#: Live blocks that one turn moves; and one beside other requests.
+#: Live blocks that one turn moves.
 MOVE: Final = 512
-STEP: Final = 64
 #: Room that cleaning leaves, blocks: a checkpoint's.
 MARGIN: Final = 4
-#: With less room than this part of all, or than so many segments, it cleans before there is need.
-LOW: Final = 0.1
-LOW_SEGMENTS: Final = 32
-#: Then only segments that are not fuller: to clean too early is to clean too full.
-WORTH: Final = 0.75
+#: Blocks that must wait for a checkpoint, for each node of the inode map that it would write.
+WORTH_NODES: Final = 8
 #: Segments that are cleaned beyond what is wanted at once.
 AHEAD: Final = 4
+#: With room for less than so many it cleans beside other requests; where nothing else happens, with
+#: less than so many.
+SHORT: Final = 2
+LOW: Final = 32
+#: But of a small log not more than this part.
+LOW_PART: Final = 0.1
+#: Fuller segments are not cleaned before there is need: to clean early is to clean what will die.
+WORTH: Final = 0.75
 TURNS: Final = 64
 #: Turns in which nothing is won, each twice as large as the one before, until it is given up.
 PATIENCE: Final = 6
@@ -329,7 +333,7 @@ class Cleaner:
                 return True
             self.clean_some(goal - had, policy, most)
             self._collect()
-            if vol.room(goal) <= had:
+            if vol.room(goal) <= had or self.waits:
                 self.settle()
             if vol.room(goal) <= had:
                 policy, most = "greedy", 2 * most  # whatever is won soonest
@@ -347,24 +351,31 @@ class Cleaner:
             return
         if vol.log.serial - vol.checkpoint.serial >= 2 * SEGMENTS:
             make_durable(vol, checkpoint=True)
-        elif self._is_low():
-            self.clean_some(2 * vol.segments.size, most=STEP, fullest=WORTH)
+        elif self._is_low(SHORT):
+            self.clean_some(AHEAD * vol.segments.size)
         self._stepped = vol.log.serial
 
     def idle(self) -> bool:
         """Clean a little ahead of need; whether a checkpoint would free something."""
         vol = self._vol
-        if self._is_low():
+        if self._is_low(LOW):
             self._hopeless = 0
             won = self.clean_some(AHEAD * vol.segments.size, fullest=WORTH)
             if won < vol.segments.size:
                 self._hopeless = vol.segments.died + vol.segments.size * f.BLOCK
         return any(each.checkpoint >= 0 for each in self.clean.values())
 
-    def _is_low(self) -> bool:
-        """Whether room is short, and cleaning may help."""
+    @property
+    def waits(self) -> bool:
+        """Whether so much waits for a checkpoint that it is worth one."""
+        waiting = sum(each.checkpoint >= 0 for each in self.clean.values())
+        nodes = len(self._vol.imap.dirty)
+        return waiting >= AHEAD and waiting * self._vol.segments.size >= WORTH_NODES * nodes
+
+    def _is_low(self, segments: int) -> bool:
+        """Whether there is room for less than so many segments, and cleaning may help."""
         vol = self._vol
-        low = min(int(vol.segments.capacity() * LOW), LOW_SEGMENTS * vol.segments.size)
+        low = min(int(vol.segments.capacity() * LOW_PART), segments * vol.segments.size)
         low += vol.reserve
         return vol.room(low) < low and vol.segments.died >= self._hopeless
 

@@ -5,10 +5,9 @@ are), owners (the caller; or where allowed the same), times, extended attributes
 links. Symbolic links are copied, not followed; holes stay holes. Access times of sources do not
 move. The bytes are the file system's business (`interface.Copier`): nothing here reads any.
 
-The copy is made below a directory of a passing name beside the target, open to its maker only, and
-gets its name when it is whole, in one atomic step: what has the name is never half a copy, after an
-error or a power cut either. `undo` takes away what was made; after a cut somebody has to remove the
-passing name.
+The copy is made below a passing directory (`passing.py`), open to its maker only, and gets its name
+when it is whole, in one atomic step: what has the name is never half a copy, after an error or a
+power cut either. `undo` takes away what was made; after a cut the next mount does.
 
 Each step is short; others may change anything between two. What they change below the source is
 copied as it is found; what they change in the unfinished copy is an error.
@@ -22,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from libfs.posix import acl, names, perms, rename, xattrs
+from libfs.posix import acl, names, passing, perms, rename, xattrs
 from libfs.posix.core import READ, SEARCH, Core
 from libfs.posix.interface import (
     ACL_ACCESS,
@@ -39,12 +38,9 @@ from libfs.posix.interface import (
     User,
 )
 
-PASSING: Final = b".xnfs-cp-%d"
 #: What a directory has until it is complete, so that its owner can fill it.
 _FILLING: Final = 0o700
 _SUPERUSER: Final = User(0, 0)
-#: Passing names tried; entries removed in one step.
-_TRIES, _REMOVED = 1000, 64
 
 
 class How(NamedTuple):
@@ -92,8 +88,8 @@ class Copying:
         attr = fs.getattr(source)
         self._is_directory = stat.S_ISDIR(attr.mode)
         self._check(attr)
-        self._passing, self._place = self._make_passing()
-        self._doomed = [(self._parent, self._passing, self._place)]
+        self._doomed = [passing.make(core, user, parent)]
+        _root, self._passing, self._place = self._doomed[0]
         self._found: list[Dirent] | None = [Dirent(name, source, attr.mode >> 12, 0)]
         #: files that the next step will read
         self.sources: list[Ino] = []
@@ -128,18 +124,6 @@ class Copying:
         if stat.S_ISDIR(victim.mode):
             raise FsError(errno.EISDIR)
         names.check_may_remove(self._core, self._user, self._parent, victim)
-
-    def _make_passing(self) -> tuple[bytes, Ino]:
-        for number in range(_TRIES):
-            name = PASSING % number
-            try:
-                made = names.mkdir(self._core, self._user, self._parent, name, _FILLING, 0)
-            except FsError as error:
-                if error.errno != errno.EEXIST:
-                    raise
-            else:
-                return name, made.ino
-        raise FsError(errno.EEXIST)
 
     # -- steps
 
@@ -237,35 +221,15 @@ class Copying:
         flags = rename.RENAME_NOREPLACE if self._is_directory else 0
         rename.rename(core, _SUPERUSER, self._place, name, self._parent, name, flags)
         # Commit point in memory.
-        names.rmdir(core, _SUPERUSER, self._parent, self._passing)
+        names.rmdir(core, _SUPERUSER, core.fs.root, self._passing)
 
     def undo(self) -> bool:
         """Take away a little of what was made; whether no more can be done."""
         try:
-            return self._remove_some()
+            return passing.remove_some(self._core, self._doomed)
         except FsError:
             self.left = True
             return True
-
-    def _remove_some(self) -> bool:
-        if not self._doomed:
-            return True
-        core = self._core
-        parent, name, ino = self._doomed[-1]
-        below = []
-        for count, entry in enumerate(core.fs.readdir(ino, 0)):
-            if count == _REMOVED:
-                break
-            below.append(entry)
-        for entry in below:
-            if entry.d_type == stat.S_IFDIR >> 12:
-                self._doomed.append((ino, entry.name, entry.ino))
-            else:
-                names.unlink(core, _SUPERUSER, ino, entry.name)
-        if not below:
-            names.rmdir(core, _SUPERUSER, parent, name)
-            self._doomed.pop()
-        return not self._doomed
 
     # -- what a copy starts with
 

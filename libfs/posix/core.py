@@ -56,6 +56,8 @@ class Core:
         self.sync_names = options.sync or options.dirsync
         self.handles = Handles(fs)
         self.locks = LockTable()
+        #: passing directories that a power cut has left (`passing`): where, which name, what
+        self.left: list[tuple[Ino, bytes, Ino]] = []
         #: None: nobody else keeps copies
         self.changes: Changes | None = None
         self._default_acls: dict[Ino, acl.Acl | None] = {}

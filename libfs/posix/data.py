@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 from libfs.posix.core import Core
 from libfs.posix.handles import Fh, Handle
@@ -77,6 +78,17 @@ def lend(core: Core, fh: Fh, offset: int, size: int, to: Sink) -> None:
         to([core.fs.read(handle.ino, offset, size)] if size else [])
     else:
         core.lender.lend(handle.ino, offset, size, to)
+
+
+def borrow(core: Core, fh: Fh, offset: int, size: int) -> Sequence[memoryview]:
+    """As `read`, in pieces that lie in the cache, if the file system can, and never change."""
+    lender, handle = core.lender, _readable(core, fh)
+    if lender is None or offset < 0 or size <= 0:
+        return [memoryview(read(core, fh, offset, size))]
+    pieces = lender.borrow(handle.ino, offset, size)
+    if not handle.noatime:
+        core.touch(handle.user, core.fs.getattr(handle.ino))
+    return pieces
 
 
 def write(core: Core, fh: Fh, offset: int, data: bytes | memoryview) -> int:

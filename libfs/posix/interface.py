@@ -336,3 +336,7 @@ class Lender(Protocol):
     def lend(self, ino: Ino, offset: int, size: int, to: Sink) -> None:
         """As `FileSystem.read`, but the bytes are shown to `to`, once and last of all, where they
         lie."""
+
+    def borrow(self, ino: Ino, offset: int, size: int) -> Sequence[memoryview]:
+        """As `FileSystem.read`, in pieces: where they lie, for as long as anybody keeps them, or
+        copies. They never change, whatever is written to the file."""

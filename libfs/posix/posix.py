@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from threading import Condition
 from threading import Lock as Mutex
 
-from libfs.posix import attributes, copying, data, names, opening, rename, xattrs
+from libfs.posix import attributes, copying, data, names, opening, passing, rename, xattrs
 from libfs.posix.copying import How
 from libfs.posix.core import Core
 from libfs.posix.handles import Fh
@@ -48,6 +48,7 @@ class Posix:
         self._syncs = 0  # under way
         self._no_syncs = Condition(mutex)
         self.root = fs.root
+        passing.find_left(self._core)
 
     # -- for what concerns two file systems at once (`between`)
 
@@ -246,6 +247,11 @@ class Posix:
         with self._lock:
             data.lend(self._core, fh, offset, size, to)
 
+    def borrow(self, fh: Fh, offset: int, size: int) -> Sequence[memoryview]:
+        """See `data.borrow`."""
+        with self._lock:
+            return data.borrow(self._core, fh, offset, size)
+
     def write(self, fh: Fh, offset: int, content: bytes | memoryview) -> int:
         """See `data.write`."""
         with self._lock:
@@ -390,6 +396,9 @@ class Posix:
 
     def idle(self) -> None:
         """Call it when there is nothing else to do; it does a small step of background work."""
+        if self._core.left:
+            with self._lock:
+                passing.remove_left(self._core)
         self._sync(self._core.fs.idle)
 
     def close(self) -> None:

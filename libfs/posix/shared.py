@@ -17,6 +17,7 @@ from threading import Condition
 from threading import Lock as Mutex
 from typing import Protocol
 
+from libfs.posix import passing
 from libfs.posix.core import Changes, Core
 from libfs.posix.interface import FileSystem, Ino
 from libfs.posix.options import Options
@@ -41,6 +42,7 @@ class Shared:
 
     def __init__(self, fs: FileSystem, options: Options) -> None:
         self.core = Core(fs, options)
+        passing.find_left(self.core)
         self.core.changes = Changes()
         self.mutex = Mutex()
         self.fronts: list[Front] = []

@@ -36,6 +36,7 @@ from libos.net.base import (
     is_unicast,
 )
 from libos.net.ethernet import TYPE_ARP, TYPE_IPV4, ethernet_header, parse_ethernet_untrusted
+from libos.net.tcp.fastpath import FastPath, Handler
 from libos.net.tcp.table import TcpTable
 from libos.net.tcp.tuning import Tuning
 from libos.net.udp import EPHEMERAL, Datagram, UdpSocket, parse_udp_untrusted, udp_datagram
@@ -87,12 +88,15 @@ class Host:
         self._udp: dict[int, UdpSocket] = {}
         self._now = 0
         self.tcp = TcpTable(address.ip, mtu, self._send_tcp, rng, self.drops, tuning or Tuning())
+        self._fast: FastPath | None = None
 
     # --- one turn ---------------------------------------------------------------------------
 
     def input(self, frame: bytes, now: int) -> None:
         """Take in one frame. Raises nothing, whatever it is."""
         self._now = now
+        if self._fast is not None and self._fast.input(frame, now):
+            return
         try:
             self._input_untrusted(frame, now)
         except Malformed as error:
@@ -104,6 +108,8 @@ class Host:
         self._arp.advance(now)
         for head in self._reassembly.advance(now):
             self._icmp_error(icmp.TIME_EXCEEDED, icmp.REASSEMBLY, memoryview(head), now)
+        if self._fast is not None:
+            self._fast.advance(now)
         self.tcp.advance(now)
 
     def take(self) -> list[bytes]:
@@ -114,7 +120,20 @@ class Host:
 
     def deadline(self) -> int | None:
         """By when `advance` must be called, even if no frame comes. None: no hurry."""
-        return earliest(self._arp.deadline(), self._reassembly.deadline(), self.tcp.deadline())
+        fast = None if self._fast is None else self._fast.deadline()
+        return earliest(
+            self._arp.deadline(), self._reassembly.deadline(), self.tcp.deadline(), fast
+        )
+
+    def answer_at_once(self, port: int, handler: Handler) -> None:
+        """On a TCP port that somebody listens on: what `handler` has an answer for needs no
+        connection. See `fastpath`."""
+        if self._fast is None:
+            address, out = self.address, self._out.append
+            routed = lambda peer: address.next_hop(peer) is not None  # noqa: E731
+            self._fast = FastPath(address.mac, address.ip, self.tcp, out, routed, self.drops)
+            self.tcp.hand_over = self._fast.hand_over
+        self._fast.serve(port, handler)
 
     # --- UDP --------------------------------------------------------------------------------
 
@@ -215,7 +234,7 @@ class Host:
             if socket is not None:
                 socket.errors.append((quoted.destination, quoted.destination_port))
         elif quoted.protocol == ipv4.TCP:
-            self.tcp.error_arrived(message, quoted)
+            self.tcp.error_arrived(message, quoted, self._now)
 
     # --- output -----------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ def test_data_lent_is_what_is_read(posix: Posix, size: int) -> None:
                 shown.clear()
                 posix.lend(fh, offset, length, take)
                 assert shown == [posix.read(fh, offset, length)], (offset, length)
+                assert b"".join(posix.borrow(fh, offset, length)) == shown[0], (offset, length)
 
     posix.write(fh, 0, os.urandom(size))
     compare()
@@ -88,11 +89,18 @@ def test_data_lent_moves_the_access_time_and_needs_the_right(posix: Posix) -> No
     posix.write(fh, 0, b"x" * KB64)
     ino = posix.lookup(ROOT, posix.root, b"f").ino
     before = posix.getattr(ROOT, ino)
+    kept = posix.borrow(fh, 0, KB64)
+    posix.write(fh, 0, b"y" * KB64)
+    assert b"".join(kept) == b"x" * KB64
     posix.lend(fh, 0, KB64, lambda parts: None)
     assert posix.getattr(ROOT, ino).atime > before.atime
     blind = _open(posix, b"g", os.O_CREAT | os.O_WRONLY)
     with refuses(errno.EBADF):
         posix.lend(blind, 0, KB64, lambda parts: pytest.fail("shown"))
+    with refuses(errno.EBADF):
+        posix.borrow(blind, 0, KB64)
+    with refuses(errno.EINVAL):
+        posix.borrow(fh, -1, KB64)
     with refuses(errno.EINVAL):
         posix.lend(fh, -1, KB64, lambda parts: pytest.fail("shown"))
 

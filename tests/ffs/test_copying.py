@@ -387,6 +387,59 @@ def test_copy_when_the_disk_fails() -> None:
 # --- power cuts
 
 
+def left_by_a_cut(lab: Lab) -> Lab:
+    """A copy into a directory was under way, and what it had made was durable."""
+    steps, images = itertools.count(), []
+
+    def pause() -> None:
+        if next(steps) == 5:
+            lab.posix.sync()
+            assert isinstance(lab.device, MemoryDevice)
+            images.append(lab.device.fork())
+
+    lab.copy("src", "into/copy", R, ROOT, pause)
+    after = Lab(images[0])
+    assert b".xnfs-cp-0" in names_in(after.posix, after.root)
+    return after
+
+
+def test_copy_that_a_cut_has_ended_is_removed_by_the_next_mount() -> None:
+    lab = Lab()
+    fill_with_everything(lab, "src", many=100)
+    lab.directory("into")
+    lab.posix.sync()
+    free = lab.posix.statfs().bfree
+    lab = left_by_a_cut(lab)
+    for _ in range(30):
+        lab.posix.idle()
+    assert sorted(names_in(lab.posix, lab.root)) == [b"into", b"src"]
+    lab.posix.sync()
+    assert lab.posix.statfs().bfree == free
+    assert lab.findings() == []
+
+
+def test_copy_goes_on_while_what_was_left_is_removed() -> None:
+    lab = Lab()
+    fill_with_everything(lab, "src", many=100)
+    lab.directory("into")
+    lab = left_by_a_cut(lab)
+    lab.copy("src", "copy", R, ROOT, lab.posix.idle)
+    assert sorted(names_in(lab.posix, lab.root)) == [b"copy", b"into", b"src"]
+
+
+def test_directory_of_such_a_name_that_is_no_copy_stays() -> None:
+    lab = Lab()
+    lab.directory(".xnfs-cp-0")
+    lab.file(".xnfs-cp-0/mine", b"mine")
+    lab.remount()
+    for _ in range(10):
+        lab.posix.idle()
+    lab.file("f", b"text")
+    lab.copy("f", "g")
+    assert sorted(names_in(lab.posix, lab.root)) == [b".xnfs-cp-0", b"f", b"g"]
+    assert names_in(lab.posix, lab.at(".xnfs-cp-0")) == [b"mine"]
+
+
 def cuts(sync: Callable[[Lab], None], many: int) -> tuple[int, int]:
     """Cut the power at every write of a copy: (disks without it, disks with all of it)."""
     base = Lab(blocks=1024, log_blocks=32)

@@ -49,6 +49,25 @@ def test_each_is_its_own(both: Several) -> None:
     assert (home / "f").read_text() == "home"
 
 
+def test_each_root_is_copied_in(tmp_path: Path) -> None:
+    """`xnfs cp` of a mounted image asks the mount of the root that is meant."""
+    disk = Several(tmp_path, "main", "home")
+    try:
+        disk.mkfs(size="16m")
+        disk.mount()
+        for place in disk.places:
+            (place / "f").write_text(place.name)
+        for root, place in zip(("main", "home"), disk.places, strict=True):
+            good("xnfs", "cp", "-R", root, f"{disk.image}:f", f"{disk.image}:copy")
+            assert (place / "copy").read_text() == place.name
+        good("xnfs", "cp", f"{disk.image}:f", f"{disk.image}:other")
+        assert (disk.places[0] / "other").exists()
+        disk.umount()
+        disk.fsck()
+    finally:
+        disk.clean_up()
+
+
 def test_one_ends_and_the_other_goes_on(both: Several) -> None:
     both.mount()
     main, home = both.places

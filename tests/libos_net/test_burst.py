@@ -16,9 +16,11 @@ from libos.net.http.documents import MemoryDocuments
 from libos.net.http.server import Server
 from libos.net.loop import Loop
 from libos.net.tcp.connection import Connection
+from libos.net.tcp.segment import ACK
 from libos.net.tcp.tuning import BURST, Tuning
 from tests.libos_net.kit import A, B
 from tests.libos_net.namespace import HOST_IP, HOST_MAC, Namespace
+from tests.libos_net.script import Script
 from xnfs.net import TapDevice
 
 DATA = random.Random(1).randbytes(200_001)
@@ -153,3 +155,13 @@ def test_no_burst_to_a_peer_that_takes_less() -> None:
             longest = max(longest, len(frame))
             client.input(frame, now)
     assert longest == 1014
+
+
+def test_frames_are_no_longer_than_the_burst() -> None:
+    script = Script(Tuning(burst=4 * MSS))
+    connection = script.open(mss=MSS)
+    script.say(ACK, window=60_000)
+    connection.no_delay()
+    connection.write(DATA[: 4 * MSS + 100])
+    script.host.advance(script.now)
+    assert [len(frame) - 54 for frame in script.host.take()] == [4 * MSS, 100]

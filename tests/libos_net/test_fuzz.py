@@ -20,6 +20,7 @@ from libos.net.arp import REQUEST, ArpPacket
 from libos.net.base import MILLISECOND, Mac
 from libos.net.host import Host
 from libos.net.ipv4 import ICMP, TCP, UDP
+from libos.net.tcp.ready import Ready
 from libos.net.tcp.segment import ACK, FIN, PSH, RST, SYN
 from libos.net.udp import udp_datagram
 from tests.libos_net.script import HOST, ISS, PEER, Script
@@ -49,6 +50,7 @@ def open_hosts() -> tuple[Script, Callable[[], None]]:
     """A host with sockets, a listener, and a connection; and a check of what it holds."""
     script = Script()
     script.open(sack_ok=True, mss=600)
+    script.host.answer_at_once(80, lambda data: Ready([data] * 9, len(data) > 30))
     script.host.udp_open(9)
 
     def check() -> None:
@@ -56,6 +58,8 @@ def open_hosts() -> tuple[Script, Callable[[], None]]:
         connection = script.connection
         assert connection is not None
         assert len(host.tcp) <= 300
+        assert host._fast is not None
+        assert len(host._fast) <= 128 + 1024
         assert len(host._arp._entries) <= 512
         assert host._reassembly._held <= 1 << 20
         assert len(connection.receiver._runs) <= 256

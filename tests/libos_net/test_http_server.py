@@ -38,12 +38,14 @@ NOW = 1_700_000_000
 
 
 class Site:
-    """A server on host b of a lab, and clients on host a."""
+    """A server on host b of a lab, and clients on host a. `fast`: by the fast path, if it can."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, fast: bool = False) -> None:
         self.lab = Lab()
         documents = MemoryDocuments(FILES, modified=1_600_000_000)
         self.server = Server(self.lab.b.tcp.listen(80), documents, lambda: NOW, limits)
+        if fast:
+            self.lab.b.answer_at_once(80, self.server.at_once)
 
     def act(self) -> None:
         self.server.turn(self.lab.clock())
@@ -92,8 +94,12 @@ def split(reply: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
     return int(first.split()[1]), dict(line.split(b": ", 1) for line in lines), body
 
 
-def test_documents_are_served() -> None:
-    site = Site()
+both_ways = pytest.mark.parametrize("fast", [False, True])
+
+
+@both_ways
+def test_documents_are_served(fast: bool) -> None:
+    site = Site(fast=fast)
     for name, data in FILES.items():
         target = b"/" + name.replace(b"&", b"%26")
         status, fields, body = split(site.ask(get(target, CLOSE)))
@@ -104,8 +110,9 @@ def test_documents_are_served() -> None:
         assert (status, body, head_fields) == (200, b"", fields)
 
 
-def test_directories() -> None:
-    site = Site()
+@both_ways
+def test_directories(fast: bool) -> None:
+    site = Site(fast=fast)
     assert split(site.ask(get(b"/", CLOSE)))[2] == FILES[b"index.html"]
     status, fields, _ = split(site.ask(get(b"/dir", CLOSE)))
     assert (status, fields[b"Location"]) == (301, b"/dir/")
@@ -115,8 +122,9 @@ def test_directories() -> None:
     assert split(site.ask(get(b"/big/", CLOSE)))[0] == 404
 
 
-def test_errors() -> None:
-    site = Site()
+@both_ways
+def test_errors(fast: bool) -> None:
+    site = Site(fast=fast)
     assert split(site.ask(get(b"/none", CLOSE)))[0] == 404
     status, fields, _ = split(site.ask(get(b"/", method=b"POST")))
     assert (status, fields[b"Allow"]) == (405, b"GET, HEAD")
@@ -126,8 +134,9 @@ def test_errors() -> None:
     assert site.server.tally.refused == 5
 
 
-def test_ranges_and_conditions() -> None:
-    site = Site()
+@both_ways
+def test_ranges_and_conditions(fast: bool) -> None:
+    site = Site(fast=fast)
     status, fields, body = split(site.ask(get(b"/big", b"Range: bytes=1000-1999", CLOSE)))
     assert (status, body) == (206, FILES[b"big"][1000:2000])
     assert fields[b"Content-Range"] == b"bytes 1000-1999/100000"
@@ -149,8 +158,9 @@ def test_ranges_and_conditions() -> None:
         assert split(site.ask(get(b"/big", condition, CLOSE)))[0] == wanted, condition
 
 
-def test_requests_are_pipelined_and_the_connection_kept() -> None:
-    site = Site()
+@both_ways
+def test_requests_are_pipelined_and_the_connection_kept(fast: bool) -> None:
+    site = Site(fast=fast)
     asked = get(b"/dir/deep/file") + get(b"/big") + get(b"/none") + get(b"/empty", CLOSE)
     reply = site.ask(asked)
     assert reply.count(b"HTTP/1.1 200 OK") == 3
@@ -161,8 +171,9 @@ def test_requests_are_pipelined_and_the_connection_kept() -> None:
     assert len(site.server) == 0
 
 
-def test_request_in_single_bytes() -> None:
-    site = Site()
+@both_ways
+def test_request_in_single_bytes(fast: bool) -> None:
+    site = Site(fast=fast)
     connection = site.client()
     connection.sender.nodelay = True
     for byte in get(b"/empty", CLOSE):
@@ -171,11 +182,42 @@ def test_request_in_single_bytes() -> None:
     assert split(site.rest(connection))[0] == 200
 
 
+def test_ready_answers_are_those_of_this_second() -> None:
+    wall, files = [NOW], {b"f": b"old"}
+    server = Server(Lab().b.tcp.listen(80), MemoryDocuments(files), lambda: wall[0])
+    first = server.at_once(get(b"/f"))
+    assert first is not None
+    assert b"".join(first.slice(0, first.size)).endswith(b"old")
+    server._documents = MemoryDocuments({b"f": b"new"})
+    assert server.at_once(get(b"/f")) is first
+    wall[0] += 1
+    assert server.at_once(get(b"/f")) is not first
+    second = server.at_once(get(b"/f") + get(b"/f", CLOSE) + get(b"/"))
+    assert second is not None
+    assert (b"".join(second.slice(0, second.size)).count(b"new"), second.last) == (2, True)
+    assert server.at_once(get(b"/f")[:-1]) is None
+    assert server.tally.requests == 5
+
+
+def test_ready_answers_take_bounded_memory() -> None:
+    """What there is no room to keep is the business of connections, of which each has a bound."""
+    files = {b"small": b"s" * 1000, b"large": bytes(200_000)}
+    server = Server(Lab().b.tcp.listen(80), MemoryDocuments(files), lambda: NOW)
+    answers = [server.at_once(get(b"/large", b"X: %d" % n)) for n in range(100)]
+    kept = {id(a) for a in answers if a is not None}
+    assert 10 < len(kept) < 42  # of 200,000 bytes each
+    assert server.at_once(get(b"/small")) is not None
+    long = get(b"/large", b"X: " + b"x" * 2000)  # such a request is not kept, so nor is its answer
+    assert server.at_once(long) is None
+    assert server.at_once(get(b"/small", b"X: " + b"x" * 2000)) is not None
+
+
 # --- hostile clients -----------------------------------------------------------------------------
 
 
-def test_slow_head_gets_a_timeout() -> None:
-    site = Site()
+@both_ways
+def test_slow_head_gets_a_timeout(fast: bool) -> None:
+    site = Site(fast=fast)
     connection = site.client()
     for _ in range(12):
         connection.write(b"X")
@@ -199,8 +241,9 @@ def test_idle_clients_are_let_go() -> None:
     assert len(site.server) == 0
 
 
-def test_client_that_takes_nothing_is_cut_off() -> None:
-    site = Site()
+@both_ways
+def test_client_that_takes_nothing_is_cut_off(fast: bool) -> None:
+    site = Site(fast=fast)
     connection = site.client()
     for _ in range(20):
         connection.write(get(b"/big"))
@@ -211,11 +254,27 @@ def test_client_that_takes_nothing_is_cut_off() -> None:
     assert connection.state is State.CLOSED
 
 
-def test_half_open_clients_are_let_go() -> None:
-    site = Site()
+@both_ways
+def test_half_open_clients_are_let_go(fast: bool) -> None:
+    site = Site(fast=fast)
     connection = site.client()
     connection.shut_down()
     site.wait(5)
+    assert len(site.server) == 0
+
+
+def test_clients_with_ready_answers_are_let_go_when_silent() -> None:
+    """After a while they are connections, and have the server's patience."""
+    site = Site(Limits(idle=5 * SECOND), fast=True)
+    connection = site.client()
+    connection.write(get(b"/empty"))
+    site.wait(4)
+    assert (len(site.server), len(site.lab.b.tcp)) == (0, 0)
+    assert split(connection.read())[0] == 200
+    site.wait(4)
+    assert len(site.server) == 1
+    site.wait(20)
+    assert connection.at_end
     assert len(site.server) == 0
 
 
@@ -254,8 +313,9 @@ def test_document_that_can_not_be_read_ends_the_connection() -> None:
     assert len(site.server) == 0
 
 
-def test_resets_in_the_middle_leave_nothing() -> None:
-    site = Site()
+@both_ways
+def test_resets_in_the_middle_leave_nothing(fast: bool) -> None:
+    site = Site(fast=fast)
     for _ in range(20):
         connection = site.client()
         connection.write(get(b"/big"))
@@ -293,6 +353,7 @@ def served() -> Iterator[Namespace]:
     space = Namespace()
     host = Host(Address(mac(HOST_MAC), ip(HOST_IP)))
     server = Server(host.tcp.listen(80), MemoryDocuments(FILES), lambda: int(time.time()))
+    host.answer_at_once(80, server.at_once)
     stop = threading.Event()
     loop = Loop(host, space.tap, space.tap.fileno(), server.turn)
     thread = threading.Thread(target=loop.run, args=(stop.is_set,))

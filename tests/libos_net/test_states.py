@@ -614,3 +614,12 @@ def test_runs_out_of_order_are_bounded(size: int) -> None:
     assert len(receiver._runs) == 256
     assert sum(map(len, receiver._runs)) == 256 * size
     assert connection.readable == 0
+
+
+def test_no_more_than_the_peers_window_is_on_the_way() -> None:
+    script = Script()
+    connection = script.open(mss=1000)
+    script.say(ACK, window=3500)
+    connection.no_delay()
+    connection.write(bytes(10_000))
+    assert sum(s.length for s in script.hear()) <= 3500

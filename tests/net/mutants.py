@@ -19,8 +19,9 @@ TOP: Final = Path(__file__).parents[2]
 KERNEL: Final = [f"tests/net/test_{n}.py" for n in ("network", "handler", "demux", "meaning")]
 PROTOCOLS: Final = [
     f"tests/libos_net/test_{n}.py"
-    for n in ("states", "ip", "transfer", "checksum", "fuzz", "endpoint")
+    for n in ("states", "ip", "transfer", "checksum", "fuzz", "endpoint", "fastpath", "burst")
 ]
+WEB: Final = [f"tests/libos_net/test_{n}.py" for n in ("http_request", "http_server", "fastpath")]
 
 
 class Mutant(NamedTuple):
@@ -192,13 +193,13 @@ MUTANTS: Final = [
     Mutant(
         "half-open unbounded",
         "libos/net/tcp/table.py",
-        "if len(listener.half_open) >= self._tuning.backlog:",
+        "if len(listener.half_open) >= self.tuning.backlog:",
         "if 0:",
     ),
     Mutant(
         "accept queue unbounded",
         "libos/net/tcp/table.py",
-        "if len(listener) >= self._tuning.backlog or full:",
+        "if len(listener) >= self.tuning.backlog or full:",
         "if full:",
     ),
     Mutant(
@@ -210,7 +211,7 @@ MUTANTS: Final = [
     Mutant(
         "TIME-WAIT unbounded",
         "libos/net/tcp/table.py",
-        "if len(self._time_wait) > self._tuning.max_time_wait:",
+        "if len(self._time_wait) > self.tuning.max_time_wait:",
         "if 0:",
     ),
     Mutant(
@@ -333,8 +334,8 @@ MUTANTS: Final = [
     Mutant(
         "no slow start",
         "libos/net/tcp/congestion.py",
-        "        return min(10 * self.mss, max(2 * self.mss, 14600))",
-        "        return 1 << 30",
+        "    return min(10 * mss, max(2 * mss, 14600))",
+        "    return 1 << 30",
     ),
     Mutant(
         "no congestion avoidance",
@@ -424,6 +425,150 @@ MUTANTS: Final = [
         "and sent < _MOST_SENT",
         "",
     ),
+    Mutant(
+        "fast path believes bad checksums",
+        "libos/net/tcp/fastpath.py",
+        "        if not _intact(frame, total, key):",
+        "        if 0:",
+    ),
+    Mutant(
+        "fast path takes any number",
+        "libos/net/tcp/fastpath.py",
+        "        if seq != exchange.expected or (",
+        "        if (",
+    ),
+    Mutant(
+        "fast path sends beyond the window",
+        "libos/net/tcp/fastpath.py",
+        "        stop = exchange.acked + min(exchange.room, exchange.window)",
+        "        stop = exchange.acked + exchange.room",
+    ),
+    Mutant(
+        "fast path sends beyond the initial window",
+        "libos/net/tcp/fastpath.py",
+        "        made.room = initial_window(made.mss)",
+        "        made.room = 1 << 20",
+    ),
+    Mutant(
+        "fast path does not start slowly",
+        "libos/net/tcp/fastpath.py",
+        "min(gone - exchange.acked, 2 * exchange.mss)",
+        "gone - exchange.acked",
+    ),
+    Mutant(
+        "fast path keeps an old window",
+        "libos/net/tcp/fastpath.py",
+        "        if now - exchange.heard > self._table.tuning.min_rto:",
+        "        if 0:",
+    ),
+    Mutant(
+        "flight is not in the connection",
+        "libos/net/tcp/fastpath.py",
+        "max(made.sender.congestion.window, flight)",
+        "1460",
+    ),
+    Mutant(
+        "fast path forgets what was lost",
+        "libos/net/tcp/fastpath.py",
+        "                self._connect(exchange, since)",
+        "                pass",
+    ),
+    Mutant(
+        "half-open exchanges unbounded",
+        "libos/net/tcp/fastpath.py",
+        "        if len(self._half_open) >= tuning.backlog:",
+        "        if 0:",
+    ),
+    Mutant(
+        "exchanges in TIME-WAIT unbounded",
+        "libos/net/tcp/fastpath.py",
+        "        if len(self._done) > self._table.tuning.max_time_wait:",
+        "        if 0:",
+    ),
+    Mutant(
+        "exchanges unbounded",
+        "libos/net/tcp/fastpath.py",
+        "        if len(self) + len(self._table) >= tuning.max_connections:",
+        "        if 0:",
+    ),
+    Mutant(
+        "old handshake ends TIME-WAIT",
+        "libos/net/tcp/fastpath.py",
+        "            if bits & 0x37 != SYN or not 0 < ahead < MODULUS >> 1:",
+        "            if bits & 0x37 != SYN:",
+    ),
+    Mutant(
+        "silent exchanges stay",
+        "libos/net/tcp/fastpath.py",
+        "            if exchange.state != _DONE and now - exchange.heard >= _QUIET:",
+        "            if 0:",
+    ),
+    Mutant(
+        "answer is not in the connection",
+        "libos/net/tcp/fastpath.py",
+        "                made.write(piece)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "kept sums of another size",
+        "libos/net/tcp/ready.py",
+        "        segments = self._segments.get(size)",
+        "        segments = next(iter(self._segments.values()), None)",
+    ),
+    Mutant(
+        "runs are not taken apart",
+        "libos/net/tcp/scoreboard.py",
+        "        if not any(sent.size for sent in self._sent):",
+        "        if 1:",
+    ),
+    Mutant(
+        "full segments beyond the congestion window",
+        "libos/net/tcp/sender.py",
+        "        count = min(waiting, self.congestion.window - self._board.pipe) // mss",
+        "        count = waiting // mss",
+    ),
+    Mutant(
+        "full segments beyond the peer's window",
+        "libos/net/tcp/sender.py",
+        "        waiting = min(self.queue.end - 1, self.una + self.window) - nxt",
+        "        waiting = self.queue.end - 1 - nxt",
+    ),
+    Mutant(
+        "spans longer than a frame",
+        "libos/net/tcp/connection.py",
+        "            if seq == hi and (hi - lo) % size == 0 and end - lo <= most:",
+        "            if seq == hi and (hi - lo) % size == 0 and most:",
+    ),
+    Mutant(
+        "paths lead out of the root",
+        "libos/net/http/request.py",
+        '        if name == b"..":',
+        "        if 0:",
+    ),
+    Mutant(
+        "clients unbounded",
+        "libos/net/http/server.py",
+        "        if len(self._clients) >= self._limits.clients:",
+        "        if 0:",
+    ),
+    Mutant(
+        "patience without end",
+        "libos/net/http/server.py",
+        "                if now >= client.deadline:",
+        "                if 0:",
+    ),
+    Mutant(
+        "read on after the last request",
+        "libos/net/http/server.py",
+        "                if not replies[-1].keep_alive:",
+        "                if 0:",
+    ),
+    Mutant(
+        "kept for another second",
+        "libos/net/http/kept.py",
+        "            self._turn(now)\n        return self._ready.get(data)",
+        "            pass\n        return self._ready.get(data)",
+    ),
 ]
 
 
@@ -435,6 +580,7 @@ def noticed(mutant: Mutant, copy: Path) -> str:
         raise LookupError(f"{mutant.name}: the place is not there any more")
     path.write_text(good.replace(mutant.old, mutant.new, 1))
     tests = KERNEL if mutant.path.startswith("xnfs") else PROTOCOLS
+    tests = WEB if "/http/" in mutant.path else tests
     words = ["-q", "-x", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider", "--timeout", "120"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, *tests],

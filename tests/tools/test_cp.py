@@ -28,6 +28,18 @@ def test_cp_of_files_and_directories(image: Path) -> None:
     assert good("fsck.xnfs", "-f", "-n", image)
 
 
+def test_cp_in_a_root_that_is_not_main(image: Path) -> None:
+    good("mkfs.xnfs", "--add", "home", image)
+    assert copy(image, "hello", "e", "-R", "main") == 0
+    assert copy(image, "hello", "e", "-R", "home") == 1
+    assert "e" not in good("xnfs", "ls", f"{image}:home", "/")
+    source = image.with_name("text")
+    source.write_text("text")
+    good("xnfs", "put", f"{image}:home", source, "/f")
+    assert copy(image, "f", "g", "-R", "home") == 0
+    assert good("xnfs", "cat", f"{image}:home", "/g") == "text"
+
+
 def test_cp_that_can_not_be(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

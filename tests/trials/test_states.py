@@ -28,6 +28,7 @@ from xnfs_trials.crash.states import (
     Write,
     image_digests,
     image_key,
+    tear,
 )
 
 from tests.disk.xn_kit import Kit, fill, image
@@ -111,6 +112,24 @@ def test_states_are_those_of_the_definition(run: list[tuple[int, int, int]]) -> 
 def test_states_keys_of_torn_copies() -> None:
     run = [Write(b, block(1), flags=METADATA) for b in (1, 2)]
     assert len(made({}, run, FULL)) == 4 + 2 * 2 * 254
+
+
+@pytest.mark.parametrize("changed", [(), (3,), (0, 6), (1, 2, 7), (0, 1, 2, 3)])
+def test_states_subsets_of_few_sectors(changed: tuple[int, ...]) -> None:
+    """Each image that some sectors of a block of metadata give is made once, and counts for all
+    the subsets that give it."""
+    old = block(1)
+    new = b"".join(
+        (block(2) if i in changed else old)[i * SECTOR : (i + 1) * SECTOR] for i in range(8)
+    )
+    run = [Write(5, new, flags=METADATA)]
+    made_ = list(Cutter({5: old}, run, random.Random(1), replace(WHOLE_ONLY, few=3)).states())
+    torn = [state.choice for state in made_ if state.torn is not None]
+    every = [tear(old, new, sectors) for sectors in range(256)]
+    partial = [data for data in every if data not in (old, new)] if len(changed) <= 3 else []
+    assert len(torn) == len(set(partial))
+    assert sum(1 + choice.alike for choice in torn) == len(partial)
+    assert {tear(old, new, choice.sectors) for choice in torn} == set(partial)
 
 
 def test_states_a_cutter_that_forgets_one_subset_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

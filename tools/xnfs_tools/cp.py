@@ -29,6 +29,7 @@ def arguments() -> Parser:
     made.add_argument(
         "-a", action="store_true", help="the same, keeping owners, modes, times, attributes, links"
     )
+    made.add_argument("-R", "--root", metavar="ROOT", help="the file system (default: main)")
     made.add_argument("source", metavar="IMAGE:SRC", help="file or directory in an image")
     made.add_argument("target", metavar="IMAGE:DST", help="new name, or a directory to copy into")
     return made
@@ -47,7 +48,7 @@ def _main(argv: Sequence[str] | None) -> int:
         raise Failed("source and target must be in one image")
     mask = os.umask(0o077)
     os.umask(mask)
-    copy(image, source, target, How(args.r, args.a, mask))
+    copy(image, source, target, How(args.r, args.a, mask), args.root)
     return 0
 
 
@@ -65,18 +66,20 @@ def _place(text: str) -> tuple[str, str]:
     raise Usage(f"'{text}' is not IMAGE:PATH, with an image that exists")
 
 
-def copy(image: str, source: str, target: str, how: How) -> None:
-    """Copy, wherever the image is open. Raises: Failed."""
+def copy(image: str, source: str, target: str, how: How, root: str | None = None) -> None:
+    """Copy within a root, wherever the image is open. Raises: Failed."""
     mounted = mountinfo.of(image)
     try:
         if mounted:
-            there = [each for each in mounted if each.source in (image, f"{image}:{ROOT}")]
+            name = root or ROOT
+            sources = {f"{image}:{name}"} | ({image} if name == ROOT else set())
+            there = [each for each in mounted if each.source in sources]
             if not there:
-                raise Failed(f"{image} is mounted, but not its file system '{ROOT}'")
+                raise Failed(f"{image} is mounted, but not its file system '{name}'")
             request = controls.CopyRequest(how, os.fsencode(source), os.fsencode(target))
             controls.ask(there[0].directory, request)
             return
-        with open_image(image, readonly=False) as session:
+        with open_image(image if root is None else f"{image}:{root}", readonly=False) as session:
             _copy_here(session, source, target, how)
     except FsError as error:
         raise failed(error, source, target) from None

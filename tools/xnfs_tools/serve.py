@@ -16,14 +16,14 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from libfs.posix import Posix
 from libfs.posix.interface import Attr, FsError, Ino, User
 from libos.net.base import Ip, mac
 from libos.net.host import Address, Host
-from libos.net.http.documents import Document, Listing, MemoryDocument
+from libos.net.http.documents import Document, Listing
 from libos.net.http.request import Path
 from libos.net.http.server import Server
 from libos.net.http.sockets import Sockets
@@ -38,19 +38,21 @@ PROG: Final = "xnfs serve"
 CODES: Final = Codes(failed=1, usage=2)
 NOBODY: Final = User(65534, 65534)
 
-#: Files of up to so many bytes are kept in memory, so many bytes of them.
+#: Files of up to so many bytes are kept at hand, so many bytes of them: less than XN lends of a
+#: session's frames, so that what is kept lies in the registry and nowhere else.
 _SMALL: Final = 256 * 1024
-_KEPT: Final = 32 << 20
+_KEPT: Final = 12 << 20
 _CHUNK: Final = 64 * 1024
 _DT_DIR: Final = 4
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file that is too large to be kept."""
+    """A file. What goes out are the registry's pages, on loan until they are acknowledged."""
 
     posix: Posix
     attr: Attr
+    kept: Sequence[memoryview] = ()  # all of it, or nothing
 
     @property
     def size(self) -> int:
@@ -60,25 +62,40 @@ class _File:
     @property
     def tag(self) -> bytes:
         """See Document."""
-        return _tag(self.attr)
+        return b"%x-%x-%x" % (self.attr.ino, self.attr.mtime, self.attr.size)
 
     @property
     def modified(self) -> int:
         """See Document."""
         return self.attr.mtime // 10**9
 
-    def pieces(self, lo: int, hi: int) -> Iterator[memoryview]:
+    def pieces(self, lo: int, hi: int) -> Iterable[memoryview]:
         """See Document."""
+        return self._fetched(lo, hi) if self.size > _SMALL else tuple(_cut(self.kept, lo, hi))
+
+    def fetch(self) -> Sequence[memoryview]:
+        """All pieces, at once."""
+        return tuple(self._fetched(0, self.size))
+
+    def _fetched(self, lo: int, hi: int) -> Iterator[memoryview]:
         fh = self.posix.open(NOBODY, self.attr.ino, os.O_RDONLY)
         try:
             while lo < hi:
-                data = self.posix.read(fh, lo, min(_CHUNK, hi - lo))
-                if not data:
+                pieces = self.posix.borrow(fh, lo, min(_CHUNK, hi - lo))
+                if not sum(map(len, pieces)):
                     raise FsError(5, "the file ends before it should")
-                yield memoryview(data)
-                lo += len(data)
+                yield from pieces
+                lo += sum(map(len, pieces))
         finally:
             self.posix.release(fh)
+
+
+def _cut(pieces: Sequence[memoryview], lo: int, hi: int) -> Iterator[memoryview]:
+    """The bytes lo..hi of them."""
+    for piece in pieces:
+        if lo < len(piece) and hi > 0:
+            yield piece[max(lo, 0) : hi]
+        lo, hi = lo - len(piece), hi - len(piece)
 
 
 class PosixDocuments:
@@ -86,7 +103,7 @@ class PosixDocuments:
 
     def __init__(self, posix: Posix) -> None:
         self._posix = posix
-        self._kept: OrderedDict[bytes, MemoryDocument] = OrderedDict()
+        self._kept: OrderedDict[bytes, _File] = OrderedDict()
         self._bytes = 0
 
     def find(self, path: Path) -> Document | Listing | None:
@@ -120,17 +137,12 @@ class PosixDocuments:
             return file
         kept = self._kept.get(file.tag)
         if kept is None:
-            data = b"".join(file.pieces(0, attr.size))
-            kept = self._kept[file.tag] = MemoryDocument(data, file.tag, file.modified)
-            self._bytes += len(data)
+            kept = self._kept[file.tag] = replace(file, kept=file.fetch())
+            self._bytes += attr.size
             while self._bytes > _KEPT:
                 self._bytes -= self._kept.popitem(last=False)[1].size
         self._kept.move_to_end(file.tag)
         return kept
-
-
-def _tag(attr: Attr) -> bytes:
-    return b"%x-%x-%x" % (attr.ino, attr.mtime, attr.size)
 
 
 def arguments() -> Parser:
@@ -185,6 +197,7 @@ def _on_tap(
     place = Address(own, Ip(int(address.ip)), address.network.prefixlen)
     host = Host(place, tuning=Tuning(burst=BURST))
     server = Server(host.tcp.listen(port), documents, _wall)
+    host.answer_at_once(port, server.at_once)
     try:
         with _serving(str(address.ip), port) as until:
             Loop(host, tap, tap.fileno(), server.turn).run(until)

@@ -71,8 +71,10 @@ class PageCalls(Boundary):
     @syscall
     def evict(self, who: Caller, blocks: Iterable[int]) -> int:
         """Drop the clean, unpinned pages among these that the caller may read. Returns how many
-        frames came free: as many, but for pages that share one.
+        frames came free: as many, but for pages that share one or are on loan; and those whose
+        loans have ended.
         """
+        settled = self._lending.settle()
         registry, flying = self._registry, self._committer.in_flight
         named = registry.pages.keys() & blocks
         roots = {page.root for page in set(map(registry.pages.__getitem__, named))}
@@ -82,7 +84,7 @@ class PageCalls(Boundary):
             idle = {block for block in idle if registry.pages[block].root not in hidden}
         for block in registry.locks.keys() & idle:
             self._locker(block)  # a lock whose capability is gone holds nothing
-        return self._pages.evict(idle)
+        return settled + self._pages.evict(idle)
 
     # -- bytes
 
@@ -119,6 +121,21 @@ class PageCalls(Boundary):
         finally:
             for view in views:
                 view.release()
+
+    @syscall
+    def borrow(self, who: Caller, start: int, count: int) -> list[memoryview]:
+        """Consecutive cached blocks of data where they lie, read-only: as they are now, for as long
+        as anybody keeps a view of them, whatever becomes of the blocks. See `lending.py`.
+
+        Raises as `read`; Refused for metadata; NoFrames: too many of the root's frames are on loan.
+        """
+        if count <= 0:
+            return []
+        first, count = self._run(who, start, 0, count * BLOCK, READ)
+        if any(page.meta for page in self._registry.of_run(first, count)):
+            raise Refused(f"one of {count} blocks from {first} on is metadata: changed in place")
+        views = self._pages.views(first, count, 0, count * BLOCK)
+        return self._lending.lend(first, count, views)
 
     @syscall
     def map(self, who: Caller, block: int) -> memoryview:

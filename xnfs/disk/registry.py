@@ -101,7 +101,7 @@ class Registry:
         #: block -> the capability that has locked it
         self.locks: dict[int, bytes] = {}
         self._frames = frames
-        #: frame -> blocks beyond the first that it holds
+        #: frame -> its holders beyond the first: blocks that it holds, and loans
         self._sharers: Counter[int] = Counter()
 
     # -- looking
@@ -240,8 +240,18 @@ class Registry:
             page = alike.setdefault((old, shift), Page(old.type, shift, old.parent, old.root))
             self.pages[block] = page
 
+    def hold(self, frames: Iterable[int]) -> None:
+        """Each frame has one holder more, who is no block: a loan (`lending.py`)."""
+        self._sharers.update(frames)
+
+    def let_go(self, frames: Collection[int]) -> int:
+        """Undo `hold`; how many frames that nothing holds any more came free."""
+        free = self._leave(frames)
+        self._frames.free(free)
+        return len(free)
+
     def _leave(self, frames: Collection[int]) -> Collection[int]:
-        """One block less in each of these frames; which of them hold none any more."""
+        """One holder less of each of these frames; which of them have none any more."""
         sharers = self._sharers
         if not sharers or sharers.keys().isdisjoint(frames):
             return frames

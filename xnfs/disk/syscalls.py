@@ -32,6 +32,7 @@ from xnfs.disk.device import BlockDevice
 from xnfs.disk.geometry import Geometry
 from xnfs.disk.layout import CLEAN, DAMAGED, Seed, Superblock
 from xnfs.disk.ledger import Ledger
+from xnfs.disk.lending import Lending
 from xnfs.disk.order import Order
 from xnfs.disk.pages import PageIO
 from xnfs.disk.records import Caller, Extent
@@ -102,6 +103,7 @@ class Boundary:
     _changer: Changer
     _reshaper: Reshaper
     _pages: PageIO
+    _lending: Lending
     _collector: Collector | None
 
     # -- rights

@@ -16,7 +16,7 @@ another.
     acl.py      does the file system's own rule agree?   reshape.py   objects that move or are held
     ledger.py   who owns what, now and durably (R1, R4, R5)
     commit.py   what is written with what, and when it is durable (R2, R3)
-    pages.py    bytes in and out of the registry
+    pages.py    bytes in and out of the registry;   lending.py  bytes that somebody keeps
     collect.py  leaks;   recovery.py  what follows a crash;   roots.py  names of file systems
 
 Source: Kaashoek et al. 1997, section 4 and table 1.
@@ -40,6 +40,7 @@ from xnfs.disk.commit import Committer
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.layout import CLEAN, DAMAGED, Seed
 from xnfs.disk.ledger import Ledger
+from xnfs.disk.lending import Lending
 from xnfs.disk.log import Log
 from xnfs.disk.order import Order
 from xnfs.disk.pages import PageIO
@@ -132,6 +133,7 @@ class Xn(CatalogueCalls):
         self._reshaper = Reshaper(
             types, registry, ledger, tables, self._data, self._acls, self._saw
         )
+        self._lending = Lending(registry, frames)
         self._pages = PageIO(device, seed, types, registry, ledger, tables)
         self._roots = Roots(device, seed, self._geometry, types, registry, tables)
         self._collector = None

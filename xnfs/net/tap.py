@@ -18,7 +18,7 @@ import struct
 from typing import Final
 
 from xnfs.errors import DeviceError
-from xnfs.net.interface import DEFAULT_MTU, ETHERNET_HEADER, fits
+from xnfs.net.interface import DEFAULT_MTU, ETHERNET_HEADER
 
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TAP: Final = 0x0002
@@ -46,6 +46,16 @@ class TapDevice:
         self._fd = fd
         self._mtu = mtu
         self._most = ETHERNET_HEADER + mtu
+        self._longest = ETHERNET_HEADER + (_LONGEST if cuts else mtu)
+        #: what goes before a frame that the host is to cut
+        self._cut_from_here = _VNET.pack(
+            _NEEDS_CHECKSUM,
+            _TCP_OVER_IPV4,
+            ETHERNET_HEADER + _HEADERS,
+            mtu - _HEADERS,
+            ETHERNET_HEADER + _HEADERS // 2,
+            _CHECKSUM_AT,
+        )
         self.dropped = 0  # frames that did not fit, or found the queue full
 
     @classmethod
@@ -69,12 +79,13 @@ class TapDevice:
         IPv4, both without options, the checksum of TCP being that of the pseudo header. The host
         takes each as the packets of its MTU that it stands for, their checksums being right.
         """
-        if not fits(frame, _LONGEST if self._cuts else self._mtu):
+        if not ETHERNET_HEADER <= len(frame) <= self._longest:
             self.dropped += 1
             return False
         try:
             if self._cuts:
-                os.writev(self._fd, (self._vnet(frame), frame))
+                before = _PLAIN if len(frame) <= self._most else self._cut_from_here
+                os.writev(self._fd, (before, frame))
             else:
                 os.write(self._fd, frame)
         except OSError as error:
@@ -97,22 +108,9 @@ class TapDevice:
                 raise DeviceError(error.errno or errno.EIO, f"TAP: {error}") from error
             if self._cuts:
                 frame = frame[_VNET.size :]  # says nothing: we have asked the host for no favour
-            if fits(frame, self._mtu):
+            if ETHERNET_HEADER <= len(frame) <= self._most:
                 return frame
             self.dropped += 1
-
-    def _vnet(self, frame: bytes) -> bytes:
-        """What goes before a frame."""
-        if len(frame) <= self._most:
-            return _PLAIN
-        return _VNET.pack(
-            _NEEDS_CHECKSUM,
-            _TCP_OVER_IPV4,
-            ETHERNET_HEADER + _HEADERS,
-            self._mtu - _HEADERS,
-            ETHERNET_HEADER + _HEADERS // 2,
-            _CHECKSUM_AT,
-        )
 
     def close(self) -> None:
         """Give the device up; one that `open` made is gone."""

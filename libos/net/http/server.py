@@ -20,6 +20,7 @@ from libos.net.http.documents import Documents
 from libos.net.http.kept import KeptReplies
 from libos.net.http.reply import Reply, answer, refusal
 from libos.net.http.request import MAX_HEAD, BadRequest, parse_head_untrusted
+from libos.net.tcp.ready import Ready
 
 _END: Final = b"\r\n\r\n"
 _LINGER: Final = 2 * SECOND
@@ -58,7 +59,7 @@ class Limits:
     request: int = 10 * SECOND  # from the first byte of a head to its last
     idle: int = 60 * SECOND  # between two requests
     stalled: int = 30 * SECOND  # without taking a byte of a reply
-    clients: int = 1000
+    clients: int = 1000  # with connections; the fast path is bounded by the host's TCP
     kept: int = 256  # replies that are given again
 
 
@@ -122,6 +123,29 @@ class Server:
                 if now >= client.deadline:
                     self._time_out(client, now)
 
+    def at_once(self, data: bytes) -> Ready | None:
+        """The bytes that answer a segment, if that is whole requests and the replies are at hand: a
+        `Handler` for `Host.answer_at_once`, for clients that then are none of ours. Nothing is read
+        after a request that ends the connection.
+        """
+        found = self._kept.find_ready(data, self._wall())
+        if found is None:
+            if not data.endswith(_END) or len(data) > MAX_HEAD or data[:1] == b"\r":
+                return None
+            replies: list[Reply] = []
+            for head in data[: -len(_END)].split(_END):
+                replies.append(self._answer(head))
+                if not isinstance(replies[-1].body, tuple):
+                    return None
+                if not replies[-1].keep_alive:
+                    break
+            found = self._kept.keep_ready(data, replies)
+            if found is None:
+                return None
+        ready, count = found
+        self.tally.requests += count
+        return ready
+
     def _welcome(self, stream: Stream, now: int) -> None:
         stream.no_delay()
         if len(self._clients) >= self._limits.clients:
@@ -163,13 +187,13 @@ class Server:
                 self._reply(client, self._refused(431))
                 return True
             return False
+        self.tally.requests += 1
         self._reply(client, self._answer(bytes(head[:end])))
         del head[: end + len(_END)]
         client.deadline = now + (self._limits.request if head else self._limits.idle)
         return True
 
     def _answer(self, head: bytes) -> Reply:
-        self.tally.requests += 1
         now, keep = self._wall(), False
         known = self._kept.find(head, now)
         if known is not None:

@@ -13,11 +13,13 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from libos.net.http.server import Server
 
 _HELD: Final = 256 * 1024  # bytes taken from the server and not yet from us
+_PIECES: Final = 64  # handed over in one call, where they lie
 _CHUNK: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: at once, which sends a reset
 _WAIT: Final = 0.1  # seconds: so often the server looks at the patience of its clients
@@ -112,12 +114,12 @@ class SocketStream:
         """Send what can be sent."""
         try:
             while self._out and not self.closed:
-                sent = self.socket.send(self._out[0])
+                sent = self.socket.sendmsg(islice(self._out, _PIECES))
                 self._held -= sent
-                if sent < len(self._out[0]):
+                while sent and sent >= len(self._out[0]):
+                    sent -= len(self._out.popleft())
+                if sent:
                     self._out[0] = self._out[0][sent:]
-                else:
-                    self._out.popleft()
             if self._shut and not self._out and not self._fin_sent and not self.closed:
                 self._fin_sent = True
                 self.socket.shutdown(socket.SHUT_WR)

@@ -11,6 +11,11 @@ from typing import Final
 _UNBOUNDED: Final = 1 << 62
 
 
+def initial_window(mss: int) -> int:
+    """RFC 6928, section 2."""
+    return min(10 * mss, max(2 * mss, 14600))
+
+
 class Reno:
     """The congestion window, in bytes."""
 
@@ -22,8 +27,8 @@ class Reno:
 
     @property
     def initial(self) -> int:
-        """RFC 6928, section 2."""
-        return min(10 * self.mss, max(2 * self.mss, 14600))
+        """What may be on the way at first."""
+        return initial_window(self.mss)
 
     def set_mss(self, mss: int) -> None:
         """Before the first data, or when a smaller path was found."""

@@ -61,7 +61,7 @@ class Connection:
         self.passive = False
         self._tuning = tuning
         self._own_mss = mss
-        self._own_shift = _shift_for(tuning.receive_buffer) if tuning.window_scaling else None
+        self._own_shift = shift_for(tuning.receive_buffer) if tuning.window_scaling else None
         self._shift = 0  # applied to windows that we offer, once both ends have agreed
         self._sack = False
         self.sender = Sender(iss, tuning)
@@ -374,7 +374,7 @@ class Connection:
         cuts = size == self._own_mss and not self.receiver.gaps
         most = self._tuning.burst if cuts else 0
         lo = hi = 0
-        for seq, end in self.sender.due(now):
+        for seq, end in self.sender.due(now, most):
             if seq == hi and (hi - lo) % size == 0 and end - lo <= most:
                 hi = end
                 continue
@@ -440,6 +440,6 @@ class Connection:
             self.sender.path_mtu(mtu - 40)
 
 
-def _shift_for(window: int) -> int:
+def shift_for(window: int) -> int:
     """The least shift with which a window can be offered."""
     return min(max(window.bit_length() - 16, 0), MAX_SHIFT)

@@ -11,7 +11,7 @@ acknowledgement says that one segment arrived and not which, so they are counted
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -29,7 +29,9 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Sent:
-    """One segment, from `seq` to `end`."""
+    """One segment, from `seq` to `end`; or a run of new ones, of `size` bytes each, whose orders
+    follow each other. Runs are taken apart as soon as anything is said of a segment but that all
+    up to it have arrived."""
 
     seq: int
     end: int
@@ -37,6 +39,7 @@ class Sent:
     order: int  # the how-many-eth transmission that was
     tries: int = 1
     fate: Fate = Fate.FLYING
+    size: int = 0  # 0: this is one segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,13 @@ class Scoreboard:
         self._sent.append(Sent(seq, end, now, self._orders))
         self._flying += end - seq
 
+    def sent_run(self, seq: int, count: int, size: int, now: int) -> None:
+        """As many new segments of `size` bytes each, in order."""
+        run = Sent(seq, seq + count * size, now, self._orders + 1, size=size if count > 1 else 0)
+        self._sent.append(run)
+        self._orders += count
+        self._flying += count * size
+
     def next_lost(self, mss: int) -> Sent | None:
         """The first that is to be sent again, of at most `mss` bytes."""
         if not self._lost:
@@ -101,19 +111,35 @@ class Scoreboard:
         self._lost -= 1
         self._flying += lost.end - lost.seq
 
-    def acknowledge(self, una: int, blocks: Iterable[tuple[int, int]], now: int) -> Progress:
+    def acknowledge(self, una: int, blocks: Sequence[tuple[int, int]], now: int) -> Progress:
         """All below `una`, and the blocks, have arrived."""
+        if blocks:
+            self._split_runs()
         rtt, acked, arrived, keep = None, 0, 0, 0
+        once: list[int] = []  # the last orders of those sent once, which ascend
         for sent in self._sent:
+            if sent.size and sent.seq < una:
+                count = (min(una, sent.end) - sent.seq) // sent.size
+                acked += self._shorten(sent, count)
+                rtt = now - sent.at if count else rtt
+                once += range(max(sent.order - DUP_THRESHOLD, sent.order - count), sent.order)
+                if sent.seq < sent.end:
+                    break
+                keep += 1
+                continue
             if sent.end > una:
                 break
             keep += 1
             acked += sent.end - sent.seq
             if sent.tries == 1 and sent.fate is not Fate.ARRIVED:
                 rtt = now - sent.at
-            self._settle(sent)
+                once.append(sent.order)
+            self._uncount(sent)
         del self._sent[:keep]
+        for order in once[-DUP_THRESHOLD:]:
+            self._overtakes(order)
         if self._sent and self._sent[0].seq < una:
+            self._split_runs()
             acked += self._cut(self._sent[0], una)
         for lo, hi in blocks:
             arrived += self._arrived(lo, hi)
@@ -128,6 +154,7 @@ class Scoreboard:
         # What is acknowledged in order overtakes nothing.
         if not self._reported or len(self._latest) < DUP_THRESHOLD:
             return False
+        self._split_runs()
         overtaken = self._latest[0]
         found = False
         for sent in self._sent:
@@ -144,22 +171,48 @@ class Scoreboard:
         """The oldest is lost. False: it is known to be already."""
         if not self._sent or self._sent[0].fate is not Fate.FLYING:
             return False
+        self._split_runs()
         self._lose(self._sent[0])
         return True
 
     def lose_all(self) -> None:
         """A timeout: nothing is in the network any more (RFC 6298, section 5; RFC 2018, 5.1)."""
+        self._split_runs()
         for sent in self._sent:
             if sent.fate is Fate.FLYING:
                 self._lose(sent)
         self._duplicates = 0
+
+    def _shorten(self, run: Sent, count: int) -> int:
+        """So many segments at the beginning of a run have arrived; their bytes."""
+        gone = count * run.size
+        run.seq += gone
+        run.order += count
+        self._flying -= gone
+        return gone
+
+    def _split_runs(self) -> None:
+        """Each segment by itself."""
+        if not any(sent.size for sent in self._sent):
+            return
+        apart: list[Sent] = []
+        for sent in self._sent:
+            if sent.size:
+                ends = range(sent.seq + sent.size, sent.end + 1, sent.size)
+                apart += [
+                    Sent(end - sent.size, end, sent.at, order)
+                    for order, end in enumerate(ends, sent.order)
+                ]
+            else:
+                apart.append(sent)
+        self._sent = apart
 
     def _lose(self, sent: Sent) -> None:
         sent.fate = Fate.LOST
         self._lost += 1
         self._flying -= sent.end - sent.seq
 
-    def _settle(self, sent: Sent) -> None:
+    def _uncount(self, sent: Sent) -> None:
         """A segment has arrived: it is no longer counted in what it was."""
         if sent.fate is Fate.FLYING:
             self._flying -= sent.end - sent.seq
@@ -167,11 +220,12 @@ class Scoreboard:
             self._lost -= 1
         else:
             self._reported -= 1
-        # Of one that was sent twice nobody knows which arrived, so it proves no order.
-        if sent.tries == 1 and sent.fate is not Fate.ARRIVED:
-            heapq.heappush(self._latest, sent.order)
-            if len(self._latest) > DUP_THRESHOLD:
-                heapq.heappop(self._latest)
+
+    def _overtakes(self, order: int) -> None:
+        """One has arrived that was sent once: of one sent twice nobody knows which arrived."""
+        heapq.heappush(self._latest, order)
+        if len(self._latest) > DUP_THRESHOLD:
+            heapq.heappop(self._latest)
 
     def _cut(self, sent: Sent, una: int) -> int:
         """The first part of a segment has arrived."""
@@ -188,7 +242,9 @@ class Scoreboard:
             if sent.seq >= hi:
                 break
             if sent.seq >= lo and sent.end <= hi and sent.fate is not Fate.ARRIVED:
-                self._settle(sent)
+                self._uncount(sent)
+                if sent.tries == 1:
+                    self._overtakes(sent.order)
                 sent.fate = Fate.ARRIVED
                 self._reported += 1
                 count += sent.end - sent.seq

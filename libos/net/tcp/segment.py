@@ -74,11 +74,12 @@ def parse_tcp_untrusted(data: memoryview, source: Ip, destination: Ip) -> Segmen
     rest = data[size:]
     segment = Segment(from_port, port, seq, ack, flags & 0x1F, window, (rest,) if rest else ())
     if size > HEADER:
-        _options_untrusted(data[HEADER:size], segment)
+        parse_options_untrusted(data[HEADER:size], segment)
     return segment
 
 
-def _options_untrusted(options: memoryview, segment: Segment) -> None:
+def parse_options_untrusted(options: memoryview, segment: Segment) -> None:
+    """Take in the options of a segment. Raises Malformed."""
     at = 0
     while at < len(options) and options[at] != 0:
         kind = options[at]
@@ -110,7 +111,7 @@ def build_tcp(segment: Segment, source: Ip, destination: Ip, *, cut: bool = Fals
 
     `cut`: the interface cuts it, and sums each part beginning with the sum of the pseudo header.
     """
-    options = _build_options(segment)
+    options = build_options(segment)
     size = HEADER + len(options)
     header = bytearray(
         _FORMAT.pack(
@@ -140,7 +141,8 @@ def _sum(data: tuple[Data, ...]) -> int:
     return checksum.partial_sum(b"".join(data))  # the parts may have odd lengths
 
 
-def _build_options(segment: Segment) -> bytes:
+def build_options(segment: Segment) -> bytes:
+    """The options of a segment, a multiple of four bytes long."""
     options = b""
     if segment.flags & SYN:
         if segment.mss is not None:

@@ -190,11 +190,13 @@ class Sender:
 
     # --- what goes out ----------------------------------------------------------------------
 
-    def due(self, now: int) -> Iterator[Span]:
-        """The spans of the sequence space that may be sent now, each counted as sent."""
+    def due(self, now: int, most: int = 0) -> Iterator[Span]:
+        """The spans of the sequence space that may be sent now, counted as sent: one segment each,
+        or several new ones that are full, if `most` bytes take more than one."""
         yield from self._resend(now)
         if self._board.empty and now - self._last_sent > self.rtt.rto and self.una > self.iss + 1:
             self.congestion.idle()
+        yield from self._full_segments(now, most)
         while (span := self._next_span()) is not None:
             self._board.sent(*span, now)
             self.nxt = span[1]
@@ -223,6 +225,23 @@ class Sender:
         self._last_sent = now
         if self._rto_at is None:
             self._rto_at = now + self.rtt.rto
+
+    def _full_segments(self, now: int, most: int) -> Iterator[Span]:
+        """New segments that have more behind them: what nothing forbids but the windows."""
+        mss, nxt = self.mss, self.nxt
+        waiting = min(self.queue.end - 1, self.una + self.window) - nxt
+        count = min(waiting, self.congestion.window - self._board.pipe) // mss
+        if nxt == self.iss:
+            return
+        at_once = max(most // mss, 1)
+        while count > 0:
+            n = min(count, at_once)
+            self._board.sent_run(self.nxt, n, mss, now)
+            span = self.nxt, self.nxt + n * mss
+            self.nxt = span[1]
+            self._on_the_way(now)
+            yield span
+            count -= n
 
     def _next_span(self) -> Span | None:
         """The next new segment, unless a window, Nagle or silly windows forbid it."""

@@ -67,8 +67,10 @@ class TcpTable:
     def __init__(
         self, address: Ip, mtu: int, send: Send, rng: random.Random, drops: Drops, tuning: Tuning
     ) -> None:
-        self._address, self._send, self._drops, self._tuning = address, send, drops, tuning
-        self._mss = mtu - 20 - HEADER
+        self._address, self._send, self._drops, self.tuning = address, send, drops, tuning
+        self.mss = mtu - 20 - HEADER
+        #: for an exchange of the fast path that needs more: it as a connection
+        self.hand_over: Callable[[Ends, int], Connection | None] = lambda _ends, _now: None
         self._secret = rng.randbytes(16)
         self._port = rng.randrange(len(EPHEMERAL))
         self._connections: dict[Ends, Connection] = {}
@@ -105,12 +107,10 @@ class TcpTable:
         """Open a connection; it is usable once its state is ESTABLISHED. Raises OSError."""
         if not is_unicast(peer) or not 0 < port < 65536:
             raise OSError(errno.EADDRNOTAVAIL, "no host has that address, or no such port")
-        if len(self._connections) >= self._tuning.max_connections:
+        if len(self._connections) >= self.tuning.max_connections:
             raise OSError(errno.ENFILE, "too many connections")
         ends = self._free_ends(peer, port)
-        return self._add(
-            Connection(ends, self._isn(ends, now), self._mss, self._tuning, self._touch)
-        )
+        return self._add(Connection(ends, self.isn(ends, now), self.mss, self.tuning, self.touch))
 
     # --- segments and time ------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class TcpTable:
         """Take in one segment. Raises Malformed."""
         segment = parse_tcp_untrusted(data, source, self._address)
         ends = Ends(segment.port, source, segment.source_port)
-        connection = self._connections.get(ends)
+        connection = self._connections.get(ends) or self.hand_over(ends, now)
         if connection is not None and self._may_reopen(connection, segment):
             self._remove(connection)
             connection = None
@@ -127,7 +127,7 @@ class TcpTable:
             return
         was = connection.state
         connection.input(segment, now)
-        self._touch(connection)
+        self.touch(connection)
         if was is State.SYN_RECEIVED is not connection.state:
             self._left_half_open(connection)
         if connection.state is State.TIME_WAIT is not was:
@@ -135,22 +135,22 @@ class TcpTable:
         if connection.notify is not None:
             connection.notify(connection)
 
-    def error_arrived(self, message: icmp.Message, quoted: icmp.Quoted) -> None:
+    def error_arrived(self, message: icmp.Message, quoted: icmp.Quoted, now: int) -> None:
         """An ICMP error about one of our segments."""
         ends = Ends(quoted.source_port, quoted.destination, quoted.destination_port)
-        connection = self._connections.get(ends)
+        connection = self._connections.get(ends) or self.hand_over(ends, now)
         if connection is None:
             self._drops["icmp: about no connection"] += 1
         elif (message.type, message.code) == (icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED):
             length = int.from_bytes(message.body[2:4], "big")
             connection.packet_too_big(icmp.next_hop_mtu(message.rest, length), quoted.sequence)
-            self._touch(connection)
+            self.touch(connection)
         elif message.type == icmp.UNREACHABLE:
             refused = message.code in (icmp.PROTOCOL, icmp.PORT)
             connection.unreachable(
                 errno.ECONNREFUSED if refused else errno.EHOSTUNREACH, quoted.sequence
             )
-            self._touch(connection)
+            self.touch(connection)
 
     def deadline(self) -> int | None:
         """When `advance` has something to do; 0 if it has already."""
@@ -169,7 +169,7 @@ class TcpTable:
             due, _, connection = heapq.heappop(self._timers)
             if self._armed.get(connection) == due:
                 del self._armed[connection]
-                self._touch(connection)
+                self.touch(connection)
         sent = 0
         while self._touched and sent < _MOST_SENT:
             connection = next(iter(self._touched))
@@ -181,9 +181,23 @@ class TcpTable:
             if connection.state is State.CLOSED and connection.notify is not None:
                 connection.notify(connection)
 
+    def adopt(self, connection: Connection) -> None:
+        """A connection that began on the fast path, in any state after the SYN."""
+        self._add(connection)
+        listener = self._listeners.get(connection.ends.port)
+        if listener is None:
+            connection.abort()
+        elif connection.state in (State.SYN_RECEIVED, State.ESTABLISHED):
+            listener.half_open[connection.ends] = connection
+            if connection.state is State.ESTABLISHED:
+                listener.established(connection)
+        if connection.state is State.TIME_WAIT:
+            self._bound_time_wait(connection)
+        self._arm(connection)
+
     # --- within -----------------------------------------------------------------------------
 
-    def _touch(self, connection: Connection) -> None:
+    def touch(self, connection: Connection) -> None:
         """`advance` must look at a connection: there may be something to send."""
         self._touched[connection] = None
 
@@ -214,14 +228,14 @@ class TcpTable:
         self._transmit(ends.peer, Segment(ends.port, ends.peer_port, seq, ack, flags, 0))
 
     def _passive_open(self, listener: Listener, ends: Ends, segment: Segment, now: int) -> None:
-        full = len(self._connections) >= self._tuning.max_connections
-        if len(listener) >= self._tuning.backlog or full:
+        full = len(self._connections) >= self.tuning.max_connections
+        if len(listener) >= self.tuning.backlog or full:
             self._drops["tcp: backlog full"] += 1
             return
-        if len(listener.half_open) >= self._tuning.backlog:
+        if len(listener.half_open) >= self.tuning.backlog:
             self._drops["tcp: half-open connections dropped"] += 1
             self._remove(next(iter(listener.half_open.values())))
-        connection = Connection(ends, self._isn(ends, now), self._mss, self._tuning, self._touch)
+        connection = Connection(ends, self.isn(ends, now), self.mss, self.tuning, self.touch)
         connection.passive_open(segment, now)
         listener.half_open[ends] = self._add(connection)
 
@@ -243,7 +257,7 @@ class TcpTable:
 
     def _bound_time_wait(self, connection: Connection) -> None:
         self._time_wait[connection.ends] = None
-        if len(self._time_wait) > self._tuning.max_time_wait:
+        if len(self._time_wait) > self.tuning.max_time_wait:
             ends, _ = self._time_wait.popitem(last=False)
             oldest = self._connections.get(ends)
             if oldest is not None and oldest.state is State.TIME_WAIT:
@@ -251,7 +265,7 @@ class TcpTable:
 
     def _add(self, connection: Connection) -> Connection:
         self._connections[connection.ends] = connection
-        self._touch(connection)
+        self.touch(connection)
         return connection
 
     def _remove(self, connection: Connection) -> None:
@@ -267,7 +281,7 @@ class TcpTable:
             del listener.half_open[ends]
 
     def _transmit(self, peer: Ip, segment: Segment) -> None:
-        cut = sum(map(len, segment.data)) > self._mss
+        cut = sum(map(len, segment.data)) > self.mss
         header = build_tcp(segment, self._address, peer, cut=cut)
         self._send(peer, (header, *segment.data))
 
@@ -279,8 +293,10 @@ class TcpTable:
                 return ends
         raise OSError(errno.EADDRNOTAVAIL, "no port is free")
 
-    def _isn(self, ends: Ends, now: int) -> int:
-        """RFC 6528: a clock, and for each pair of ends an offset that nobody can guess."""
+    def isn(self, ends: Ends, now: int) -> int:
+        """The number that a connection begins with.
+
+        RFC 6528: a clock, and for each pair of ends an offset that nobody can guess."""
         text = f"{ends.port} {ends.peer} {ends.peer_port}".encode()
         secret = hashlib.blake2b(text, key=self._secret, digest_size=4).digest()
         return (now // _ISN_TICK + int.from_bytes(secret, "big")) % (1 << 32)
