@@ -12,6 +12,7 @@ end. Both hold at every flush, so growing never shows old bytes.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import Final
 
 from libfs.lfs import format as f
@@ -81,17 +82,26 @@ class FileData:
         """(blocks that a flush may write more if these bytes change, those of them that are new):
         the inode's, nodes of the map, and data, but for what waits in memory or is promised."""
         lo, hi = offset // BLOCK, -(-(offset + size) // BLOCK)
-        waiting = {i for i in v.data if lo <= i < hi}
-        written = 0
-        if v.tree.tops:
-            for i, at in v.tree.items(lo, hi):
-                if at == f.RESERVED:
-                    waiting.add(i)
-                elif i not in waiting:
-                    written += 1
-        nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
+        waiting = self._waiting(v, lo, hi)
         data = hi - lo - len(waiting)
-        return 1 + v.inline + nodes + data, 0.25 + v.inline + data - written
+        new = data
+        for first, values in v.tree.spans(lo, hi):
+            promised = values.count(f.RESERVED)
+            data -= promised
+            new -= len(values) - values.count(0)
+            for i in waiting:  # what waits counts once
+                if first <= i < first + len(values) and (at := values[i - first]):
+                    data += at == f.RESERVED
+                    new += 1
+        nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
+        return 1 + v.inline + nodes + data, 0.25 + v.inline + new
+
+    @staticmethod
+    def _waiting(v: Vnode, lo: int, hi: int) -> list[int]:
+        """Blocks of [lo, hi) that wait in memory."""
+        if hi - lo < len(v.data):
+            return [i for i in range(lo, hi) if i in v.data]
+        return [i for i in v.data if lo <= i < hi]
 
     def write(self, v: Vnode, offset: int, data: bytes | memoryview, mode: int) -> int:
         """Write all of it, or a prefix if space runs out; how much. `mode`: the inode's new mode.
@@ -145,25 +155,38 @@ class FileData:
                 self._vol.dirty_blocks += 1
 
     def _write_blocks(self, v: Vnode, offset: int, data: memoryview) -> None:
-        done, size = 0, len(data)
-        while done < size:
-            i, low = divmod(offset + done, BLOCK)
-            n = min(BLOCK - low, size - done)
-            block = self._own(v, i, whole=n == BLOCK)
-            block[low : low + n] = data[done : done + n]
-            done += n
+        i, low = divmod(offset, BLOCK)
+        if low:
+            part = data[: BLOCK - low]
+            self._own(v, i)[low : low + len(part)] = part
+            data = data[len(part) :]
+            i += 1
+        whole, rest = divmod(len(data), BLOCK)
+        if whole:
+            self._put(v, i, [bytes(data[at : at + BLOCK]) for at in range(0, whole * BLOCK, BLOCK)])
+        if rest:
+            self._own(v, i + whole)[:rest] = data[whole * BLOCK :]
         self._vol.changed(v)
 
-    def _own(self, v: Vnode, i: int, *, whole: bool = False) -> bytearray:
+    def _put(self, v: Vnode, i: int, blocks: Sequence[bytes]) -> None:
+        """Whole blocks; what was there does not matter."""
+        end = i + len(blocks)
+        waiting = self._waiting(v, i, end)
+        there = sum(len(values) - values.count(0) for _at, values in v.tree.spans(i, end))
+        v.blocks += len(blocks) - there - sum(not v.tree.get(at) for at in waiting)
+        self._vol.dirty_blocks += len(blocks) - len(waiting)
+        v.data.update(zip(range(i, end), blocks, strict=True))
+
+    def _own(self, v: Vnode, i: int) -> bytearray:
         """A block of the file in memory, to be changed."""
         block = v.data.get(i)
-        if block is None:
-            at = v.tree.get(i)
-            if not at:
-                v.blocks += 1
-            old = bytes(BLOCK) if whole or at <= f.RESERVED else self._vol.data(at)
-            block = v.data[i] = bytearray(old)
-            self._vol.dirty_blocks += 1
+        if type(block) is not bytearray:
+            if block is None:
+                at = v.tree.get(i)
+                v.blocks += not at
+                self._vol.dirty_blocks += 1
+                block = self._vol.data(at) if at > f.RESERVED else bytes(BLOCK)
+            block = v.data[i] = bytearray(block)
         return block
 
     # -- cutting

@@ -8,7 +8,7 @@ or counts for nothing (`Log.push`). Nothing is durable on return.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from libfs.lfs import format as f
@@ -80,7 +80,7 @@ def _flush(vol: Volume, checkpoint: bool, by_age: bool) -> None:
     vol.pending, vol.growth, vol.dirty_blocks = 0.0, 0.0, 0
 
 
-def _write(vol: Volume, kind: int, ino: int, at: int, body: bytes | bytearray) -> int:
+def _write(vol: Volume, kind: int, ino: int, at: int, body: bytes) -> int:
     address = vol.log.append(kind, ino, at, body)
     vol.born(address, f.BLOCK)
     return address
@@ -96,14 +96,29 @@ def _writer(vol: Volume) -> Write:
 
 def _data(vol: Volume, v: Vnode) -> None:
     """What has no name would not survive a power cut, so it does not count as live."""
-    for i in sorted(v.data):
-        address = vol.log.append(f.P_DATA, v.ino, i, v.data[i])
-        old = v.tree.set(i, address)
-        if v.nlink:
-            vol.born(address, f.BLOCK)
-            if old:
-                vol.died(old, f.BLOCK)
+    for at, end in _runs(v.data):
+        while at < end:
+            addresses = vol.log.append_data(v.ino, at, [v.data[i] for i in range(at, end)])
+            before = v.tree.put(at, addresses)
+            at += len(addresses)
+            if v.nlink:
+                vol.born(addresses[0], len(addresses) * f.BLOCK)
+                for old in filter(None, before):
+                    vol.died(old, f.BLOCK)
     v.data.clear()
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Numbers as ranges [first, end), ascending."""
+    first = end = 0
+    for number in sorted(numbers):
+        if number != end:
+            if first < end:
+                yield first, end
+            first = number
+        end = number + 1
+    if first < end:
+        yield first, end
 
 
 def _attributes(vol: Volume, v: Vnode) -> None:

@@ -38,7 +38,7 @@ class Vnode:
         *("bits", "key", "entries", "xattr_at"),
         "attr",  # Attr, as long as nothing changed
         "content",  # inline bytes of a file
-        "data",  # file block -> its bytes, not in the log yet
+        "data",  # file block -> its bytes, not in the log yet (bytes: written whole)
         "leaves",  # of a hashed directory: number -> Leaf; of an inline one {0: Leaf}
         "record_size",  # bytes of the record in the log
         "read_next",  # offset at which a sequential reader would go on
@@ -72,7 +72,7 @@ class Vnode:
         self.key = bytes(8)
         self.attr: Attr | None = None
         self.content = b""
-        self.data: dict[int, bytearray] = {}
+        self.data: dict[int, bytes | bytearray] = {}
         self.leaves: dict[int, Leaf] = {0: Leaf(0, 0)} if mode >> 12 == DT_DIR else {}
         self.read_next = 0
         self.record_size = 0
