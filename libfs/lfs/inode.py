@@ -42,6 +42,7 @@ class Vnode:
         "leaves",  # of a hashed directory: number -> Leaf; of an inline one {0: Leaf}
         "record_size",  # bytes of the record in the log
         "read_next",  # offset at which a sequential reader would go on
+        "read_window",  # blocks that are read ahead of him
         "rights",  # answers to `access`: user -> bit set of masks
         "tree",
         "xattrs",  # None: they lie in a block that was not read yet
@@ -74,7 +75,7 @@ class Vnode:
         self.content = b""
         self.data: dict[int, bytes | bytearray] = {}
         self.leaves: dict[int, Leaf] = {0: Leaf(0, 0)} if mode >> 12 == DT_DIR else {}
-        self.read_next = 0
+        self.read_next = self.read_window = 0
         self.record_size = 0
         self.rights: dict[object, int] = {}
         self.tree = Tree(store, ino)
@@ -151,19 +152,28 @@ class Vnode:
 
 def records_untrusted(block: int, raw: bytes) -> list[tuple[int, int]]:
     """(offset, inode) of each record of a block. Raises CorruptionError."""
+    return [record_untrusted(block, raw, index) for index in range(_count_untrusted(block, raw))]
+
+
+def record_untrusted(block: int, raw: bytes, index: int) -> tuple[int, int]:
+    """(offset, inode) of one record of a block. Raises CorruptionError."""
+    count = _count_untrusted(block, raw)
+    if index >= count:
+        raise CorruptionError(block, "record", index, f"one of {count}")
+    (at,) = f.OFFSET.unpack_from(raw, f.OFFSETS_AT + index * f.OFFSET.size)
+    if not f.RECORDS_AT <= at <= f.BLOCK - f.RECORD.size:
+        raise CorruptionError(block, "offset of a record", at, "inside the block")
+    (ino,) = f.OFFSET_INO.unpack_from(raw, at)
+    if not 0 < ino <= f.INO_MAX:
+        raise CorruptionError(block, "inode", ino, "a number")
+    return at, ino
+
+
+def _count_untrusted(block: int, raw: bytes) -> int:
     (count,) = f.INODES_HEAD.unpack_from(raw, f.INODES_AT)
     if not 0 < count <= f.MAX_RECORDS:
         raise CorruptionError(block, "records", count, f"1 to {f.MAX_RECORDS}")
-    out = []
-    for index in range(count):
-        (at,) = f.OFFSET.unpack_from(raw, f.OFFSETS_AT + index * f.OFFSET.size)
-        if not f.RECORDS_AT <= at <= f.BLOCK - f.RECORD.size:
-            raise CorruptionError(block, "offset of a record", at, "inside the block")
-        (ino,) = f.OFFSET_INO.unpack_from(raw, at)
-        if not 0 < ino <= f.INO_MAX:
-            raise CorruptionError(block, "inode", ino, "a number")
-        out.append((at, ino))
-    return out
+    return int(count)
 
 
 def decode_untrusted(block: int, raw: bytes, at: int, store: Store) -> Vnode:

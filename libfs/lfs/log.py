@@ -105,7 +105,7 @@ class Log:
         """
         first = self._place()
         count = min(len(blocks), self.end - self.next, BATCH - self._blocks)
-        self._inits.update((first + i, [(0, blocks[i])]) for i in range(count))
+        self._inits.update((first + i, [(0, bytes(blocks[i]))]) for i in range(count))
         self._take(f.P_DATA, ino, at, count)
         address = f.address(first, self._vol.epoch)
         return range(address, address + count)

@@ -85,6 +85,15 @@ class Tree:
                 if value:
                     yield i, value
 
+    def values(self, lo: int, hi: int) -> Sequence[int]:
+        """All values of [lo, hi), 0 where there is none."""
+        if hi == lo + 1:
+            return [self.get(lo)]
+        out = [0] * (hi - lo)
+        for first, values in self.spans(lo, hi):
+            out[first - lo : first - lo + len(values)] = values
+        return out
+
     def spans(self, lo: int, hi: int) -> Iterator[tuple[int, Sequence[int]]]:
         """(i, values from there on), ascending: pieces of [lo, hi), beside which nothing is there.
         The values are copies."""
