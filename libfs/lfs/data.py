@@ -88,15 +88,22 @@ class FileData:
     def _runs(self, v: Vnode, offset: int, size: int) -> list[Run]:
         """Where the blocks that have these bytes lie."""
         first, end = offset // BLOCK, (offset + size - 1) // BLOCK + 1
-        runs: list[Run] = []
+        data, runs = v.data, []
+        begun, block, after = (
+            first,
+            0,
+            -1,
+        )  # of the run so far; the address that would go on with it
         for i, address in enumerate(v.tree.values(first, end), first):
-            block = address & f.AT_MASK if address > f.RESERVED and i not in v.data else 0
-            if block and runs:
-                start, before, count = runs[-1]
-                if before and block == before + count:
-                    runs[-1] = start, before, count + 1
-                    continue
-            runs.append((i, block, 1))
+            if address == after and i not in data:
+                after += 1
+                continue
+            if i > begun:
+                runs.append((begun, block, i - begun))
+            begun, block, after = i, 0, -1
+            if address > f.RESERVED and i not in data:
+                block, after = address & f.AT_MASK, address + 1
+        runs.append((begun, block, end - begun))
         return runs
 
     def _in_log(
@@ -130,10 +137,12 @@ class FileData:
         try:
             if blocks <= READ_AHEAD_MIN:  # a small file: what comes next is another one
                 fetch(*self._near(block, count))
-                return
-            for _i, start, n in self._runs(v, i * BLOCK, count * BLOCK + ahead):
-                if start:
-                    fetch(start, n)
+            elif not ahead:
+                fetch(block, count)
+            else:
+                for _i, start, n in self._runs(v, i * BLOCK, count * BLOCK + ahead):
+                    if start:
+                        fetch(start, n)
         except NoFrames:
             fetch(block, count)
 

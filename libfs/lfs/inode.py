@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import stat
 from array import array
+from operator import attrgetter
 from typing import Final
 
 from libfs.common import attributes as xa
@@ -28,6 +29,7 @@ _FIELDS: Final = (
     *("ino", "mode", "flags", "uid", "gid", "nlink", "generation", "size", "blocks"),
     *("atime", "mtime", "ctime", "crtime", "rmajor", "rminor", "parent"),
 )
+_fields_of = attrgetter(*_FIELDS)
 
 
 class Vnode:
@@ -103,7 +105,7 @@ class Vnode:
                 self.nlink,
                 self.uid,
                 self.gid,
-                make_device(self.rmajor, self.rminor),
+                make_device(self.rmajor, self.rminor) if self.rmajor or self.rminor else 0,
                 size,
                 (1 + self.blocks) * (f.BLOCK // 512),
                 self.atime,
@@ -137,7 +139,7 @@ class Vnode:
         else:
             content = self.content
         head = f.RECORD.pack(
-            *(getattr(self, name) for name in _FIELDS),
+            *_fields_of(self),
             self.tree.depth,
             self.bits,
             len(tops),
@@ -180,9 +182,9 @@ def decode_untrusted(block: int, raw: bytes, at: int, store: Store) -> Vnode:
     """The inode whose record begins at `at`. Raises CorruptionError."""
     values = f.RECORD.unpack_from(raw, at)
     v = Vnode(values[0], values[1], store)
-    for name, value in zip(_FIELDS, values, strict=False):
-        setattr(v, name, value)
-    depth, v.bits, tops, key, v.entries, v.xattr_at, inside, content = values[len(_FIELDS) :]
+    v.ino, v.mode, v.flags, v.uid, v.gid, v.nlink, v.generation, v.size, v.blocks = values[:9]
+    v.atime, v.mtime, v.ctime, v.crtime, v.rmajor, v.rminor, v.parent = values[9:16]
+    depth, v.bits, tops, key, v.entries, v.xattr_at, inside, content = values[16:]
     v.key = key.to_bytes(8, "little")
     start = at + f.RECORD.size
     middle = start + inside
@@ -203,7 +205,7 @@ def decode_untrusted(block: int, raw: bytes, at: int, store: Store) -> Vnode:
             raise CorruptionError(block, f"{field} of inode {v.ino}", got, "sane")
     _decode_rest_untrusted(block, v, raw[start:middle], raw[rest : rest + content])
     v.record_size = rest + content - at
-    v.tree = Tree(store, v.ino, depth, array("Q", raw[middle:rest]).tolist())
+    v.tree.depth, v.tree.tops = depth, array("Q", raw[middle:rest]).tolist()
     return v
 
 
