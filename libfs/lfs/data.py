@@ -170,7 +170,7 @@ class FileData:
             promised = values.count(f.RESERVED)
             data -= promised
             new -= len(values) - values.count(0)
-            for i in waiting:  # what waits counts once
+            for i in waiting:  # counts once
                 if first <= i < first + len(values) and (at := values[i - first]):
                     data += at == f.RESERVED
                     new += 1
@@ -252,9 +252,8 @@ class FileData:
     def _put(self, v: Vnode, i: int, blocks: Sequence[bytes]) -> None:
         """Whole blocks; what was there does not matter."""
         end = i + len(blocks)
-        waiting = self._waiting(v, i, end)
-        there = sum(len(values) - values.count(0) for _at, values in v.tree.spans(i, end))
-        v.blocks += len(blocks) - there - sum(not v.tree.get(at) for at in waiting)
+        waiting, before = self._waiting(v, i, end), v.tree.values(i, end)
+        v.blocks += before.count(0) - sum(not before[at - i] for at in waiting)
         self._vol.dirty_blocks += len(blocks) - len(waiting)
         v.data.update(zip(range(i, end), blocks, strict=True))
 

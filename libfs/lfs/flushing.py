@@ -98,7 +98,8 @@ def _data(vol: Volume, v: Vnode) -> None:
     """What has no name would not survive a power cut, so it does not count as live."""
     for at, end in _runs(v.data):
         while at < end:
-            addresses = vol.log.append_data(v.ino, at, [v.data[i] for i in range(at, end)])
+            some = range(at, min(end, at + f.SLOTS))  # more do not find a place together
+            addresses = vol.log.append_data(v.ino, at, [v.data[i] for i in some])
             before = v.tree.put(at, addresses)
             at += len(addresses)
             if v.nlink:

@@ -100,7 +100,8 @@ class Tree:
         if not self.depth:
             yield lo, self.tops[lo:hi]
             return
-        for index in self._leaves(lo // f.FAN, -(-hi // f.FAN)):
+        one = lo // f.FAN
+        for index in [one] if hi <= (one + 1) * f.FAN else self._leaves(lo // f.FAN, -(-hi // f.FAN)):
             node = self._node(1, index)
             if node is not None:
                 base = index * f.FAN
