@@ -17,7 +17,7 @@ import errno
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from libfs.lfs import format as f
 from libfs.lfs.segments import Usage
@@ -26,9 +26,6 @@ from xnfs import DeviceError, NoFrames
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
-
-#: Blocks of one change of XN, a segment of them: page frames for as many are needed at once.
-BATCH: Final = f.SLOTS
 
 
 def seal(seed: int, block: int, kind: int, flush: int, body: bytes) -> bytes:
@@ -104,44 +101,28 @@ class Log:
         Raises: ENOSPC, with the log as it was.
         """
         first = self._place()
-        count = min(len(blocks), self.end - self.next, BATCH - self._blocks)
+        count = min(len(blocks), self.end - self.next)
         self._inits.update((first + i, [(0, bytes(blocks[i]))]) for i in range(count))
         self._take(f.P_DATA, ino, at, count)
         address = f.address(first, self._vol.epoch)
         return range(address, address + count)
 
     def _place(self) -> int:
-        """The block that is next."""
-        if self.next >= self.end or self._blocks >= BATCH:
-            self._turn()
+        """The block that is next, in a new segment if this one is full."""
+        if self.next >= self.end:
+            found = self._vol.segments.find()
+            if found is None:
+                raise FsError(errno.ENOSPC)
+            self.push()
+            self._open(*found)
         return self.summary + 1 + self.next
 
     def _take(self, kind: int, ino: int, at: int, count: int) -> None:
-        """The next blocks are of a kind, and have their slot, or that of the blocks before them."""
+        """The next blocks are of a kind, and have one slot."""
         self._alloc.append((self._vol.type[kind], self.summary + 1 + self.next, count))
-        slot = self.next
+        self._slots[self.next] = (kind, count, ino, at, self.flush)
         self.next += count
         self._blocks += count
-        if kind == f.P_DATA and self._slots:
-            last = next(reversed(self._slots))
-            was, there, owner, first, flush = self._slots[last]
-            same = (was, owner, first + there, last + there) == (kind, ino, at, slot)
-            if same and flush == self.flush:
-                self._slots[last] = (was, there + count, owner, first, flush)
-                return
-        self._slots[slot] = (kind, count, ino, at, self.flush)
-
-    def _turn(self) -> None:
-        """Make what there is real, and begin a segment if this one is full."""
-        if self.next < self.end:
-            self.push()
-            return
-        found = self._vol.segments.find()
-        if found is None:
-            raise FsError(errno.ENOSPC)
-        if self._blocks:
-            self.push()
-        self._open(*found)
 
     def _open(self, start: int, count: int) -> None:
         """Take a run of free blocks as the next segment: its summary, and the rest unwritten."""

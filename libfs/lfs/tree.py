@@ -100,13 +100,13 @@ class Tree:
         if not self.depth:
             yield lo, self.tops[lo:hi]
             return
-        one = lo // f.FAN
-        for index in [one] if hi <= (one + 1) * f.FAN else self._leaves(lo // f.FAN, -(-hi // f.FAN)):
+        first, end = lo // f.FAN, -(-hi // f.FAN)
+        for index in [first] if end <= first + 1 else self._leaves(first, end):
             node = self._node(1, index)
             if node is not None:
                 base = index * f.FAN
-                first = max(lo - base, 0)
-                yield base + first, node[first : hi - base]
+                skip = max(lo - base, 0)
+                yield base + skip, node[skip : hi - base]
 
     def _leaves(self, lo: int, hi: int) -> Iterator[int]:
         """Indices in [lo, hi) of the nodes of level 1."""

@@ -99,6 +99,22 @@ def test_data_a_run_of_a_file_is_one_slot_and_one_request() -> None:
     assert (sorted(requests)[-1], sum(count > 1 for count in requests)) == (100, 1)
 
 
+def test_data_who_reads_on_is_read_ahead_of() -> None:
+    disk = Disk(LARGE)
+    data = os.urandom(100 * f.BLOCK)
+    ino = disk.file(b"f", data)
+    disk.remount()
+    requests = _requests(disk)
+    for at in range(0, len(data), f.BLOCK):
+        assert disk.fs.read(ino, at, f.BLOCK) == data[at : at + f.BLOCK]
+    assert [count for count in requests if count > 1] == [17, 83]
+    disk.remount()
+    requests = _requests(disk)
+    for i in range(99, -1, -1):
+        disk.fs.read(ino, i * f.BLOCK, f.BLOCK)
+    assert max(requests) <= 17  # block 0 may be a beginning
+
+
 def test_data_small_files_are_read_by_windows_of_the_log() -> None:
     """The third that is read by itself brings what lies around it; none brings more than there is,
     and every byte is its own file's."""
