@@ -72,7 +72,9 @@ def draw(figures: Figures) -> str:
         )
         for k, peer in enumerate(peers)
     ]
-    return _page(width, y + BOTTOM, [*_legend(), *titles, *frame, *body])
+    return _page(
+        width, y + BOTTOM, [*_legend(figures.titles[figures.subject]), *titles, *frame, *body]
+    )
 
 
 def _column(k: int) -> float:
@@ -110,12 +112,10 @@ def _text(
     )
 
 
-def _legend() -> list[str]:
+def _legend(subject: str) -> list[str]:
     parts = [
-        _text(LEFT, 24, "Speed of xnfs / speed of the peer", size=16, weight="600"),
-        _text(
-            LEFT, 41, "1: the same speed, 10: xnfs is ten times as fast; logarithmic", fill=FAINT
-        ),
+        _text(LEFT, 24, f"Speed of {subject} / speed of the peer", size=16, weight="600"),
+        _text(LEFT, 41, "1: the same speed, 10: ten times as fast; logarithmic", fill=FAINT),
     ]
     x = float(LEFT)
     for colour, words in (

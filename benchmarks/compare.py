@@ -31,6 +31,8 @@ from peers import BY_NAME, HERE, KINDS, Peer, end_like_ctrl_c
 
 YARDSTICK = HERE / "fsbench.py"
 ABOUT = "about.json"
+#: The chart of each of ours.
+PICTURES = {"xnfs": "fsbench.svg", "xnfs-lfs": "fsbench-lfs.svg"}
 
 
 def arguments() -> argparse.Namespace:
@@ -161,12 +163,13 @@ def report(folder: Path, publish: bool) -> None:
         raise SystemExit(f"{folder}: no results")
     table = figures.markdown(results, head(known, results))
     print(table)
-    picture = draw(results)
+    pictures = {PICTURES[view.subject]: draw(view) for view in results.views()}
     for where in [folder, *([HERE] if publish else [])]:
         (where / "fsbench.md").write_text("# fsbench: xnfs and its peers\n\n" + table)
-        if picture:
-            (where / "fsbench.svg").write_text(picture)
-        say(f"written: {where}/fsbench.md" + ", fsbench.svg" * bool(picture))
+        drawn = {name: picture for name, picture in pictures.items() if picture}
+        for name, picture in drawn.items():
+            (where / name).write_text(picture)
+        say(f"written: {where}/" + ", ".join(["fsbench.md", *drawn]))
 
 
 def main() -> int:

@@ -3,18 +3,21 @@
 Does: read the JSON that `fsbench.py` writes, and turn it into Markdown. Does not: run anything
 (`compare.py`) or draw (`chart.py`).
 
-A ratio is always xnfs / peer in speed: more than 1 is ahead, also where the figure is in seconds.
+A ratio is always ours / peer's in speed: more than 1 is ahead, also where the figure is in seconds.
+Two of the peers are ours, FFS and LFS: whoever keeps files has the choice, so each is compared with
+all others.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SUBJECT = "xnfs"
+#: What is compared with the others, by name; the first is what `mkfs.xnfs` makes unless told.
+SUBJECTS = ("xnfs", "xnfs-lfs")
 #: Phases of fsbench, by what they exercise; the order is that of the tables.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Metadata": tuple(
@@ -71,9 +74,11 @@ GOALS: tuple[Goal, ...] = (
 
 @dataclass
 class Figures:
-    """Medians of all runs. `titles`: peers by name, in the order of the columns."""
+    """Medians of all runs. `titles`: peers by name, in the order of the columns. `subject`: whose
+    ratios these are."""
 
     titles: dict[str, str]
+    subject: str = SUBJECTS[0]
     units: dict[str, str] = field(default_factory=dict)
     medians: dict[tuple[str, str], float] = field(default_factory=dict)  # by peer and phase
     partial: set[tuple[str, str]] = field(default_factory=set)
@@ -88,8 +93,8 @@ class Figures:
         return {name: group for name, group in groups.items() if group}
 
     def ratio(self, peer: str, phase: str) -> float | None:
-        """xnfs / peer in speed."""
-        ours, theirs = self.medians.get((SUBJECT, phase)), self.medians.get((peer, phase))
+        """Subject / peer in speed."""
+        ours, theirs = self.medians.get((self.subject, phase)), self.medians.get((peer, phase))
         if not ours or not theirs:
             return None
         return theirs / ours if self.units[phase] == "s" else ours / theirs
@@ -99,8 +104,12 @@ class Figures:
         return next((g.floor for g in GOALS if g.peer == peer and g.of(phase)), None)
 
     def peers(self) -> list[str]:
-        """All but the subject, in order."""
-        return [name for name in self.titles if name != SUBJECT]
+        """All but the subject and what stands for itself elsewhere, in order."""
+        return [name for name in self.titles if name not in SUBJECTS]
+
+    def views(self) -> list[Figures]:
+        """The same figures once for each subject that was measured."""
+        return [replace(self, subject=name) for name in SUBJECTS if name in self.titles]
 
 
 def load(folder: Path, titles: dict[str, str]) -> Figures:
@@ -135,7 +144,11 @@ def short(value: float) -> str:
 
 def markdown(figures: Figures, head: str) -> str:
     """The whole report."""
-    parts = [head, "", *_medians(figures), "", *_ratios(figures), "", *_summary(figures)]
+    parts = [head, "", *_medians(figures)]
+    for view in figures.views():
+        parts += ["", f"## {view.titles[view.subject]}", "", *_ratios(view), "", *_summary(view)]
+    if figures.errors:
+        parts.append("")
     for (peer, phase), text in figures.errors.items():
         parts.append(f"- {figures.titles[peer]}, {phase}: failed: {text}")
     return "\n".join(parts) + "\n"
@@ -160,8 +173,8 @@ def _medians(figures: Figures) -> list[str]:
 def _ratios(figures: Figures) -> list[str]:
     peers = figures.peers()
     lines = [
-        "Ratios of the medians, xnfs / peer in speed (more than 1: xnfs is ahead)."
-        " ✓ and ✗: the line is one of a goal below, reached or not.",
+        f"Ratios of the medians, {figures.titles[figures.subject]} / peer in speed (more than 1: it"
+        " is ahead). ✓ and ✗: the line is one of a goal below, reached or not.",
         "",
         "| phase | " + " | ".join(figures.titles[p] for p in peers) + " |",
         "|---|" + "---:|" * len(peers),
@@ -192,7 +205,7 @@ def _summary(figures: Figures) -> list[str]:
         known = {phase: ratio for phase, ratio in of.items() if ratio is not None}
         missed = [f"{p} ({r:.2f})" for p, r in known.items() if r < goal.floor]
         # What failed here and not there is not ahead of anything.
-        failed = [p for peer, p in figures.errors if peer == SUBJECT and goal.of(p)]
+        failed = [p for peer, p in figures.errors if peer == figures.subject and goal.of(p)]
         missed += [f"{p} (failed)" for p in failed if p not in known]
         if not known and not missed:
             lines.append(f"- {goal.words}: not measured")

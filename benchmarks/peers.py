@@ -142,7 +142,7 @@ class Xnfs(Peer):
     """This project, through its commands."""
 
     name = "xnfs"
-    title = "xnfs"
+    title = "xnfs, FFS"
     options = "transport=kernel"
 
     kind = "ffs"

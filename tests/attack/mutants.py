@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from xnfs import NotCached, Refused
+from xnfs import Refused
 from xnfs.capability import Capabilities
 from xnfs.disk import blocktype, change, change_calls, flow
 from xnfs.disk.acl import Acls
+from xnfs.disk.arguments import Copy
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.change import Changer
 from xnfs.disk.commit import Committer
@@ -23,7 +24,7 @@ from xnfs.disk.ledger import Ledger
 from xnfs.disk.order import Order
 from xnfs.disk.pages import PageIO
 from xnfs.disk.records import BLOCK, Extent
-from xnfs.disk.registry import MetaPage, Page, Registry
+from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.reshape import Reshaper
 from xnfs.disk.syscalls import Boundary
 from xnfs.disk.typetable import TypeTable
@@ -269,10 +270,9 @@ def others_pages_can_be_dropped(patch: Patch) -> None:
 
 
 def dirty_pages_can_be_dropped(patch: Patch) -> None:
-    def evict(self: PageIO, pages: Iterable[Page]) -> int:
-        gone = [page.block for page in pages]
-        self._registry.drop(gone)
-        return len(gone)
+    def evict(self: PageIO, blocks: set[int]) -> int:
+        self._registry.drop(blocks)
+        return len(blocks)
 
     patch.setattr(PageIO, "evict", evict)
 
@@ -322,24 +322,22 @@ def hidden_blocks_can_be_read(patch: Patch) -> None:
 def a_run_is_checked_at_its_start(patch: Patch) -> None:
     def first_only(
         self: Any, who: Any, start: int, offset: int, size: int, rights: int
-    ) -> list[Page]:
+    ) -> tuple[int, int]:
         first, last = start + offset // BLOCK, start + (offset + size - 1) // BLOCK
-        page: Page = self._page(who, first, rights)
-        if rights & 2 and page.lock not in (None, who.cap):
+        self._page(who, first, rights)
+        if rights & 2 and self._registry.locks.get(first) not in (None, who.cap):
             raise Refused("locked")
-        run: list[Page] = self._registry.run(first, last - first + 1)
-        return run
+        self._registry.of_run(first, last - first + 1)
+        return first, last - first + 1
 
     patch.setattr("xnfs.disk.page_calls.PageCalls._run", first_only)
 
 
 def anything_can_be_copied(patch: Patch) -> None:
-    def pages(
-        self: change_calls.ChangeCalls, _who: Any, copies: Mapping[int, int]
-    ) -> dict[int, Page]:
-        if not self._registry.pages.keys() >= set(copies.values()):
-            raise NotCached("a block is not cached")
-        return {target: self._registry.pages[block] for target, block in copies.items()}
+    def pages(self: change_calls.ChangeCalls, _who: Any, copies: Sequence[Copy]) -> Sequence[Copy]:
+        for _target, source, count in copies:
+            self._registry.of_run(source, count)
+        return copies
 
     patch.setattr(change_calls.ChangeCalls, "_sources", pages)
 
@@ -374,7 +372,7 @@ def locks_hold_their_holder(patch: Patch) -> None:
 
     def strict(self: Boundary, who: Any, block: int, rights: int) -> MetaPage:
         page = meta(self, who, block, rights)
-        if page.lock is not None:
+        if block in self._registry.locks:
             raise Refused("locked")
         return page
 

@@ -509,3 +509,12 @@ def test_calls_readin_all_that_the_device_fails_leaves_nothing() -> None:
         kit.xn.readin_all(kit.me, [(kit.root, 0, first, 1), (kit.root, 2, last, 1)])
     assert not kit.xn.cached(first)
     assert kit.pool.free_frames == free
+
+
+def test_calls_over_more_blocks_than_are_cached_end_at_the_first_gap() -> None:
+    """However long the run is that a caller names, it is not walked."""
+    kit = Kit()
+    data = kit.data(kit.root, 0, b"x", 2)
+    for size in (3 * BLOCK, 1 << 60):
+        with pytest.raises(NotCached, match=f"block {data + 2} "):
+            kit.xn.read(kit.me, data, 0, size)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.disk.xn_kit import DATA, HIDDEN, NODE, Kit, extent, fill, image, slot
 from xnfs import BLOCK, Caller, CapabilityError, NoFrames, NotCached, Refused
-from xnfs.disk.registry import Page, Registry
+from xnfs.disk.registry import Registry
 
 Patch = pytest.MonkeyPatch
 
@@ -263,15 +264,15 @@ def no_frames_of_their_own(patch: Patch) -> None:
 
 
 def no_count_of_sharers(patch: Patch) -> None:
-    patch.setattr(Registry, "_leave", lambda *_: True)
+    patch.setattr(Registry, "_leave", lambda _self, frames: frames)
 
 
 def blank_frames_are_lent(patch: Patch) -> None:
     alias = Registry.alias
 
-    def uncleared(self: Registry, block: int, source: Page, *rest: object) -> None:
+    def uncleared(self: Registry, *rest: Any) -> None:
         clear, self.clear = self.clear, lambda *_: None  # type: ignore[method-assign]
-        alias(self, block, source, *rest)  # type: ignore[arg-type]
+        alias(self, *rest)
         self.clear = clear  # type: ignore[method-assign]
 
     patch.setattr(Registry, "alias", uncleared)

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from tests.disk.xn_crash import Run, examine, record
-from tests.disk.xn_kit import DATA, RAW, Kit, extent, image, slot
+from tests.disk.xn_kit import DATA, RAW, Kit, extent, fill, image, slot
 from xnfs import DeviceError, FramePool, ReadOnly, TypeSpec, Xn
 from xnfs.disk.fsck import check_image
 from xnfs.disk.fsck_walk import Finding
@@ -108,6 +108,26 @@ def test_faults_enospc_keeps_the_last_transaction() -> None:
         assert kit.xn._committer.seq == before
         kit.sync()
         assert kit.xn._committer.seq == before + 1
+
+
+def test_faults_enospc_what_was_written_is_known_when_its_pages_are_gone() -> None:
+    """A later transaction may rely on what one wrote that failed and did not rely on it."""
+    device = FaultingDevice(image())
+    kit = Kit(device)
+    node = kit.node(kit.root, 0)
+    kit.sync()
+    start = kit.data(node, 0, b"x", 3)
+    other = kit.node(kit.root, 1)
+    committer = kit.xn._committer
+    half = committer._log._base(committer.seq + 1)
+    device.plant(Fault("write", "eio", block=half, errno=errno.ENOSPC))
+    with pytest.raises(DeviceError):
+        kit.xn.sync(kit.me, [other, *range(start, start + 3)])
+    assert kit.xn.evict(kit.me, range(start, start + 3)) == 3
+    kit.xn.sync(kit.me, [node])
+    (newest,) = committer._log.newest_untrusted(committer.seq - 1)
+    digest = kit.xn._seed.digest
+    assert dict(newest.listed) == {b: digest(b, fill(b"x")) for b in range(start, start + 3)}
 
 
 def test_faults_of_install_type_stop_writes() -> None:

@@ -237,9 +237,8 @@ def befores_are_not_listed(patch: Patch) -> None:
 
     def relied(self: Committer, reached: Any, logged: Any) -> dict[int, int]:
         out: dict[int, int] = relied_on(self, reached, logged)
-        for page in logged:
-            for block in self._order.before([page.block]):
-                out.pop(block, None)
+        for block in self._order.before(logged):
+            out.pop(block, None)
         return out
 
     patch.setattr(Committer, "_relied_on", relied)

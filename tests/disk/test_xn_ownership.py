@@ -306,9 +306,12 @@ def test_ownership_a_lock_ends_with_its_capability(kit: Kit) -> None:
     guest = Caller(kit.xn.narrow(kit.me, "main", READ | WRITE))
     for block in (data, node):
         kit.xn.lock(guest, block)
+    other = kit.data(kit.root, 2, b"x")
+    kit.xn.lock(guest, other)
     kit.sync()
-    assert kit.xn.evict(kit.me, [data, node]) == 0
+    assert kit.xn.evict(kit.me, [data, node, other]) == 0
     kit.xn.revoke(kit.me, guest.cap)
+    assert kit.xn.evict(kit.me, [other]) == 1
     for block in (data, node):
         seen = kit.xn.registered(block)
         assert seen is not None

@@ -167,6 +167,10 @@ def test_roots_forged_and_stale_capabilities(two: Two) -> None:
             xn.read(Caller(cap), two.data, 0, 1)
         with pytest.raises(CapabilityError):
             xn.evict(Caller(cap), [two.data])
+    start = two.start()
+    xn.alloc(two.alice, two.node, [slot(1, NODE, start)], [extent(NODE, start)])
+    with pytest.raises(CapabilityError):
+        xn.evict(Caller(narrow), [two.node])  # which would stay in any case: it waits for a commit
 
 
 @pytest.mark.parametrize("admin", [True, False])

@@ -264,7 +264,7 @@ def claims_hold(flushes: bool) -> bool:
             kit.move(kit.root, 0, node, 5)
         kit.sync()
         assert kit.xn.dirty_count() == (0, 0)
-        held = {b: bytes(page.view) for b, page in kit.xn._registry.pages.items()}
+        held = {b: bytes(kit.xn._registry.view(b)) for b in kit.xn._registry.pages}
         claims.append((len(disk.events), held))
     cutter = Cutter(base, disk.events, random.Random(1), replace(QUICK, torn=0))
     for state in cutter.states([at for at, _ in claims]):

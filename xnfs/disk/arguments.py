@@ -8,13 +8,16 @@ What the numbers may be is not decided here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from xnfs.disk.records import Diff, Extent
 from xnfs.errors import Refused
 
 #: Blocks of data that one change can fill from others.
 MAX_COPIES: Final = 16384
+
+#: (target, source, count)
+Copy: TypeAlias = tuple[int, int, int]
 
 
 def plain_diff(diff: Diff) -> Diff:
@@ -38,7 +41,7 @@ def plain_extents(extents: Iterable[Extent]) -> list[Extent]:
     try:
         return [(_integer(t), _integer(start), _integer(count)) for t, start, count in extents]
     except (TypeError, ValueError):
-        raise Refused("a claim is triples of type, start and count") from None
+        raise Refused("claims and copies are triples of integers") from None
 
 
 def plain_children(
@@ -54,19 +57,18 @@ def plain_children(
         raise Refused("children are named by parent, partition, start and count") from None
 
 
-def plain_runs(copies: Iterable[tuple[int, int, int]]) -> dict[int, int]:
-    """(target, source, count) triples as target -> source, block by block. Raises Refused."""
-    out: dict[int, int] = {}
-    try:
-        for target, source, count in copies:
-            count = min(_integer(count), MAX_COPIES + 1 - len(out))
-            run = range(_integer(target), target + count)
-            if not out.keys().isdisjoint(run):
-                raise Refused(f"blocks from {target} on are filled twice")
-            out.update(zip(run, range(_integer(source), source + count), strict=True))
-    except (TypeError, ValueError):
-        raise Refused("copies are triples of target, source and count") from None
-    if len(out) > MAX_COPIES:
+def plain_copies(copies: Iterable[tuple[int, int, int]]) -> list[Copy]:
+    """(target, source, count) triples, by target, none of which fills what another does. Raises
+    Refused.
+    """
+    out: list[Copy] = []
+    end = total = 0
+    for target, source, count in sorted(plain_extents(copies)):
+        if count < 1 or (out and target < end):
+            raise Refused(f"blocks from {target} on are filled twice, or not at all")
+        out.append((target, source, count))
+        end, total = target + count, total + count
+    if total > MAX_COPIES:
         raise Refused(f"more than {MAX_COPIES} blocks are filled in one change")
     return out
 

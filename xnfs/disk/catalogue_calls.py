@@ -73,7 +73,7 @@ class CatalogueCalls(ChangeCalls):
         if not n:
             raise NoSpace("no free block")
         claim = [(type_number, start, 1)]
-        self._changer.change(who, [(page, diff_for(start))], claim, (), (), {}, {}, {})
+        self._changer.change(who, [(page, diff_for(start))], claim, (), (), {}, (), {})
         self._adopt(start, name)
         return self._info(who, name, start, type_number)
 

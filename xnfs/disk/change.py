@@ -21,16 +21,20 @@ Source: Kaashoek et al. 1997, section 4.2.
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from xnfs.disk.acl import Acls
+from xnfs.disk.arguments import Copy
 from xnfs.disk.blocktype import ZERO, BlockType
 from xnfs.disk.crossing import Crossing
+from xnfs.disk.extents import merge, within
 from xnfs.disk.flow import Edit, Flow, balance, compare, edit_of
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import BLOCK, Caller, Diff, Extent
-from xnfs.disk.registry import MetaPage, Page, Registry, runs
+from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.tables import MAX_TOTAL, Tables
 from xnfs.disk.typetable import TypeTable
 from xnfs.errors import (
@@ -42,6 +46,7 @@ from xnfs.errors import (
     NotFree,
     Refused,
 )
+from xnfs.runs import Run
 
 #: Each costs 8 KiB while the change is checked.
 MAX_BIRTHS: Final = 1024
@@ -79,7 +84,7 @@ class Changer:
         free: Sequence[Extent],
         share: Sequence[Extent],
         inits: Mapping[int, Diff],
-        copies: Mapping[int, Page],
+        copies: Sequence[Copy],
         witness: Mapping[int, MetaPage],
     ) -> None:
         """Check everything, then do it. Raises with no effect: Refused, NotFree, AclRefused,
@@ -128,27 +133,30 @@ class Changer:
                 out.append(edit)
         return out, left
 
-    def _check_data(self, data: Mapping[int, Diff], copies: Mapping[int, Page], flow: Flow) -> None:
+    def _check_data(self, data: Mapping[int, Diff], copies: Sequence[Copy], flow: Flow) -> None:
         """These are blocks of data that get their frames in this change, and bytes inside them."""
         extents = [extent for _edit, extent in flow.born]
         extents += [extent for _src, _dst, extent in flow.retyped]
-        new: set[int] = set()
+        new: list[Extent] = []
         for t, start, n in extents:
             kind = self._types.get(t)
             if kind.stamp is None and not kind.unreadable:
-                new.update(range(start, start + n))
-        if strange := (data.keys() | copies.keys()) - new:
-            raise Refused(f"first bytes for block {min(strange)}, which is not allocated")
-        if twice := data.keys() & copies.keys():
-            raise Refused(f"block {min(twice)} is filled twice")
+                new.append((0, start, n))
+        new = merge(new)
+        copied = merge([(0, target, count) for target, _source, count in copies])
+        for _t, start, count in [*copied, *((0, block, 1) for block in data)]:
+            if not within(new, 0, start, count):
+                raise Refused(f"first bytes for block {start}, or behind, which is not allocated")
         for block, diff in data.items():
+            if within(copied, 0, block, 1):
+                raise Refused(f"block {block} is filled twice")
             if any(offset < 0 or offset + len(piece) > BLOCK for offset, piece in diff):
                 raise Refused(f"first bytes for block {block} leave it")
 
     def _fill(self, block: int, diff: Diff) -> None:
         """Give a blank block of data its first bytes."""
         self._registry.clear(block, 1)
-        view = self._registry.pages[block].view
+        view = self._registry.view(block)
         for offset, piece in diff:
             view[offset : offset + len(piece)] = piece
 
@@ -230,7 +238,7 @@ class Changer:
         plan: Sequence[Edit],
         flow: Flow,
         dying: Sequence[Edit],
-        copies: Mapping[int, Page],
+        copies: Sequence[Copy],
     ) -> None:
         self._make_pages(flow, plan[0], copies)  # the last step that can fail
         for edit in plan:
@@ -267,33 +275,34 @@ class Changer:
         for src, dst, (_t, start, count) in flow.retyped:
             self._ledger.retype(_page(src), _page(dst), start, count)
 
-    def _make_pages(self, flow: Flow, first: Edit, copies: Mapping[int, Page]) -> None:
+    def _make_pages(self, flow: Flow, first: Edit, copies: Sequence[Copy]) -> None:
         """Frames for everything that is born, cleared before anyone can see them; or those of the
         blocks that it copies.
         """
         assert first.page is not None  # a change edits at least one existing block
-        root = first.page.root
+        registry, root = self._registry, first.page.root
         wanted = flow.born + [(dst, piece) for _src, dst, piece in flow.retyped]
-        done: list[tuple[int, int]] = []
-        copied: list[tuple[int, Edit, BlockType]] = []
+        done: list[Run] = []
+        copied: list[tuple[Copy, Edit, BlockType]] = []
         for edit, (t, start, count) in wanted:
             kind = self._types.get(t)
             if kind.unreadable:
                 continue
             blank = [(start, count)]
             if copies and kind.stamp is None:
-                copied += [(block, edit, kind) for block in _run(start, count) if block in copies]
-                blank = runs(block for block in _run(start, count) if block not in copies)
+                pieces = _copied(copies, start, count)
+                copied += [(piece, edit, kind) for piece in pieces]
+                blank = _between(pieces, start, count)
             try:
                 for lo, n in blank:
-                    self._registry.add_blank(lo, n, kind, edit.block, root)
+                    registry.add_blank(lo, n, kind, edit.block, root)
                     done.append((lo, n))
             except NoFrames:
                 for lo, n in done:
-                    self._registry.drop(range(lo, lo + n))
+                    registry.drop(range(lo, lo + n))
                 raise
-        for block, edit, kind in copied:
-            self._registry.alias(block, copies[block], kind, edit.block, root)
+        for (target, source, n), edit, kind in copied:
+            registry.alias(target, source, n, kind, edit.block, root)
 
     def _free(self, page: MetaPage, extent: Extent) -> None:
         t, start, count = extent
@@ -304,8 +313,30 @@ class Changer:
         self._ledger.discard(page, start, count)
 
 
-def _run(start: int, count: int) -> range:
-    return range(start, start + count)
+def _copied(copies: Sequence[Copy], start: int, count: int) -> list[Copy]:
+    """The parts of the copies, which are sorted, that fill blocks of a run."""
+    out: list[Copy] = []
+    at = max(bisect_right(copies, (start, sys.maxsize, 0)) - 1, 0)
+    while at < len(copies) and copies[at][0] < start + count:
+        target, source, n = copies[at]
+        lo, hi = max(target, start), min(target + n, start + count)
+        if lo < hi:
+            out.append((lo, source + lo - target, hi - lo))
+        at += 1
+    return out
+
+
+def _between(pieces: Iterable[Copy], start: int, count: int) -> list[Run]:
+    """The blocks of a run that none of these fills."""
+    out: list[Run] = []
+    end = start + count
+    for target, _source, n in pieces:
+        if start < target:
+            out.append((start, target - start))
+        start = target + n
+    if start < end:
+        out.append((start, end - start))
+    return out
 
 
 def load_counts(tables: Tables, extents: Sequence[Extent]) -> None:

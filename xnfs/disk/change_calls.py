@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from xnfs.capability import ALLOC, READ, WRITE
-from xnfs.disk.arguments import plain_diff, plain_extents, plain_runs
+from xnfs.disk.arguments import Copy, plain_copies, plain_diff, plain_extents
 from xnfs.disk.blocktype import ZERO
 from xnfs.disk.flow import Edit
 from xnfs.disk.page_calls import PageCalls
 from xnfs.disk.records import OP_ACCESS, OP_DEATH, Caller, Diff, Extent
-from xnfs.disk.registry import Page
 from xnfs.disk.syscalls import syscall
 from xnfs.errors import NotCached, Refused
 
@@ -77,26 +76,21 @@ class ChangeCalls(PageCalls):
         shown = {block: self._meta(who, w, READ) for block, w in (witnesses or {}).items()}
         if witness:
             shown[0] = self._meta(who, witness, READ)
-        sources = self._sources(who, plain_runs(copies)) if copies else {}
-        self._changer.change(who, pages, alloc, free, share, first, sources, shown)
+        filled = self._sources(who, plain_copies(copies)) if copies else []
+        self._changer.change(who, pages, alloc, free, share, first, filled, shown)
 
-    def _sources(self, who: Caller, copies: Mapping[int, int]) -> dict[int, Page]:
-        """The pages to copy from: data, filled, and such as the caller may read."""
-        pages, root = self._registry.pages, None
-        out = {}
-        for target, block in copies.items():
-            page = pages.get(block)
-            if page is None:
-                raise NotCached(f"block {block} is not cached")
-            if page.root != root:
-                root = page.root
+    def _sources(self, who: Caller, copies: Sequence[Copy]) -> Sequence[Copy]:
+        """The copies, all of whose sources are data, filled, and such as the caller may read."""
+        registry = self._registry
+        for _target, source, count in copies:
+            records = registry.of_run(source, count)
+            for root in {page.root for page in records}:
                 self._may(who, root, READ)
-            if page.meta or page.type.unreadable:
-                raise Refused(f"block {block} is not plain data")
-            if not page.valid:
-                raise NotCached(f"block {block} is not filled")
-            out[target] = page
-        return out
+            if any(page.meta or page.type.unreadable for page in records):
+                raise Refused(f"blocks [{source}, {source + count}) are not all plain data")
+            if not registry.unfilled.isdisjoint(range(source, source + count)):
+                raise NotCached(f"blocks [{source}, {source + count}) are not all filled")
+        return copies
 
     def _check_claims(self, claims: Iterable[Extent]) -> None:
         lo, hi = self._data

@@ -119,9 +119,8 @@ class Collector:
         kind = self._types.get(t)
         if kind.stamp is None:
             return
-        page = self._registry.get(block)
-        if page is not None:
-            view = page.view
+        if block in self._registry.pages:
+            view = self._registry.view(block)
         elif not self._tables.in_use(block, 1):
             return  # freed since it was marked
         else:
@@ -169,8 +168,8 @@ class Collector:
         """Totals come down to the pointers that were found; a held block without any is left to the
         temporary root, unless a page that was kept back may still name it.
         """
-        marks, pages, lo = self._marks, self._registry.pages, self._data[0]
-        whole = all(marks[b] or b < lo for b, page in pages.items() if page.meta)
+        marks, lo = self._marks, self._data[0]
+        whole = all(marks[b] or b < lo for b in self._registry.metadata)
         for block, seen in self._seen.items():
             if block not in self._touched and block not in self._ledger.gone:
                 while self._tables.total(block) > max(seen, 1):

@@ -29,6 +29,7 @@ import errno
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Final
 
 from xnfs.disk.blocktype import ZERO
@@ -37,9 +38,10 @@ from xnfs.disk.layout import Seed, stamp_block
 from xnfs.disk.ledger import Due, Ledger
 from xnfs.disk.log import Image, Log
 from xnfs.disk.order import Order
-from xnfs.disk.registry import MetaPage, Page, Registry, runs
+from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.tables import Tables
 from xnfs.errors import DeviceError, ReadOnly, XnError
+from xnfs.runs import runs
 
 #: Images written in place by one request, at most.
 RUN: Final = 256
@@ -84,8 +86,9 @@ class Committer:
         #: blocks listed in the same, until a flush has made the images durable in place
         self._listed: frozenset[int] = frozenset()
         #: block -> digest of what was written in place since the last flush; complete only while it
-        #: has no more than `Log.entries`
-        self._written: dict[int, int] = {}
+        #: has no more than `Log.entries`. None: by the transaction that is being written, so that
+        #: the frame still has these bytes
+        self._written: dict[int, int | None] = {}
         #: blocks whose place on the disk is behind their clean pages: not to be read from there
         self.in_flight: frozenset[int] = frozenset()
         self.transactions = 0
@@ -159,7 +162,11 @@ class Committer:
             self.commit(first)
             plain &= self._registry.plain
         with self.stops_on_failure(retry=True):
-            self._write_plain(plain - self._guarded(plain))
+            plain -= self._guarded(plain)
+            try:
+                self._write_plain(plain)
+            finally:
+                self._digest(plain)
 
     @contextmanager
     def stops_on_failure(self, *, retry: bool) -> Iterator[None]:
@@ -204,16 +211,19 @@ class Committer:
 
     def _gather(self, blocks: Iterable[int] | None) -> tuple[set[int], set[int]]:
         """(metadata of the transaction, dirty plain blocks that it names or that were asked for)"""
-        registry = self._registry
+        registry, ties = self._registry, self._ledger.ties
         if blocks is None:
-            return set(registry.attached).union(self._ledger.ties), set(registry.plain)
+            return registry.attached.union(ties), set(registry.plain)
         wanted = set(blocks)
-        members = self._ledger.component(wanted)
+        # Data is tied to nothing: only metadata, cached or not, can have others come along.
+        members = self._ledger.component(
+            (registry.metadata.keys() & wanted) | (ties.keys() & wanted)
+        )
         plain = registry.plain & (members | wanted)
-        for block in members:
-            page = registry.get(block)
-            if isinstance(page, MetaPage) and (page.added or page.filled):
-                plain |= registry.plain & (page.added | page.filled)
+        for block in registry.metadata.keys() & members:
+            page = registry.metadata[block]
+            plain |= registry.plain & page.added
+            plain |= registry.plain & page.filled
         return members, plain
 
     def _guarded(self, plain: set[int]) -> set[int]:
@@ -239,32 +249,27 @@ class Committer:
         logged = sorted(self._guarded(plain))[: self.capacity]
         # The map, which says where there are numbers, comes after them.
         tables = self._tables.dirty_blocks()[::-1][: self.capacity - len(logged)]
-        self._transact([], [*map(self._page, logged)], tables, plain, patient=patient)
+        self._transact([], logged, tables, plain, patient=patient)
 
     def _commit(self, members: set[int], plain: set[int]) -> None:
-        registry = self._registry
-        pages = [p for b in members if isinstance(p := registry.get(b), MetaPage)]
-        dirty = [page for page in pages if page.block in registry.attached]
-        logged = [*dirty, *map(self._page, self._guarded(plain))]
-        logged.sort(key=lambda page: page.block)
+        metadata = self._registry.metadata
+        pages = [metadata[block] for block in metadata.keys() & members]
+        dirty = members & self._registry.attached
+        logged = sorted(dirty | self._guarded(plain))
         # Without a new durable pointer the tables can wait.
         tables = self._due(plain)[0] if dirty else []
         self._transact(pages, logged, tables, plain, patient=True)
 
     def _due(self, plain: Iterable[int]) -> tuple[list[int], int]:
         """See `Tables.due`."""
-        pages = self._registry.pages
-        return self._tables.due([block for block in plain if pages[block].meta])
-
-    def _page(self, block: int) -> Page:
-        return self._registry.pages[block]
+        return self._tables.due(list(self._registry.metadata.keys() & plain))
 
     # -- writing
 
     def _transact(
         self,
         pages: Sequence[MetaPage],
-        logged: Sequence[Page],
+        logged: Sequence[int],
         tables: Sequence[int],
         plain: set[int],
         *,
@@ -284,7 +289,7 @@ class Committer:
         with self.stops_on_failure(retry=True):
             try:
                 self._write_plain(plain - self._guarded(plain))
-                images = [self._image(page) for page in logged]
+                images = [self._image(block) for block in logged]
                 # The map last: blocks of numbers may have it say that they hold some.
                 images += [
                     Image(block, 0, self._tables.encode(block, self.seq))
@@ -297,6 +302,7 @@ class Committer:
                     self._log.write(self.seq, images, listed, self._tables.versions.pending)
             except XnError:
                 self.seq = last
+                self._digest(plain)  # while the frames have what was written
                 raise
         due = self._take(pages, reached)
         self._logs(logged, tables)
@@ -335,30 +341,31 @@ class Committer:
     def _reached(self, pages: Iterable[MetaPage]) -> list[MetaPage]:
         """Those of the pages that a durable pointer may name when this transaction is durable, and
         fresh ones that their pointers name."""
-        get = self._registry.get
+        metadata = self._registry.metadata
         out = [page for page in pages if not page.fresh]
         seen = {page.block for page in out}
         for page in out:
-            for block in (*page.added, *page.shared):
-                child = get(block)
-                if isinstance(child, MetaPage) and child.fresh and block not in seen:
+            for block in (metadata.keys() & page.added) | (metadata.keys() & page.shared.keys()):
+                child = metadata[block]
+                if child.fresh and block not in seen:
                     seen.add(block)
                     out.append(child)
         return out
 
-    def _relied_on(self, reached: Iterable[MetaPage], logged: Iterable[Page]) -> dict[int, int]:
+    def _relied_on(self, reached: Iterable[MetaPage], logged: Iterable[int]) -> dict[int, int]:
         """Blocks written in place since the last flush without which this transaction must not be:
         new ones that it names, and those that a declared order puts before. With their digests.
         """
         written = self._written
-        metadata = [page.block for page in logged if isinstance(page, MetaPage)]
+        metadata = self._registry.metadata.keys() & logged
         if not metadata:
             return {}
         blocks = self._order.before(metadata) & written.keys()
         for page in reached:
             for new in (page.added, page.filled, page.shared.keys()):
                 blocks |= written.keys() & new
-        return {block: written[block] for block in blocks}
+        self._digest(blocks)
+        return {block: digest for block in blocks if (digest := written[block]) is not None}
 
     def _take(self, pages: Iterable[MetaPage], reached: Iterable[MetaPage]) -> list[Due]:
         """What these pages add and drop goes to this transaction; what they add or drop from now on
@@ -371,46 +378,58 @@ class Committer:
             take(p, reached=True) for p in reached
         ]
 
-    def _logs(self, pages: Iterable[Page], tables: Iterable[int]) -> None:
+    def _logs(self, blocks: Sequence[int], tables: Iterable[int]) -> None:
         """These are in the log as they are now: clean."""
-        blocks = {page.block for page in pages}
-        self._registry.attached -= blocks
-        self._registry.plain -= blocks
+        self._registry.attached.difference_update(blocks)
+        self._registry.plain.difference_update(blocks)
         self._order.written(blocks)
         for block in tables:
             self._tables.mark_written(block)
             if self._tables.has_version(block):
                 self._tables.versions.set(block, self.seq)
-        for page in pages:
-            if page.meta:
-                self._tables.versions.set(page.block, self.seq)
+        for block in blocks:
+            if block in self._registry.metadata:
+                self._tables.versions.set(block, self.seq)
 
     def _write_plain(self, plain: set[int]) -> None:
         registry, written = self._registry, self._written
         for start, count in runs(plain):
+            run = range(start, start + count)
             registry.clear(start, count)
-            for block in range(start, start + count):
-                page = registry.pages[block]
-                if page.type.stamp is not None:
-                    stamp_block(
-                        self._seed, block, page.view, page.type.stamp, page.type.number, self.seq
-                    )
-                    self._tables.versions.set(block, self.seq)
-                if len(written) <= self._log.entries or block in written:
-                    written[block] = self._seed.digest(block, page.view)
+            for block in sorted(registry.metadata.keys() & run):
+                self._stamp(registry.metadata[block])
+                self._tables.versions.set(block, self.seq)
+            # One more than the log can list stands for all others; but what is here must be true.
+            room = max(self._log.entries + 1 - len(written), 0)
+            new = islice(set(run).difference(written), room)
+            written.update(dict.fromkeys(chain(written.keys() & run, new)))
             self._unflushed = True
             self._device.write(start, registry.views(start, count))
         registry.plain -= plain
         self._order.written(plain)
 
-    def _image(self, page: Page) -> Image:
-        """The page as it must be in place; its stamp, if it has one, names this transaction."""
+    def _digest(self, blocks: Iterable[int]) -> None:
+        """Have the digests of those among these that are `_written`. Their frames must still have
+        the bytes."""
+        written, digest, view = self._written, self._seed.digest, self._registry.view
+        for block in written.keys() & blocks:
+            if written[block] is None:
+                written[block] = digest(block, view(block))
+
+    def _stamp(self, page: MetaPage) -> None:
+        """Its stamp names this transaction."""
+        assert page.type.stamp is not None  # metadata has one
         kind = page.type
-        if kind.stamp is None:
-            self._registry.clear(page.block, 1)
-            return Image(page.block, 0, bytes(page.view))
-        stamp_block(self._seed, page.block, page.view, kind.stamp, kind.number, self.seq)
-        return Image(page.block, kind.number, bytes(page.view))
+        stamp_block(self._seed, page.block, page.view, page.type.stamp, kind.number, self.seq)
+
+    def _image(self, block: int) -> Image:
+        """The page as it must be in place."""
+        page = self._registry.pages[block]
+        if isinstance(page, MetaPage):
+            self._stamp(page)
+            return Image(block, page.type.number, bytes(page.view))
+        self._registry.clear(block, 1)
+        return Image(block, 0, bytes(self._registry.view(block)))
 
     def _flush(self, *, patient: bool) -> None:
         """Everything written so far is durable on return. `patient`: others may run meanwhile.

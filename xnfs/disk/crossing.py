@@ -65,7 +65,7 @@ class Crossing:
                         raise Refused(f"block {block} would be owned twice")
                 todo += [(root, each) for each in self._owned(start, count, edited)]
             for block in cached:
-                if self._registry.pages[block].lock is not None:
+                if block in self._registry.locks:
                     raise Refused(f"block {block} is locked")
                 found[block] = root
         return found

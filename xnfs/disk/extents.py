@@ -7,6 +7,8 @@ knows about disks.
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -18,6 +20,15 @@ def merge(extents: Sequence[Extent]) -> list[Extent]:
     if len(extents) < 2:
         return list(extents)
     return _sweep(chain.from_iterable(((t, s, 1), (t, s + n, -1)) for t, s, n in extents))[0]
+
+
+def within(extents: Sequence[Extent], t: int, start: int, count: int) -> bool:
+    """True if one extent of a normal form has the whole run, as that type."""
+    at = bisect_right(extents, (t, start, sys.maxsize)) - 1
+    if at < 0:
+        return False
+    u, s, n = extents[at]
+    return u == t and start + count <= s + n
 
 
 def difference(minus: list[Extent], plus: list[Extent]) -> tuple[list[Extent], list[Extent]]:

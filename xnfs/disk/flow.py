@@ -14,13 +14,11 @@ Source: Kaashoek et al. 1997, section 4.2.
 
 from __future__ import annotations
 
-import sys
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from xnfs.disk.blocktype import BlockType
-from xnfs.disk.extents import difference, merge
+from xnfs.disk.extents import difference, merge, within
 from xnfs.disk.records import Diff, Extent
 from xnfs.disk.registry import MetaPage
 from xnfs.disk.typetable import TypeTable
@@ -161,9 +159,7 @@ def _place(edit: Edit, piece: Extent, claimed: Sequence[Extent], flow: Flow) -> 
     refused later.
     """
     t, start, count = piece
-    at = bisect_right(claimed, (t, start, sys.maxsize)) - 1
-    u, s, n = claimed[at] if at >= 0 else (t, 0, 0)
-    if u == t and start + count <= s + n:
+    if within(claimed, t, start, count):
         flow.born.append((edit, piece))
     else:
         flow.shared += [(edit, (t, b, 1)) for b in range(start, start + count)]

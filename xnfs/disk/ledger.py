@@ -104,8 +104,8 @@ class Ledger:
         cached = self._registry.get(block)
         if cached is not None and not cached.meta:
             # Data that was of an unreadable type a moment ago must not be durable as both.
-            for other in self._registry.pages.values():
-                if isinstance(other, MetaPage) and block in other.filled:
+            for other in self._registry.metadata.values():
+                if block in other.filled:
                     self.tie(other.block, block)
 
     def hold_new(self, block: int) -> None:
@@ -278,10 +278,9 @@ class Ledger:
 
     def waiting(self) -> Iterator[tuple[int, int]]:
         """Runs that nobody owns in memory but that a durable pointer may still name."""
-        for page in self._registry.pages.values():
-            if isinstance(page, MetaPage):
-                yield from page.removed
-                yield from ((block, 1) for block in page.dropped)
+        for page in self._registry.metadata.values():
+            yield from page.removed
+            yield from ((block, 1) for block in page.dropped)
         for due in self._due:
             yield from due.removed
             yield from ((block, 1) for block in due.dropped)

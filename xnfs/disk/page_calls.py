@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 from xnfs.capability import READ, WRITE
 from xnfs.disk.arguments import plain_bytes, plain_children
 from xnfs.disk.records import BLOCK, Caller, Registered
-from xnfs.disk.registry import MetaPage, Page
+from xnfs.disk.registry import MetaPage
 from xnfs.disk.syscalls import Boundary, syscall
 from xnfs.errors import Refused
 
@@ -73,17 +73,15 @@ class PageCalls(Boundary):
         """Drop the clean, unpinned pages among these that the caller may read. Returns how many
         frames came free: as many, but for pages that share one.
         """
-        get, root, mine = self._registry.pages.get, None, False
-        ties, flying = self._ledger.ties, self._committer.in_flight
-        idle: list[Page] = []
-        for block in blocks:
-            page = get(block)
-            if page is None or block in ties or block in flying:
-                continue
-            if page.root != root:
-                root, mine = page.root, bool(self._rights(who, page.root) & READ)
-            if mine and (page.lock is None or self._locker(page) is None):
-                idle.append(page)
+        registry, flying = self._registry, self._committer.in_flight
+        named = registry.pages.keys() & blocks
+        roots = {page.root for page in set(map(registry.pages.__getitem__, named))}
+        hidden = {root for root in roots if not self._rights(who, root) & READ}
+        idle = named.difference(self._ledger.ties) - flying
+        if hidden:
+            idle = {block for block in idle if registry.pages[block].root not in hidden}
+        for block in registry.locks.keys() & idle:
+            self._locker(block)  # a lock whose capability is gone holds nothing
         return self._pages.evict(idle)
 
     # -- bytes
@@ -93,7 +91,8 @@ class PageCalls(Boundary):
         """Bytes of consecutive cached blocks, from `offset` after the start of block `start`."""
         if size <= 0 or offset < 0:
             return b""
-        return self._pages.read(self._run(who, start, offset, size, READ), offset % BLOCK, size)
+        first, count = self._run(who, start, offset, size, READ)
+        return self._pages.read(first, count, offset % BLOCK, size)
 
     @syscall
     def lend(
@@ -112,8 +111,9 @@ class PageCalls(Boundary):
         """
         if size <= 0 or offset < 0:
             return to([])
-        run = self._run(who, start, offset, size, READ)
-        views = [view.toreadonly() for view in self._pages.views(run, offset % BLOCK, size)]
+        first, count = self._run(who, start, offset, size, READ)
+        shown = self._pages.views(first, count, offset % BLOCK, size)
+        views = [view.toreadonly() for view in shown]
         try:
             return to(views)
         finally:
@@ -123,7 +123,8 @@ class PageCalls(Boundary):
     @syscall
     def map(self, who: Caller, block: int) -> memoryview:
         """A cached page, as it is now. A copy: the frame may soon hold another's block."""
-        return memoryview(self._pages.read([self._page(who, block, READ)], 0, BLOCK))
+        self._page(who, block, READ)
+        return memoryview(self._pages.read(block, 1, 0, BLOCK))
 
     @syscall
     def write_raw(self, who: Caller, start: int, offset: int, data: bytes | memoryview) -> None:
@@ -136,12 +137,12 @@ class PageCalls(Boundary):
         data = plain_bytes(data)
         if not len(data) or offset < 0:
             return
-        run = self._run(who, start, offset, len(data), WRITE)
-        page = run[0]
+        first, count = self._run(who, start, offset, len(data), WRITE)
+        page = self._registry.get(first)
         if not isinstance(page, MetaPage):
-            self._pages.write(run, offset % BLOCK, data)
+            self._pages.write(first, count, offset % BLOCK, data)
             return
-        if len(run) > 1 or not page.type.is_raw(offset % BLOCK, len(data)):
+        if count > 1 or not page.type.is_raw(offset % BLOCK, len(data)):
             raise Refused(f"bytes outside the raw range of block {page.block}")
         self._write_meta(who, page, offset % BLOCK, data)
 
@@ -152,33 +153,29 @@ class PageCalls(Boundary):
         page.view[at : at + len(data)] = data
         self._registry.mark_dirty(page)
 
-    def _run(self, who: Caller, start: int, offset: int, size: int, rights: int) -> list[Page]:
-        """The pages of a range of bytes, counted from the start of block `start`; the caller has
-        these rights over the root of each. Raises NotCached, CapabilityError, Refused.
+    def _run(self, who: Caller, start: int, offset: int, size: int, rights: int) -> tuple[int, int]:
+        """The blocks (first, count) of a range of bytes, counted from the start of block `start`.
+        All are cached, the caller has these rights over the root of each, and nobody else has
+        locked what he would write. Raises NotCached, CapabilityError, Refused.
         """
-        first, last = start + offset // BLOCK, start + (offset + size - 1) // BLOCK
-        if first == last:
-            run = [self._page(who, first, rights)]
+        first = start + offset // BLOCK
+        count = (offset % BLOCK + size - 1) // BLOCK + 1
+        if count == 1:
+            self._page(who, first, rights)
         else:
-            run = self._registry.run(first, last - first + 1)
-            known = None
-            for page in run:
-                if page.root != known:
-                    known = page.root
-                    self._may(who, known, rights)
-        if rights & WRITE:
-            for page in run:
-                if page.lock is not None:
-                    self._check_lock(who, page)
-        return run
+            for root in {page.root for page in self._registry.of_run(first, count)}:
+                self._may(who, root, rights)
+        if rights & WRITE and (locks := self._registry.locks):
+            for block in locks.keys() & range(first, first + count):
+                self._check_lock(who, block)
+        return first, count
 
     # -- the registry's entries
 
     @syscall
     def cached(self, block: int) -> bool:
         """True if the block's bytes are in the registry."""
-        page = self._registry.get(block)
-        return page is not None and page.valid
+        return block in self._registry.pages and block not in self._registry.unfilled
 
     @syscall
     def registered(self, block: int) -> Registered | None:
@@ -189,36 +186,41 @@ class PageCalls(Boundary):
         dirty, fresh = self._registry.is_dirty(block), page.meta and cast(MetaPage, page).fresh
         state = "volatile" if fresh else "reachable" if dirty else "persistent"
         return Registered(
-            block, page.type.number, page.frame, page.parent, dirty, fresh, page.pins,
-            self._locker(page) is not None, state,
+            block, page.type.number, block + page.shift, page.parent, dirty, fresh,
+            self._registry.pins.get(block, 0), self._locker(block) is not None, state,
         )  # fmt: skip
 
     @syscall
     def pin(self, who: Caller, block: int) -> None:
         """Keep a page from being evicted. Counted."""
-        self._page(who, block, READ).pins += 1
+        self._page(who, block, READ)
+        pins = self._registry.pins
+        pins[block] = pins.get(block, 0) + 1
 
     @syscall
     def unpin(self, who: Caller, block: int) -> None:
         """Undo one `pin`."""
-        page = self._page(who, block, READ)
-        if not page.pins:
+        self._page(who, block, READ)
+        pins = self._registry.pins
+        if block not in pins:
             raise Refused(f"block {block} is not pinned")
-        page.pins -= 1
+        pins[block] -= 1
+        if not pins[block]:
+            del pins[block]
 
     @syscall
     def lock(self, who: Caller, block: int) -> None:
         """Keep other capabilities from changing a page, until `unlock` or until this capability is
         revoked. Raises Refused if another has it.
         """
-        page = self._page(who, block, WRITE)
-        self._check_lock(who, page)
-        page.lock = who.cap
+        self._page(who, block, WRITE)
+        self._check_lock(who, block)
+        self._registry.locks[block] = who.cap
 
     @syscall
     def unlock(self, who: Caller, block: int) -> None:
         """Undo `lock`. Raises Refused if another has it."""
-        page = self._page(who, block, WRITE)
-        if self._locker(page) != who.cap:
+        self._page(who, block, WRITE)
+        if self._locker(block) != who.cap:
             raise Refused(f"block {block} is not locked by this capability")
-        page.lock = None
+        del self._registry.locks[block]

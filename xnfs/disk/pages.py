@@ -16,6 +16,7 @@ bindings).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TypeAlias
 
 from xnfs.disk.blocktype import BlockType
@@ -23,13 +24,16 @@ from xnfs.disk.device import BlockDevice, Foresight
 from xnfs.disk.layout import Seed, check_stamp_untrusted
 from xnfs.disk.ledger import Ledger
 from xnfs.disk.records import BLOCK
-from xnfs.disk.registry import MetaPage, Page, Registry, runs
+from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.tables import Tables
 from xnfs.disk.typetable import TypeTable
 from xnfs.errors import CorruptionError, NotCached, Refused
+from xnfs.runs import runs
 
 #: the type under which a block is read, and the parent that names it
 Owner: TypeAlias = tuple[BlockType, MetaPage]
+#: (start, count) of blocks with the same owner, and that
+Piece: TypeAlias = tuple[int, int, BlockType, MetaPage]
 
 
 class PageIO:
@@ -69,27 +73,23 @@ class PageIO:
     def read_in(self, parent: MetaPage, part: int, start: int, count: int) -> None:
         """Bind a run of children and fill those that are not cached, with one request a gap."""
         kind = self._bindable(parent, part, start, count)
-        get = self._registry.pages.get
-        wanted = [b for b in range(start, start + count) if not _filled(get(b))]
-        for first, n in runs(wanted) if len(wanted) < count else [(start, count)]:
-            self._fill(first, n, dict.fromkeys(range(first, first + n), (kind, parent)))
+        for first, n in self._registry.unread(start, count):
+            self._fill(first, n, [(first, n, kind, parent)])
 
     def read_all(self, wanted: Iterable[tuple[MetaPage, int, int, int]]) -> None:
         """As `read_in` of several runs, each of its own parent, with one request for neighbours."""
         owners: dict[int, Owner] = {}
-        pages = self._registry.pages
         for parent, part, start, count in wanted:
             kind = self._bindable(parent, part, start, count)
-            for block in range(start, start + count):
-                if _filled(pages.get(block)):
-                    continue
-                known = owners.setdefault(block, (kind, parent))[0]
-                if known is not kind:
-                    raise CorruptionError(block, "type", kind.spec.name, known.spec.name)
+            for first, n in self._registry.unread(start, count):
+                for block in range(first, first + n):
+                    known = owners.setdefault(block, (kind, parent))[0]
+                    if known is not kind:
+                        raise CorruptionError(block, "type", kind.spec.name, known.spec.name)
         done: list[int] = []
         try:
             for first, n in runs(owners):
-                self._fill(first, n, owners)
+                self._fill(first, n, _alike(first, n, owners))
                 done += range(first, first + n)
         except BaseException:
             self._registry.drop(done)
@@ -100,42 +100,45 @@ class PageIO:
         kind = self._bindable(parent, part, start, count)
         if kind.stamp is not None:
             raise Refused(f"type {kind.spec.name} is metadata: it can't be overwritten unread")
-        pages = self._registry.pages
-        for first, n in runs(b for b in range(start, start + count) if b not in pages):
-            for page in self._registry.add_run(first, n, kind, parent.block, parent.root):
-                page.valid = False
+        for first, n in self._registry.absent(start, count):
+            self._registry.add_run(first, n, kind, parent.block, parent.root)
+            self._registry.unfilled.update(range(first, first + n))
 
     def _bindable(self, parent: MetaPage, part: int, start: int, count: int) -> BlockType:
         kind = self.child_type(parent, part, start, count)
         if kind.unreadable:
             raise Refused(f"type {kind.spec.name} can't be read")
-        for block in range(start, start + count):
-            page = self._registry.pages.get(block)
+        pages = self._registry.pages
+        for page in set(map(pages.get, range(start, start + count))):
             if page is not None and page.type is not kind:
+                block = next(b for b in range(start, start + count) if pages.get(b) is page)
                 raise CorruptionError(block, "type", page.type.spec.name, kind.spec.name)
         return kind
 
-    def _fill(self, start: int, count: int, owners: Mapping[int, Owner]) -> None:
-        """Read a run of blocks, each under the type and the parent that `owners` gives it."""
+    def _fill(self, start: int, count: int, pieces: Sequence[Piece]) -> None:
+        """Read a run of blocks with one request; `pieces`, which together are the run, say under
+        which type and parent.
+        """
         registry = self._registry
-        new = [b for b in range(start, start + count) if b not in registry.pages]
+        new: list[int] = []
         try:
-            for first, n in _alike(new, owners):
-                kind, parent = owners[first]
-                registry.add_run(first, n, kind, parent.block, parent.root)
+            for piece, size, kind, parent in pieces:
+                for first, n in registry.absent(piece, size):
+                    registry.add_run(first, n, kind, parent.block, parent.root)
+                    new += range(first, first + n)
             self._device.read(start, registry.views(start, count))
-            for block in range(start, start + count):
-                kind = owners[block][0]
+            for piece, size, kind, _parent in pieces:
                 if kind.stamp is not None:
-                    view = registry.pages[block].view
-                    seq = check_stamp_untrusted(self._seed, block, view, kind.stamp, kind.number)
-                    self._tables.versions.check(block, seq)
+                    for block in range(piece, piece + size):
+                        view = registry.view(block)
+                        seq = check_stamp_untrusted(
+                            self._seed, block, view, kind.stamp, kind.number
+                        )
+                        self._tables.versions.check(block, seq)
         except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise
-        if len(new) < count:  # new ones are valid as they come
-            for block in range(start, start + count):
-                registry.pages[block].valid = True
+        registry.unfilled.difference_update(range(start, start + count))
 
     def prefetch(self, start: int, count: int, *, wait: bool) -> None:
         """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""
@@ -148,21 +151,20 @@ class PageIO:
 
     # -- bytes
 
-    def read(self, run: Sequence[Page], offset: int, size: int) -> bytes:
-        """Bytes of pages of consecutive blocks, from `offset` in the first. Raises NotCached."""
-        page = run[0]
-        if len(run) == 1 and page.valid and page.block not in self._registry.blank:
-            return bytes(page.view[offset : offset + size])
-        views = self.views(run, offset, size)
+    def read(self, first: int, count: int, offset: int, size: int) -> bytes:
+        """Bytes of consecutive cached blocks, from `offset` in the first. Raises NotCached."""
+        registry = self._registry
+        if count == 1 and first not in registry.blank and first not in registry.unfilled:
+            return bytes(registry.view(first)[offset : offset + size])
+        views = self.views(first, count, offset, size)
         return bytes(views[0]) if len(views) == 1 else b"".join(views)
 
-    def views(self, run: Sequence[Page], offset: int, size: int) -> list[memoryview]:
+    def views(self, first: int, count: int, offset: int, size: int) -> list[memoryview]:
         """As `read`, where the bytes lie."""
-        registry, first, count = self._registry, run[0].block, len(run)
+        registry = self._registry
         registry.clear(first, count)
-        for page in run:
-            if not page.valid:
-                raise NotCached(f"block {page.block} was bound and is not filled")
+        if not registry.unfilled.isdisjoint(range(first, first + count)):
+            raise NotCached(f"one of {count} blocks from {first} on was bound and is not filled")
         views = registry.views(first, count)
         if offset:
             views[0] = views[0][offset:]
@@ -170,64 +172,56 @@ class PageIO:
             views[-1] = views[-1][:-past]
         return views
 
-    def write(self, run: Sequence[Page], offset: int, data: bytes | memoryview) -> None:
-        """Write to data pages of consecutive blocks, from `offset` in the first; those that are
-        covered whole need not have been read. Raises NotCached, Refused.
+    def write(self, first: int, count: int, offset: int, data: bytes | memoryview) -> None:
+        """Write to consecutive cached blocks of data, from `offset` in the first; those that are
+        covered whole need not have been read. Raises NotCached, Refused, NoFrames.
         """
-        registry, first, count, size = self._registry, run[0].block, len(run), len(data)
+        registry, size, last = self._registry, len(data), first + count - 1
         past = count * BLOCK - offset - size
-        for page in run:
+        for page in registry.of_run(first, count):
             if page.meta or page.type.unreadable:
-                raise Refused(f"block {page.block} is not plain data")
-        if (offset and not run[0].valid) or (past and not run[-1].valid):
+                raise Refused(f"one of {count} blocks from {first} on is not plain data")
+        unfilled, blank, run = registry.unfilled, registry.blank, range(first, first + count)
+        if (offset and first in unfilled) or (past and last in unfilled):
             raise NotCached("a block of these is not filled and would be written in part")
-        registry.own(run)
-        whole = range(first + (offset > 0), first + count - (past > 0))
-        if registry.blank:
-            registry.blank.difference_update(whole)
+        registry.own(first, count)
+        if blank:
+            blank.difference_update(range(first + (offset > 0), last + (past == 0)))
             registry.clear(first, count)
-        source, at = memoryview(data), -offset
-        for view in registry.views(first, count):
-            lo, hi = max(at, 0), min(at + len(view), size)
-            view[lo - at : hi - at] = source[lo:hi]
-            at += len(view)
-        for page in run:  # those that are not filled are covered
-            page.valid = True
-        registry.plain.update(range(first, first + count))
+        views = registry.views(first, count)
+        if len(views) == 1:
+            views[0][offset : offset + size] = data
+        else:
+            source, at = memoryview(data), -offset
+            for view in views:
+                lo, hi = max(at, 0), min(at + len(view), size)
+                view[lo - at : hi - at] = source[lo:hi]
+                at += len(view)
+        if unfilled:
+            unfilled.difference_update(run)  # those of them are covered
+        registry.plain.update(run)
 
     # -- dropping
 
-    def evict(self, pages: Iterable[Page]) -> int:
-        """Drop the pages among these that can be dropped without loss. Returns how many frames
-        came free.
+    def evict(self, blocks: set[int]) -> int:
+        """Drop the cached blocks among these that can be dropped without loss. Returns how many
+        frames came free.
         """
-        registry, held = self._registry, self._ledger.held
-        plain, attached = registry.plain, registry.attached
-        gone = [
-            page.block
-            for page in pages
-            if not page.pins
-            and page.lock is None
-            and page.block not in plain
-            and page.block not in attached
-            and page.block not in held
-            and not (isinstance(page, MetaPage) and (page.pending or page.fresh))
-        ]
-        return registry.drop(gone)
+        registry = self._registry
+        idle = blocks - registry.plain - registry.attached - self._ledger.held
+        idle = idle.difference(registry.pins).difference(registry.locks)
+        for block in registry.metadata.keys() & idle:
+            page = registry.metadata[block]
+            if page.pending or page.fresh:
+                idle.discard(block)
+        return registry.drop(idle)
 
 
-def _alike(blocks: Iterable[int], owners: Mapping[int, Owner]) -> list[tuple[int, int]]:
-    """Ascending blocks as runs (start, count) of one type and one parent."""
-    out: list[tuple[int, int]] = []
-    last: Owner | None = None
-    for block in blocks:
-        if out and sum(out[-1]) == block and owners[block] == last:
-            out[-1] = out[-1][0], out[-1][1] + 1
-        else:
-            out.append((block, 1))
-            last = owners[block]
+def _alike(start: int, count: int, owners: Mapping[int, Owner]) -> list[Piece]:
+    """Consecutive blocks in pieces of one type and one parent."""
+    out: list[Piece] = []
+    for owner, alike in groupby(map(owners.__getitem__, range(start, start + count))):
+        n = len(list(alike))
+        out.append((start, n, *owner))
+        start += n
     return out
-
-
-def _filled(page: Page | None) -> bool:
-    return page is not None and page.valid

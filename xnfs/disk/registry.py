@@ -5,6 +5,10 @@ exposed read-only. It prefers no page: which ones to drop is the libFS's choice 
 may be dropped is decided here. Blocks of data with the same bytes may share a frame, until one of
 them is written.
 
+Data comes in runs: one record stands for all blocks of one, and what differs from block to block is
+in sets, which take and lose a run at once. So nothing here is done for each block of data by itself
+but where frames are shared. Metadata, which is looked at block by block, has a record for each.
+
 Dirty blocks are in one of two sets, because they are written by different rules (DESIGN section 5):
 
 - `plain`: data, and metadata that no durable pointer names ("fresh"): in place, in any order, at
@@ -16,31 +20,31 @@ Source: Kaashoek et al. 1997, section 4.3 (buffer cache registry).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
+from itertools import groupby
+from typing import cast
 
 from xnfs.disk.blocktype import ZERO, BlockType
 from xnfs.errors import NotCached
 from xnfs.memory.frames import FramePool
+from xnfs.runs import Run, runs
 
 
 class Page:
-    """One cached block of plain data. `valid` is False between `bind` and the first fill."""
+    """What cached blocks of one run of plain data have in common. Block b lies in frame b + shift.
 
-    __slots__ = ("block", "frame", "lock", "parent", "pins", "root", "type", "valid", "view")
+    Which blocks it stands for is not kept here: those that `Registry.pages` leads here from.
+    """
+
+    __slots__ = ("parent", "root", "shift", "type")
     meta = False
 
-    def __init__(
-        self, block: int, kind: BlockType, frame: int, view: memoryview, parent: int, root: str
-    ) -> None:
-        self.block = block
+    def __init__(self, kind: BlockType, shift: int, parent: int, root: str) -> None:
         self.type = kind
-        self.frame = frame
-        self.view = view
+        self.shift = shift
         self.parent = parent  # whoever bound it last; information only
         self.root = root
-        self.pins = 0
-        self.lock: bytes | None = None
-        self.valid = True
 
 
 class MetaPage(Page):
@@ -52,13 +56,15 @@ class MetaPage(Page):
     same, single blocks that are counted one by one.
     """
 
-    __slots__ = ("added", "dropped", "filled", "fresh", "removed", "shared")
+    __slots__ = ("added", "block", "dropped", "filled", "fresh", "removed", "shared", "view")
     meta = True
 
     def __init__(
         self, block: int, kind: BlockType, frame: int, view: memoryview, parent: int, root: str
     ) -> None:
-        super().__init__(block, kind, frame, view, parent, root)
+        super().__init__(kind, frame - block, parent, root)
+        self.block = block
+        self.view = view
         self.fresh = False
         self.added: set[int] = set()
         self.filled: set[int] = set()
@@ -82,170 +88,219 @@ class Registry:
 
     def __init__(self, frames: FramePool) -> None:
         self.pages: dict[int, Page] = {}
+        #: those of `pages` that are metadata
+        self.metadata: dict[int, MetaPage] = {}
         self.plain: set[int] = set()
         self.attached: set[int] = set()
         #: cached blocks whose content is zeros, though their frames are not cleared yet
         self.blank: set[int] = set()
+        #: bound to be overwritten: nobody may see what their frames hold until then
+        self.unfilled: set[int] = set()
+        #: block -> how often it is pinned
+        self.pins: dict[int, int] = {}
+        #: block -> the capability that has locked it
+        self.locks: dict[int, bytes] = {}
         self._frames = frames
         #: frame -> blocks beyond the first that it holds
-        self._sharers: dict[int, int] = {}
+        self._sharers: Counter[int] = Counter()
+
+    # -- looking
 
     def get(self, block: int) -> Page | None:
-        """The page of a block, if cached."""
+        """The record of a block, if cached."""
         return self.pages.get(block)
 
-    def run(self, start: int, count: int) -> list[Page]:
-        """The pages of consecutive blocks. Raises NotCached if one of them has none."""
-        pages = self.pages
-        try:
-            return [pages[block] for block in range(start, start + count)]
-        except KeyError as e:
-            raise NotCached(f"block {e.args[0]} is not cached") from None
+    def of_run(self, start: int, count: int) -> set[Page]:
+        """The records of consecutive blocks. Raises NotCached if one of them has none."""
+        run = range(start, start + count)
+        # Runs may be as long as a caller likes: those with a gap are not walked to their end.
+        found = set(map(self.pages.get, run)) if count <= len(self.pages) else {None}
+        if None in found:
+            gap = next(block for block in run if block not in self.pages)
+            raise NotCached(f"block {gap} is not cached")
+        return cast(set[Page], found)
 
-    def add_run(
-        self, start: int, count: int, kind: BlockType, parent: int, root: str
-    ) -> list[Page]:
+    def absent(self, start: int, count: int) -> list[Run]:
+        """Which of these blocks are not cached, in runs."""
+        run = range(start, start + count)
+        if self.pages.keys().isdisjoint(run):
+            return [(start, count)]
+        return runs(set(run).difference(self.pages), count)
+
+    def unread(self, start: int, count: int) -> list[Run]:
+        """Which of these blocks have no bytes yet: those not cached, or bound and not filled."""
+        run = range(start, start + count)
+        if self.unfilled.isdisjoint(run):
+            return self.absent(start, count)
+        missing = set(run).difference(self.pages)
+        return runs(missing | self.unfilled.intersection(run), count)
+
+    def view(self, block: int) -> memoryview:
+        """The frame of a cached block."""
+        page = self.pages[block]
+        return page.view if isinstance(page, MetaPage) else self._frames.view(block + page.shift)
+
+    def views(self, start: int, count: int) -> list[memoryview]:
+        """The frames of a run of cached blocks, as few views as the frames are contiguous. Raises
+        NotCached.
+        """
+        if count == 1 and start in self.pages:
+            return [self.view(start)]
+        view = self._frames.view_run
+        found = self.of_run(start, count)
+        if len(found) == 1:
+            (page,) = found
+            return [view(start + page.shift, count)]
+        shifts = [self.pages[block].shift for block in range(start, start + count)]
+        out = []
+        for shift, alike in groupby(shifts):
+            n = len(list(alike))
+            out.append(view(start + shift, n))
+            start += n
+        return out
+
+    # -- pages come and go
+
+    def add_run(self, start: int, count: int, kind: BlockType, parent: int, root: str) -> None:
         """Give frames to `count` blocks from `start`, contents as the frames had them.
 
         They are the root's: one that has a quota can't take those of others. Raises NoFrames with
         no effect. The caller fills or zeroes them before anyone sees them.
         """
-        frames = self._frames.alloc(root, count)
-        make = Page if kind.stamp is None else MetaPage
-        views = self._frames.views(frames)
-        new = [
-            make(block, kind, frame, view, parent, root)
-            for block, frame, view in zip(range(start, start + count), frames, views, strict=True)
-        ]
-        self.pages.update(zip(range(start, start + count), new, strict=True))
-        return new
+        frames = self._frames.alloc(root, count)  # ascending
+        if kind.stamp is not None:
+            views = self._frames.views(frames)
+            for block, (frame, view) in enumerate(zip(frames, views, strict=True), start):
+                page = MetaPage(block, kind, frame, view, parent, root)
+                self.pages[block] = self.metadata[block] = page
+            return
+        for first, n in runs(frames, count):
+            same = Page(kind, first - start, parent, root)
+            self.pages.update(dict.fromkeys(range(start, start + n), same))
+            start += n
 
     def add_blank(self, start: int, count: int, kind: BlockType, parent: int, root: str) -> None:
         """Pages of zeros, dirty and fresh. Data frames are cleared when somebody looks; see
         `clear`.
         """
-        for page in self.add_run(start, count, kind, parent, root):
-            if isinstance(page, MetaPage):
-                page.view[:] = ZERO
-                page.fresh = True
+        self.add_run(start, count, kind, parent, root)
         run = range(start, start + count)
+        self.plain.update(run)
         if kind.stamp is None:
             self.blank.update(run)
+            return
+        for block in run:
+            page = self.metadata[block]
+            page.view[:] = ZERO
+            page.fresh = True
+
+    def alias(
+        self, start: int, source: int, count: int, kind: BlockType, parent: int, root: str
+    ) -> None:
+        """Data for `count` blocks from `start` in the frames of others: dirty and fresh, with their
+        bytes. They cost no frames until one of the two is written (`own`). Raises NotCached.
+        """
+        self.clear(source, count)
+        run = range(start, start + count)
+        of_source = map(self.pages.get, range(source, source + count))
+        for page, alike in groupby(of_source):
+            if page is None:
+                raise NotCached(f"block {source} is not cached")
+            n, first = len(list(alike)), source + page.shift
+            same = Page(kind, first - start, parent, root)
+            self.pages.update(dict.fromkeys(range(start, start + n), same))
+            self._sharers.update(range(first, first + n))
+            start, source = start + n, source + n
         self.plain.update(run)
 
-    def alias(self, block: int, source: Page, kind: BlockType, parent: int, root: str) -> None:
-        """A page of data for `block` in the frame of another: dirty and fresh, with its bytes. It
-        costs no frame until one of the two is written (`own`).
-        """
-        if self.blank:
-            self.clear(source.block, 1)
-        frame, sharers = source.frame, self._sharers
-        self.pages[block] = Page(block, kind, frame, source.view, parent, root)
-        sharers[frame] = sharers.get(frame, 0) + 1
-        self.plain.add(block)
-
-    def own(self, run: Iterable[Page]) -> None:
-        """Frames of their own, with the same bytes, for those pages that share one: they are about
-        to be written. Each is its root's. Raises NoFrames with no effect.
+    def own(self, start: int, count: int) -> None:
+        """Frames of their own, with the same bytes, for those blocks of a run of data that share
+        one: they are about to be written. Each is its root's. Raises NoFrames with no effect.
         """
         if not self._sharers:
             return
-        pages: dict[str, list[Page]] = {}
-        for page in run:
-            if page.frame in self._sharers:
-                pages.setdefault(page.root, []).append(page)
-        new: list[tuple[Page, int]] = []
+        blocks: dict[str, list[int]] = {}
+        for block in range(start, start + count):
+            page = self.pages[block]
+            if block + page.shift in self._sharers:
+                blocks.setdefault(page.root, []).append(block)
+        new: list[tuple[int, int]] = []
         try:
-            for root, each in pages.items():
+            for root, each in blocks.items():
                 new += zip(each, self._frames.alloc(root, len(each)), strict=True)
         except BaseException:
-            self._frames.free([frame for _page, frame in new])
+            self._frames.free([frame for _block, frame in new])
             raise
-        for page, frame in new:
-            view = self._frames.view(frame)
-            view[:] = page.view
-            if self._leave(page.frame):
-                self._frames.free([page.frame])
-            page.frame, page.view = frame, view
+        alike: dict[tuple[Page, int], Page] = {}
+        for block, frame in new:
+            old, shift = self.pages[block], frame - block
+            self._frames.view(frame)[:] = self.view(block)
+            self._frames.free(self._leave([block + old.shift]))
+            page = alike.setdefault((old, shift), Page(old.type, shift, old.parent, old.root))
+            self.pages[block] = page
 
-    def _leave(self, frame: int) -> bool:
-        """One block less in the frame; whether that was the last."""
-        if not self._sharers:
-            return True
-        more = self._sharers.pop(frame, 0)
-        if more > 1:
-            self._sharers[frame] = more - 1
-        return not more
+    def _leave(self, frames: Collection[int]) -> Collection[int]:
+        """One block less in each of these frames; which of them hold none any more."""
+        sharers = self._sharers
+        if not sharers or sharers.keys().isdisjoint(frames):
+            return frames
+        out = []
+        for frame in frames:
+            more = sharers.pop(frame, 0)
+            if more > 1:
+                sharers[frame] = more - 1
+            elif not more:
+                out.append(frame)
+        return out
 
     def clear(self, start: int, count: int) -> None:
         """Clear the frames of blank blocks, before they are read or written out."""
         if self.blank:
             for block in self.blank.intersection(range(start, start + count)):
-                self.pages[block].view[:] = ZERO
+                self.view(block)[:] = ZERO
                 self.blank.discard(block)
 
     def drop(self, blocks: Iterable[int]) -> int:
-        """Forget pages, whatever their state, and give their frames back; how many."""
-        pop, frames, gone = self.pages.pop, [], []
-        for block in blocks:
-            page = pop(block, None)
-            if page is not None:
-                if self._leave(page.frame):
-                    frames.append(page.frame)
-                gone.append(block)
-        for state in (self.plain, self.attached, self.blank):
-            if state:
-                state.difference_update(gone)
-        if frames:
-            self._frames.free(frames)
-        return len(frames)
+        """Forget blocks, whatever their state, and give their frames back; how many of these came
+        free.
+        """
+        gone = self.pages.keys() & blocks
+        if not gone:
+            return 0
+        records = map(self.pages.pop, gone)
+        frames = [block + page.shift for block, page in zip(gone, records, strict=True)]
+        for states in (self.plain, self.attached, self.blank, self.unfilled):
+            if not states.isdisjoint(gone):
+                states.difference_update(gone)
+        for table in (self.metadata, self.pins, self.locks):
+            for block in table.keys() & gone:
+                del table[block]
+        left = self._leave(frames)
+        self._frames.free(left)
+        return len(left)
+
+    # -- states
 
     def cross(self, block: int, root: str) -> None:
         """The block belongs to another root now, and so does its frame."""
         page = self.pages[block]
-        page.root = root
-        self._frames.hand_over([page.frame], root)
+        if isinstance(page, MetaPage):
+            page.root = root
+        else:  # the others of its run stay where they are
+            self.pages[block] = Page(page.type, page.shift, page.parent, root)
+        self._frames.hand_over([block + page.shift], root)
 
-    def mark_dirty(self, page: Page) -> None:
+    def take_over(self, old: int, new: int) -> None:
+        """An object has moved from one cached block to another: so have its pins and its lock."""
+        if old in self.pins:
+            self.pins[new] = self.pins[old]
+        if old in self.locks:
+            self.locks[new] = self.locks[old]
+
+    def mark_dirty(self, page: MetaPage) -> None:
         """The frame is newer than the disk."""
-        if page.meta and not page.fresh:  # type: ignore[attr-defined]
-            self.attached.add(page.block)
-        else:
-            self.plain.add(page.block)
+        (self.plain if page.fresh else self.attached).add(page.block)
 
     def is_dirty(self, block: int) -> bool:
         """True if the frame is newer than the disk."""
         return block in self.plain or block in self.attached
-
-    def views(self, start: int, count: int) -> list[memoryview]:
-        """The frames of a run of cached blocks, as few views as the frames are contiguous."""
-        if count == 1:
-            return [self.run(start, 1)[0].view]
-        view, frames = self._frames.view_run, [page.frame for page in self.run(start, count)]
-        first = last = frames[0]
-        if frames[-1] == first + count - 1 and frames == list(range(first, first + count)):
-            return [view(first, count)]
-        out: list[memoryview] = []
-        for frame in frames[1:]:
-            if frame != last + 1:
-                out.append(view(first, last - first + 1))
-                first = frame
-            last = frame
-        out.append(view(first, last - first + 1))
-        return out
-
-
-def runs(blocks: Iterable[int], limit: int = 4096) -> list[tuple[int, int]]:
-    """Group block numbers into (start, count), ascending, none longer than `limit`."""
-    out: list[tuple[int, int]] = []
-    start = last = -2
-    for block in sorted(blocks):
-        if block == last + 1 and block - start < limit:
-            last = block
-            continue
-        if last >= 0:
-            out.append((start, last - start + 1))
-        start = last = block
-    if last >= 0:
-        out.append((start, last - start + 1))
-    return out

@@ -101,7 +101,7 @@ class Reshaper:
         self._registry.add_blank(new, 1, old.type, parent.block, parent.root)
         page = newborn(self._registry, new)
         page.view[:] = old.view
-        page.pins, page.lock = old.pins, old.lock
+        self._registry.take_over(old.block, new)
         page.take_pending(old)
 
     def alloc_held(self, who: Caller, near: MetaPage, extent: Extent, init: Diff) -> None:

@@ -42,12 +42,13 @@ class Roots:
         start, count = geometry.roots_start, geometry.roots_blocks
         self._pages: list[MetaPage] = []
         self._registry = registry
-        for page in registry.add_run(start, count, kind, 0, KERNEL):
-            assert isinstance(page, MetaPage)  # the type has a stamp
+        registry.add_run(start, count, kind, 0, KERNEL)
+        for block in range(start, start + count):
+            page = registry.metadata[block]  # the type has a stamp
             device.read(page.block, [page.view])
             seq = check_stamp_untrusted(seed, page.block, page.view, 0, ROOTS_TYPE)
             tables.versions.check(page.block, seq)
-            page.pins = 1
+            registry.pins[page.block] = 1
             self._pages.append(page)
         list(self._slots_untrusted())
 

@@ -125,19 +125,22 @@ class Boundary:
         page = self._page(who, block, rights)
         if not isinstance(page, MetaPage):
             raise Refused(f"block {block} is plain data")
-        if rights & WRITE and page.lock is not None:
-            self._check_lock(who, page)
+        if rights & WRITE and block in self._registry.locks:
+            self._check_lock(who, block)
         return page
 
-    def _locker(self, page: Page) -> bytes | None:
-        """The capability that has locked the page. A lock ends with its capability."""
-        if page.lock is not None and not self._caps.alive(page.lock):
-            page.lock = None
-        return page.lock
+    def _locker(self, block: int) -> bytes | None:
+        """The capability that has locked the block. A lock ends with its capability."""
+        locks = self._registry.locks
+        holder = locks.get(block)
+        if holder is not None and not self._caps.alive(holder):
+            del locks[block]
+            return None
+        return holder
 
-    def _check_lock(self, who: Caller, page: Page) -> None:
-        if self._locker(page) not in (None, who.cap):
-            raise Refused(f"block {page.block} is locked by another")
+    def _check_lock(self, who: Caller, block: int) -> None:
+        if self._locker(block) not in (None, who.cap):
+            raise Refused(f"block {block} is locked by another")
 
     # -- may anything be written
 

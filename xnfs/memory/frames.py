@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Final
 
 from xnfs.errors import NoFrames, NotFree, Refused
+from xnfs.runs import Run, runs
 
 FRAME: Final = 4096
 _FREE: Final = b"\0"
@@ -140,44 +141,49 @@ class FramePool:
         self._next = at
         return sorted(frames)
 
-    def free(self, frames: Sequence[int], owner: Hashable = None) -> None:
+    def free(self, frames: Collection[int], owner: Hashable = None) -> None:
         """Give frames back; all or none. With an owner, they must be that owner's.
 
         Raises Refused: a frame is free already, named twice, not of this pool, or another's.
         """
         if len(set(frames)) != len(frames):
             raise Refused("a frame is named twice")
-        taken, count = self._taken, self.count
-        for frame in frames:
-            if not 0 <= frame < count or not taken[frame]:
-                raise Refused(f"frame {frame} has no owner")
-            if owner is not None and self._owners[frame] != owner:
-                raise Refused(f"frame {frame} belongs to another owner")
-        if not self.free_frames and frames:
+        taken, owners, pieces = self._taken, self._owners, runs(frames)
+        for first, n in pieces:
+            if first < 0 or first + n > self.count or taken.find(_FREE, first, first + n) >= 0:
+                raise Refused(f"frame {self._not_taken(first, n)} has no owner")
+            if owner is not None and owners[first : first + n] != [owner] * n:
+                raise Refused(f"one of the frames {first}..{first + n - 1} is another owner's")
+        if not self.free_frames and pieces:
             # The pool was full, so the only gaps are here.
-            self._next = frames[0]
-        self._forget(frames)
-        for frame in frames:
-            taken[frame] = 0
-            self._owners[frame] = None
+            self._next = pieces[0][0]
+        self._forget(pieces)
+        for first, n in pieces:
+            taken[first : first + n] = bytes(n)
+            owners[first : first + n] = [None] * n
         self.free_frames += len(frames)
 
-    def hand_over(self, frames: Sequence[int], owner: Hashable) -> None:
+    def _not_taken(self, first: int, n: int) -> int:
+        """The first of these that is free, or no frame of this pool."""
+        run = range(first, first + n)
+        return next(f for f in run if not 0 <= f < self.count or not self._taken[f])
+
+    def hand_over(self, frames: Collection[int], owner: Hashable) -> None:
         """Frames in use get another owner, whatever its quota: what they hold is his already."""
         if any(self.owner(frame) is None for frame in frames) or owner is None:
             raise Refused("a frame has no owner")
-        self._forget(frames)
+        self._forget(runs(frames))
         for frame in frames:
             self._owners[frame] = owner
         self._used[owner] = self.used(owner) + len(frames)
 
-    def _forget(self, frames: Sequence[int]) -> None:
+    def _forget(self, pieces: Iterable[Run]) -> None:
         """They count no longer for their owners."""
-        owners = self._owners
-        for who, n in Counter([owners[frame] for frame in frames]).items():
-            self._used[who] -= n
-            if not self._used[who]:
-                del self._used[who]
+        for first, n in pieces:
+            for who, many in Counter(self._owners[first : first + n]).items():
+                self._used[who] -= many
+                if not self._used[who]:
+                    del self._used[who]
 
     # --- memory -----------------------------------------------------------------------------
 
