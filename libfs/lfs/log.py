@@ -102,7 +102,7 @@ class Log:
         """
         first = self._place()
         count = min(len(blocks), self.end - self.next)
-        self._inits.update((first + i, [(0, bytes(blocks[i]))]) for i in range(count))
+        self._inits[first] = [(0, b"".join(blocks[:count]))]
         self._take(f.P_DATA, ino, at, count)
         address = f.address(first, self._vol.epoch)
         return range(address, address + count)
@@ -203,7 +203,7 @@ class Log:
             except NoFrames:
                 if turn == 2:
                     raise
-                vol.cache.make_room(2 * len(inits))
+                vol.cache.make_room(2 * max(count, len(inits)))
         if count:
             with suppress(DeviceError):  # what could not be written behind stays dirty
                 vol.cache.wrote(first, count)
