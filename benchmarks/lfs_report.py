@@ -36,7 +36,7 @@ class Scale:
     file: int = 64
     writes: int = 4096
     image: int = 1024
-    log: int = 64
+    log: int = 16
     warm: float = 1.5
     utilisations: tuple[int, ...] = (20, 30, 40, 50, 60, 70, 80, 85, 90)
     since: tuple[int, ...] = (0, 1, 4, 16, 64)

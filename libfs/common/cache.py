@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import chain
 from typing import Final
 
 from xnfs import Caller, NoFrames, Xn
@@ -68,11 +69,11 @@ class PageCache:
 
     def write_behind(self) -> None:
         """Write out the data noted since last time. Nothing becomes durable."""
-        blocks = [b for start, count in self._dirty for b in range(start, start + count)]
+        dirty = [range(start, start + count) for start, count in self._dirty]
         self._dirty.clear()
         self._dirty_blocks = 0
-        if blocks:
-            self._xn.writeback(self._who, blocks)
+        if dirty:
+            self._xn.writeback(self._who, chain.from_iterable(dirty))
 
     def written(self) -> None:
         """All that is dirty is on its way."""
@@ -96,18 +97,28 @@ class PageCache:
             raise NoFrames("every page is in use")
 
     def _evict(self, wanted: int) -> int:
-        freed = 0
-        stay = []
-        for _turn in range(len(self._chunks)):
-            if freed >= wanted:
-                break
-            chunk, _ = self._chunks.popitem(last=False)
-            run = range(chunk << CHUNK_SHIFT, (chunk + 1) << CHUNK_SHIFT)
+        """Give up chunks until so many frames are free; neighbours that come next go at once."""
+        freed, chunks = 0, self._chunks
+        stay: list[int] = []
+        left = len(chunks)
+        while left and freed < wanted:
+            chunk, _ = chunks.popitem(last=False)
+            end, most = chunk + 1, chunk - (freed - wanted) // CHUNK
+            while end < most and next(iter(chunks), None) == end:
+                chunks.popitem(last=False)
+                end += 1
+            left -= end - chunk
+            run = range(chunk << CHUNK_SHIFT, end << CHUNK_SHIFT)
             gone = self._xn.evict(self._who, run)
             if gone:
                 freed += gone
                 self._dropped(run)
-            if gone < CHUNK and any(map(self._xn.cached, run)):
-                stay.append(chunk)
-        self._chunks.update(dict.fromkeys(stay))
+            if gone < len(run):
+                stay += [each for each in range(chunk, end) if self._holds(each)]
+        chunks.update(dict.fromkeys(stay))
         return freed
+
+    def _holds(self, chunk: int) -> bool:
+        """Whether a block of the chunk is cached."""
+        run = range(chunk << CHUNK_SHIFT, (chunk + 1) << CHUNK_SHIFT)
+        return any(map(self._xn.cached, run))

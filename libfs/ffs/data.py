@@ -124,23 +124,31 @@ class FileData:
         behind them as the last time, if that was where these begin."""
         vol = self._vol
         at = offset - (piece.first << SHIFT)
+        first, end = at >> SHIFT, (at + size - 1 >> SHIFT) + 1
         if offset == v.read_next or offset == 0:  # who goes on where he stopped
             v.read_window = min(max(2 * v.read_window, READ_AHEAD_MIN), READ_AHEAD_MAX)
         else:
             v.read_window = 0
         v.read_next = offset + size
+        # Who goes on mostly finds what was read ahead; for others asking is cheaper than failing.
+        reads_on = offset and v.read_window
+        if not (reads_on or vol.xn.cached(piece.block + first)):
+            self._fill_ahead(v, piece, first, end)
         try:
             result = call(vol.who, piece.block, at, size)
         except NotCached:
-            first, end = at >> SHIFT, (at + size - 1 >> SHIFT) + 1
-            ahead = min(end + v.read_window, piece.end - piece.first)
-            try:
-                self._fill(piece, first, ahead)
-            except NoFrames:
-                self._fill(piece, first, end)
+            self._fill_ahead(v, piece, first, end)
             result = call(vol.who, piece.block, at, size)
-        vol.cache.touch_run(piece.block + (at >> SHIFT), (size >> SHIFT) + 1)
+        vol.cache.touch_run(piece.block + first, end - first)
         return result
+
+    def _fill_ahead(self, v: Vnode, piece: Piece, first: int, end: int) -> None:
+        """Have blocks [first, end) of an extent cached, and what is to be read ahead if there is
+        room."""
+        try:
+            self._fill(piece, first, min(end + v.read_window, piece.end - piece.first))
+        except NoFrames:
+            self._fill(piece, first, end)
 
     def _fill(self, piece: Piece, first: int, end: int) -> None:
         """Have blocks [first, end) of an extent cached."""
@@ -164,6 +172,7 @@ class FileData:
             raise FsError(errno.EFBIG)
         if not size:
             return 0
+        written = v.mtime
         if mode != v.mode:
             self._clear_set_id(who, v, mode)
         if v.flags & f.I_INLINE:
@@ -179,9 +188,10 @@ class FileData:
             self._overwrite(v, piece, offset, data)
         else:
             size = self._write_pieces(who, v, offset, data)
-        v.mtime = v.ctime = self._vol.now()
-        v.size = max(v.size, offset + size)
-        self._vol.later(v)
+        if v.mtime == written or v.size < offset + size:  # the change that took blocks set neither
+            v.mtime = v.ctime = self._vol.now()
+            v.size = max(v.size, offset + size)
+            self._vol.later(v)
         return size
 
     def _clear_set_id(self, who: Caller, v: Vnode, mode: int) -> None:

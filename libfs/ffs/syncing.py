@@ -51,7 +51,8 @@ class Sync:
                 blocks.append(v.ino)
             if v.tail:
                 vol.order_tail(v)  # from now on the order is XN's to keep
-            blocks += [b for lo, hi, _epoch in v.written for b in range(lo, hi)]
+            for lo, hi, _epoch in v.written:
+                blocks.extend(range(lo, hi))
         return blocks
 
     def wait(self) -> None:

@@ -103,6 +103,8 @@ if op == 1:
     if u16(old, 16) >> 12 == 10 and uid > 0:
         if not same(old, 512, new, 512, 2560) or not same(old, 32, new, 32, 8):
             return 1
+        if mask == 0 and not same(old, {f.INODE_SLOTS_AT}, new, {f.INODE_SLOTS_AT}, 192):
+            return 1
 {indent(_CHANGED, "    ")}\
     if want == 0:
         return 0

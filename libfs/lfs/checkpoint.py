@@ -3,8 +3,7 @@
 A region is plain data with a checksum of its own, so a checkpoint takes two flushes of the device:
 when the log is durable the region is written, and made durable in turn. Torn or spoilt, it is not
 used: the other one is, and what came after that is rolled forward. That loses nothing, since
-whatever either region needs stays: a segment that was cleaned when checkpoint *c* was the newest is
-freed at the earliest when *c + 2* is durable.
+whatever either region needs stays (`cleaner`).
 
 Source: Rosenblum and Ousterhout 1992, section 4.1.
 """
@@ -15,7 +14,7 @@ import threading
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from libfs.lfs import format as f
 from libfs.lfs.flushing import flush
@@ -24,6 +23,10 @@ from xnfs import CorruptionError
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
+
+#: A checkpoint is due after so long, ns, and after so many segments of the log.
+EVERY: Final = 30_000_000_000
+SEGMENTS: Final = 32
 
 
 @dataclass
@@ -41,7 +44,6 @@ class Region:
     depth: int
     tops: list[int]
     snapshots: list[int] = field(default_factory=list)
-    reserved: int = 0
 
     def encode(self, seed: int, block: int) -> bytes:
         """The block."""
@@ -61,7 +63,6 @@ class Region:
             self.depth,
             len(self.tops),
             len(self.snapshots),
-            self.reserved,
         )
         _put(raw, f.CHECKPOINT_TOPS, self.tops)
         _put(raw, f.CHECKPOINT_SNAPSHOTS, self.snapshots)
@@ -82,7 +83,7 @@ def decode_region_untrusted(seed: int, block: int, raw: bytes) -> Region:
         raise CorruptionError(block, "checksum of the checkpoint", crc, want)
     words = f.CHECKPOINT.unpack_from(raw, f.CHECKPOINT_AT)
     number, flush_number, serial, segment, slot, time, next_ino, epoch = words[:8]
-    depth, tops, snapshots, reserved = words[8:]
+    depth, tops, snapshots = words[8:]
     if depth > f.MAX_DEPTH or tops > f.TOPS or snapshots > f.MAX_SNAPSHOTS:
         raise CorruptionError(block, "inode map", (depth, tops, snapshots), "sane")
     return Region(
@@ -97,7 +98,6 @@ def decode_region_untrusted(seed: int, block: int, raw: bytes) -> Region:
         depth,
         array("Q", raw[f.CHECKPOINT_TOPS : f.CHECKPOINT_TOPS + 8 * tops]).tolist(),
         array("Q", raw[f.CHECKPOINT_SNAPSHOTS : f.CHECKPOINT_SNAPSHOTS + 8 * snapshots]).tolist(),
-        reserved,
     )
 
 
@@ -108,12 +108,14 @@ class Checkpoint:
         self._vol = vol
         self.regions = regions
         self.number = 0  # of the newest checkpoint that was begun
-        #: what each region has, durably
+        #: what each region has, durably; and the segment where its log goes on, by serial number
         self.durable = [-1, -1]
+        self._serials = [0, 0]
         self._written = [-1, -1]
         self.bad: list[int] = []  # regions that could not be read
         self._lock = threading.Lock()  # `write` runs beside everything else
         self.time = 0
+        self.serial = 0  # of the segment where the log went on then
         self.flush = 0  # the newest flush that the newest checkpoint knows
         self.snapshots: list[int] = []
 
@@ -134,6 +136,13 @@ class Checkpoint:
             raise error
         return sorted(good, key=lambda region: -region.number)
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time for one, and it would say something new."""
+        vol = self._vol
+        late = vol.now() - self.time >= EVERY or vol.log.serial - self.serial >= SEGMENTS
+        return late and vol.news
+
     def begin(self) -> Region:
         """Flush with the inode map; what the next region is to say when that is durable."""
         vol = self._vol
@@ -141,7 +150,7 @@ class Checkpoint:
         self.number += 1
         self.time = vol.now()
         log = vol.log
-        self.flush = log.flush
+        self.flush, self.serial = log.flush, log.serial
         return Region(
             self.number,
             log.flush,
@@ -154,7 +163,6 @@ class Checkpoint:
             vol.imap.depth,
             list(vol.imap.tops),
             list(self.snapshots),
-            vol.reserved,
         )
 
     def write(self, region: Region) -> int:
@@ -168,11 +176,17 @@ class Checkpoint:
                 self._vol.xn.write_raw(self._vol.who, block, 0, raw)
         return block
 
+    @property
+    def oldest(self) -> int:
+        """Recovery reads the log from this segment on, by serial number, or from a later one."""
+        pairs = zip(self.durable, self._serials, strict=True)
+        return min(serial for number, serial in pairs if number >= 0)
+
     def done(self, region: Region) -> None:
         """It is durable."""
         part = region.number % 2
         if region.number > self.durable[part]:
-            self.durable[part] = region.number
+            self.durable[part], self._serials[part] = region.number, region.serial
             self.bad = [block for block in self.bad if block != self.regions[part]]
 
 
@@ -189,6 +203,7 @@ class Sync:
             flush(vol)
         self._flush = vol.log.flush
         self._blocks = list(vol.log.anchors)
+        self._given_up = vol.segments.given_up
 
     @property
     def needed(self) -> bool:
@@ -204,13 +219,14 @@ class Sync:
 
     def done(self) -> None:
         """Forget what was made durable."""
-        anchors = self._vol.log.anchors
+        anchors, segments = self._vol.log.anchors, self._vol.segments
+        segments.given_back = max(segments.given_back, self._given_up)
         for block, number in list(anchors.items()):
             if number <= self._flush:
                 del anchors[block]
         if self._region is not None:
             self._vol.checkpoint.done(self._region)
-            self._vol.cleaner.release()
+        self._vol.cleaner.release(self._flush)
 
 
 def make_durable(vol: Volume, *, checkpoint: bool = False) -> None:

@@ -3,8 +3,16 @@ segments become free.
 
 Whether a block is live is asked of whoever would name it, never of the usage: an inode map entry, a
 map, a directory. What is live counts as changed from then on, so that the next flush writes it
-anew. A segment is freed two checkpoints after that flush (`checkpoint`), because until then one of
-the two regions may lead to it.
+anew. When that flush is durable, roll-forward finds the new places from either checkpoint, so the
+segment is freed at once: unless a checkpoint itself names what lies there (nodes of the inode map,
+snapshots) or recovery would read it on its way (what was written since the older checkpoint). Then
+it waits until both regions are newer. What the usage of the segments was at the end of that flush
+is durable with it (`rollforward`).
+
+A turn takes as many segments as there is room to move, and no fewer than it takes to win: what a
+flush and a checkpoint would write is known before each of them. A turn that wins nothing is
+followed by one of twice the size: what a turn has to write besides, nodes of maps and of the inode
+map, does not double.
 
 Greedy takes the segments with the least live; cost-benefit (Rosenblum and Ousterhout 1992, section
 3.5) prefers old ones, whose free space will stay: (1 - u) * age / (1 + u).
@@ -12,10 +20,11 @@ Greedy takes the segments with the least live; cost-benefit (Rosenblum and Ouste
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from libfs.lfs import format as f
-from libfs.lfs.checkpoint import make_durable
+from libfs.lfs.checkpoint import SEGMENTS, make_durable
 from libfs.lfs.flushing import flush, flush_size
 from libfs.lfs.inode import Vnode, records_untrusted
 from libfs.lfs.segments import Slot
@@ -28,19 +37,29 @@ if TYPE_CHECKING:
 
 #: What to clean first; the first is the default.
 POLICIES: Final = ("cost-benefit", "greedy")
-#: Live blocks that are moved before they are flushed.
+#: Live blocks that one turn moves; and one beside other requests.
 MOVE: Final = 512
+STEP: Final = 64
 #: Room that cleaning leaves, blocks: a checkpoint's.
 MARGIN: Final = 4
-#: Fuller segments are not worth it.
-FULL: Final = 0.97
-#: With less room than this part of all, it cleans when nothing else happens.
+#: With less room than this part of all, or than so many segments, it cleans before there is need.
 LOW: Final = 0.1
+LOW_SEGMENTS: Final = 32
+#: Then only segments that are not fuller: to clean too early is to clean too full.
+WORTH: Final = 0.75
 #: Segments that are cleaned beyond what is wanted at once.
 AHEAD: Final = 4
-TURNS: Final = 32
-#: Turns in which nothing is won, before it is given up: one turn may only tidy up.
-PATIENCE: Final = 4
+TURNS: Final = 64
+#: Turns in which nothing is won, each twice as large as the one before, until it is given up.
+PATIENCE: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What a segment without a live block waits for."""
+
+    flush: int  # that this one is durable, which wrote elsewhere what was live
+    checkpoint: int  # and that both regions are newer than this one; -1: they need not be
 
 
 class Cleaner:
@@ -49,26 +68,25 @@ class Cleaner:
     def __init__(self, vol: Volume, policy: str = POLICIES[0]) -> None:
         self._vol = vol
         self.policy = policy
-        #: segments without a live block -> the newest checkpoint begun before that was so
-        self.clean: dict[int, int] = {}
+        self.clean: dict[int, Cleaned] = {}
         self.pinned: set[int] = set()  # segments with blocks of snapshots
         self.moved = 0  # blocks, for whoever wants to know the cost
         self.cleaned = 0  # segments
         self._busy = False
         self._hopeless = 0  # until so many bytes have died: nothing can be won
+        self._stepped = 0  # serial number of the segment at the last step
 
     # -- which
 
-    def candidates(self, policy: str) -> list[int]:
-        """Segments worth cleaning, best first."""
+    def candidates(self, policy: str, fullest: float = 1.0) -> list[int]:
+        """Segments worth cleaning, best first; less of them is live than this part."""
         vol = self._vol
-        size = vol.segments.size * f.BLOCK
         now = vol.now()
         taken = self.clean.keys() | self.pinned
         scored = []
         for segment, usage in vol.segments.usage.items():
-            u = usage.live / size
-            if segment == vol.log.segment or segment in taken or u > FULL:
+            u = usage.live / (usage.blocks * f.BLOCK)
+            if segment == vol.log.segment or segment in taken or u >= fullest:
                 continue
             age = max(now - usage.youngest, 1)
             score = 1 - u if policy == "greedy" else (1 - u) * age / (1 + u)
@@ -77,34 +95,47 @@ class Cleaner:
 
     # -- cleaning
 
-    def clean_some(self, blocks: int, policy: str | None = None) -> int:
-        """Clean segments until so many of their blocks are dead, or there is no room to move more;
-        how many are. Nothing is free yet."""
-        vol, size = self._vol, self._vol.segments.size
-        won, moving, done = 0, 0, []
-        room = vol.room(2 * MOVE) - MARGIN
+    def clean_some(
+        self, blocks: int, policy: str | None = None, most: int = MOVE, fullest: float = 1.0
+    ) -> int:
+        """Clean segments (`candidates`) until so many of their blocks are dead, or `most` are
+        moved, or there is no room to move more; how many are dead. Nothing is free yet."""
+        vol = self._vol
+        won, moving, done = 0, 0, dict[int, int]()
+        room = vol.room(4 * most) - MARGIN
         waiting = flush_size(vol, checkpoint=True)
-        for segment in self.candidates(policy or self.policy):
-            if won >= blocks or moving >= MOVE:
+        for segment in self.candidates(policy or self.policy, fullest):
+            if won >= blocks or moving >= most:
                 break
+            usage = vol.segments.usage[segment]
             # Its live bytes are the least it costs: known without a look at the summary.
-            if waiting + vol.segments.usage[segment].live // f.BLOCK > room:
+            if waiting + usage.live // f.BLOCK > room:
                 continue
             if waiting + self._cost(segment) > room:
                 continue
             if self._pinned(segment):
                 continue
+            done[segment] = vol.checkpoint.number if self._is_named(segment) else -1
             live = self._scan(segment)
             waiting = flush_size(vol, checkpoint=True)
-            won += size - live
+            won += usage.blocks - 1 - live
             moving += live
-            done.append(segment)
-        flush(vol, by_age=True)
-        for segment in done:
-            self.clean[segment] = vol.checkpoint.number
+        if done:
+            flush(vol, cleaning=True)
+        for segment, number in done.items():
+            self.clean[segment] = Cleaned(vol.log.flush, number)
         self.moved += moving
         self.cleaned += len(done)
         return won
+
+    def _is_named(self, segment: int) -> bool:
+        """Whether recovery might look for something here, though nothing is live: a checkpoint
+        names it, or it is on the way from one to the end of the log."""
+        head, slots = self._vol.segments.slots_untrusted(segment)
+        return head.serial >= self._vol.checkpoint.oldest or any(
+            kind == f.P_SNAPSHOT or (f.P_MAP1 <= kind <= f.P_MAP3 and not ino)
+            for _index, kind, _count, ino, _at, _flush in slots
+        )
 
     def _cost(self, segment: int) -> int:
         """Blocks that moving what is live may make a flush write: it, and maps of what has one."""
@@ -223,11 +254,16 @@ class Cleaner:
 
     # -- freeing
 
-    def release(self) -> None:
-        """A checkpoint is durable: free the segments that neither region needs. (The log of neither
-        goes on in one of them: it had left them when they were cleaned.)"""
+    def release(self, durable: int) -> None:
+        """This flush is durable: free the segments that recovery needs no more, whichever region
+        it takes. (The log of neither goes on in one of them: it had left them when they were
+        cleaned.)"""
         oldest = min(self._vol.checkpoint.durable)
-        due = [s for s, number in self.clean.items() if number < oldest]
+        due = [
+            segment
+            for segment, each in self.clean.items()
+            if each.flush <= durable and each.checkpoint < oldest
+        ]
         self._nothing_live(due)
         for segment in due:
             self._free(segment)
@@ -268,10 +304,7 @@ class Cleaner:
         )
         vol.log.anchors[table] = vol.log.flush
         vol.log.anchors.pop(summary, None)
-        segments.count(summary, -segments.usage[segment].live)
-        del segments.usage[segment]
-        segments.went()
-        segments.forget(summary)
+        segments.remove(segment)
 
     def make_room(self, blocks: int) -> None:
         """There is room for less than so many blocks: clean until there is, and some more; or until
@@ -289,29 +322,56 @@ class Cleaner:
 
     def _won(self, least: int, goal: int) -> bool:
         """Clean until there is room for `least`; whether that took no great pains."""
-        vol, policy, patience = self._vol, self.policy, PATIENCE
+        vol, policy, most, patience = self._vol, self.policy, MOVE, PATIENCE
         for _turn in range(TURNS):
             had = vol.room(goal)
             if had >= least + vol.segments.size:
                 return True
-            self.clean_some(goal - had, policy)
-            self.settle()
+            self.clean_some(goal - had, policy, most)
+            self._collect()
             if vol.room(goal) <= had:
-                policy = "greedy"  # whatever is won soonest
+                self.settle()
+            if vol.room(goal) <= had:
+                policy, most = "greedy", 2 * most  # whatever is won soonest
                 patience -= 1
                 if not patience:
                     break
         return False
 
+    def step(self) -> None:
+        """Beside other requests, once for each segment of the log: clean a little, if there will be
+        need. Waits for no device; what is won is free after the next sync. Where nobody asks for
+        one, and nothing is ever idle, makes a checkpoint when one was due long ago."""
+        vol = self._vol
+        if vol.log.serial == self._stepped:
+            return
+        if vol.log.serial - vol.checkpoint.serial >= 2 * SEGMENTS:
+            make_durable(vol, checkpoint=True)
+        elif self._is_low():
+            self.clean_some(2 * vol.segments.size, most=STEP, fullest=WORTH)
+        self._stepped = vol.log.serial
+
     def idle(self) -> bool:
         """Clean a little ahead of need; whether a checkpoint would free something."""
         vol = self._vol
-        low = int(vol.segments.capacity() * LOW) + vol.reserve
-        if vol.room(low) < low and vol.segments.died >= self._hopeless:
+        if self._is_low():
             self._hopeless = 0
-            if self.clean_some(AHEAD * vol.segments.size) < vol.segments.size:
+            won = self.clean_some(AHEAD * vol.segments.size, fullest=WORTH)
+            if won < vol.segments.size:
                 self._hopeless = vol.segments.died + vol.segments.size * f.BLOCK
-        return bool(self.clean)
+        return any(each.checkpoint >= 0 for each in self.clean.values())
+
+    def _is_low(self) -> bool:
+        """Whether room is short, and cleaning may help."""
+        vol = self._vol
+        low = min(int(vol.segments.capacity() * LOW), LOW_SEGMENTS * vol.segments.size)
+        low += vol.reserve
+        return vol.room(low) < low and vol.segments.died >= self._hopeless
+
+    def _collect(self) -> None:
+        """Free what was cleaned and waits for no checkpoint."""
+        make_durable(self._vol)
+        make_durable(self._vol)  # only then is it free
 
     def settle(self) -> None:
         """Make checkpoints until neither region needs what was cleaned, and free that."""

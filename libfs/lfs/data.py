@@ -36,6 +36,8 @@ _ZERO: Final = bytes(BLOCK)
 T = TypeVar("T")
 #: (block of the file, block of the log, count); 0: a block that waits in memory, or a hole
 Run: TypeAlias = tuple[int, int, int]
+#: Blocks that a record may grow by.
+RECORD: Final = 1.0
 
 
 class FileData:
@@ -161,7 +163,8 @@ class FileData:
 
     def _cost(self, v: Vnode, offset: int, size: int) -> tuple[float, float]:
         """(blocks that a flush may write more if these bytes change, those of them that are new):
-        the inode's, nodes of the map, and data, but for what waits in memory or is promised."""
+        the inode's, nodes of the map, and data, but for what waits in memory or is promised. What
+        takes the place of something is not new, so a full disk can be overwritten."""
         lo, hi = offset // BLOCK, -(-(offset + size) // BLOCK)
         waiting = self._waiting(v, lo, hi)
         data = hi - lo - len(waiting)
@@ -175,7 +178,7 @@ class FileData:
                     data += at == f.RESERVED
                     new += 1
         nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
-        return 1 + v.inline + nodes + data, 0.25 + v.inline + new
+        return 1 + v.inline + nodes + data, 0.25 + v.inline + new if new else 0
 
     @staticmethod
     def _waiting(v: Vnode, lo: int, hi: int) -> list[int]:
@@ -196,7 +199,7 @@ class FileData:
             return 0
         end = offset + size
         if v.inline and end <= f.INLINE_MAX:
-            vol.want(*self._cost(v, 0, 0))
+            vol.want(self._cost(v, 0, 0)[0], RECORD if end > v.size else 0)
             self._write_inline(v, offset, bytes(data))
         else:
             view = memoryview(data)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from libfs.lfs import format as f
-from libfs.lfs.inode import Vnode
+from libfs.lfs.inode import Vnode, share
 from libfs.lfs.tree import Write
 
 if TYPE_CHECKING:
@@ -40,25 +40,25 @@ def flush_size(vol: Volume, *, checkpoint: bool = False) -> int:
     return blocks
 
 
-def flush(vol: Volume, *, checkpoint: bool = False, by_age: bool = False) -> bool:
-    """Write what is dirty; whether there was anything. `by_age`: old files first, so that what is
-    seldom written comes to lie together. Raises FsError, XnError: then writes
-    stop."""
-    if not (vol.dirty or vol.gone or checkpoint):
+def flush(vol: Volume, *, checkpoint: bool = False, cleaning: bool = False) -> bool:
+    """Write what is dirty; whether there was anything. `checkpoint`: the inode map and the usage,
+    too. `cleaning`: the usage, too; and old files first, so that what is seldom written comes to
+    lie together. Raises FsError, XnError: then writes stop."""
+    if not (vol.dirty or vol.gone or checkpoint or cleaning):
         return False
     try:
-        _flush(vol, checkpoint, by_age)
+        _flush(vol, checkpoint, cleaning)
     except BaseException:
         vol.readonly = True  # part of it has an address and part has not
         raise
     return True
 
 
-def _flush(vol: Volume, checkpoint: bool, by_age: bool) -> None:
+def _flush(vol: Volume, checkpoint: bool, cleaning: bool) -> None:
     log = vol.log
     log.begin()
     vnodes = [vol.dirty[ino] for ino in sorted(vol.dirty)]
-    if by_age:
+    if cleaning:
         vnodes.sort(key=lambda v: v.mtime)
     for v in vnodes:
         vol.time = v.mtime
@@ -75,9 +75,16 @@ def _flush(vol: Volume, checkpoint: bool, by_age: bool) -> None:
     _inodes(vol, named)
     if checkpoint:
         vol.imap.flush(_writer(vol))
-    log.push(done=True, more=vol.segments.usage_edits() if checkpoint else None)
+    log.push(done=True, more=_usage(vol) if checkpoint or cleaning else None)
     vol.dirty.clear()
     vol.pending, vol.growth, vol.dirty_blocks = 0.0, 0.0, 0
+
+
+def _usage(vol: Volume) -> dict[int, list[tuple[int, bytes]]]:
+    """Diffs by block: the segment table is right as of the end of this flush."""
+    edits = vol.segments.usage_edits()
+    edits[vol.super] = [(f.SUPER_USAGE_AT, f.SUPER_USAGE.pack(vol.log.flush, vol.reserved))]
+    return edits
 
 
 def _write(vol: Volume, kind: int, ino: int, at: int, body: bytes) -> int:
@@ -153,11 +160,12 @@ def _gone(vol: Volume) -> None:
 
 
 def _inodes(vol: Volume, vnodes: Iterable[Vnode]) -> None:
-    """As many records to a block as fit."""
+    """As many records to a block as fit; those of a size together."""
     some: list[tuple[Vnode, bytes]] = []
     size = f.RECORDS_AT
-    for v in vnodes:
-        record = v.record()
+    records = [(v, v.record()) for v in vnodes]
+    records.sort(key=lambda each: share(len(each[1])))
+    for v, record in records:
         if size + len(record) > f.BLOCK or len(some) == f.MAX_RECORDS:
             _inode_block(vol, some)
             some, size = [], f.RECORDS_AT
@@ -180,5 +188,5 @@ def _inode_block(vol: Volume, some: list[tuple[Vnode, bytes]]) -> None:
         old = vol.imap.set(v.ino, block | index << f.INDEX_SHIFT)
         if old:
             vol.died(old, v.record_size)
-        v.record_size = len(record)
-        vol.born(block, len(record))
+        v.record_size = share(len(record))
+        vol.born(block, v.record_size)

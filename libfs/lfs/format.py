@@ -63,17 +63,20 @@ SUPER_AT: Final = 16
 SUPER_REGIONS: Final = 64  # two pointers
 SUPER_TABLE: Final = 128  # pointers to lfs.segments
 TABLES: Final = 496
+MAX_RUN: Final = 84  # blocks of lfs.segments that a pointer owns, at most: half a segment
 SUPER_LAYOUT: Final = Layout(
     "stamp" / Bytes(16),  # 0
     "magic" / Const(SUPER_MAGIC, Int32ul),  # 16
     "version" / Int32ul,  # 20
     "segment" / Int32ul,  # 24
-    "zero" / Padding(4),  # 28
+    "run" / Int32ul,  # 28
     "created" / Int64ul,  # 32
     "uuid" / Bytes(16),  # 40
     "zero" / Padding(8),  # 56
     "regions" / Array(2, Int64ul),  # 64
-    "zero" / Padding(48),  # 80
+    "usage" / Int64ul,  # 80
+    "promised" / Int32ul,  # 88
+    "zero" / Padding(36),  # 92
     "tables" / Array(TABLES, Int64ul),  # 128
 )
 SUPER: Final = struct.Struct(
@@ -81,9 +84,15 @@ SUPER: Final = struct.Struct(
     "I"  # 16 magic
     "I"  # 20 version
     "I"  # 24 blocks of a segment
-    "4x"  # 28
+    "I"  # 28 blocks of the segment table behind each pointer
     "Q"  # 32 created
     "16s"  # 40 uuid
+)
+SUPER_USAGE_AT: Final = 80
+SUPER_USAGE: Final = struct.Struct(
+    "<"
+    "Q"  # 80 the segment table has the usage as it was at the end of this flush
+    "I"  # 88 blocks that were promised then
 )
 
 # --- lfs.segments: 168 entries of the segment table ---------------------------------------------
@@ -102,13 +111,13 @@ ENTRY: Final = struct.Struct(
     "<"
     "Q"  # 0 pointer to the summary
     "I"  # 8 live bytes
-    "4x"  # 12
+    "I"  # 12 blocks, the summary among them
     "q"  # 16 time of the youngest block, ns
 )
 ENTRY_LAYOUT: Final = Layout(
-    "pointer" / Int64ul, "live" / Int32ul, "zero" / Padding(4), "youngest" / Int64sl
+    "pointer" / Int64ul, "live" / Int32ul, "blocks" / Int32ul, "youngest" / Int64sl
 )
-USAGE: Final = struct.Struct("<I4xq")  # an entry without its pointer
+USAGE: Final = struct.Struct("<IIq")  # an entry without its pointer
 SEGMENTS_LAYOUT: Final = Layout(
     "stamp" / Bytes(16),  # 0
     "unused" / Padding(48),  # 16
@@ -205,7 +214,7 @@ CHECKPOINT: Final = struct.Struct(
     "I"  # 64 depth of the inode map
     "I"  # 68 number of its addresses
     "I"  # 72 number of snapshots
-    "I"  # 76 blocks that are promised
+    "4x"  # 76
 )
 CHECKPOINT_TOPS: Final = 80
 CHECKPOINT_SNAPSHOTS: Final = 352  # addresses of lfs.snapshot blocks
@@ -225,7 +234,7 @@ CHECKPOINT_LAYOUT: Final = Layout(
     "depth" / Int32ul,  # 64
     "tops" / Int32ul,  # 68
     "snapshots" / Int32ul,  # 72
-    "reserved" / Int32ul,  # 76
+    "zero" / Padding(4),  # 76
     "map" / Array(TOPS, Int64ul),  # 80
     "names" / Array(MAX_SNAPSHOTS, Int64ul),  # 352
 )

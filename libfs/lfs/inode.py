@@ -42,7 +42,7 @@ class Vnode:
         "content",  # inline bytes of a file
         "data",  # file block -> its bytes, not in the log yet (bytes: written whole)
         "leaves",  # of a hashed directory: number -> Leaf; of an inline one {0: Leaf}
-        "record_size",  # bytes of the record in the log
+        "record_size",  # bytes that the record in the log counts as (`share`)
         "read_next",  # offset at which a sequential reader would go on
         "read_window",  # blocks that are read ahead of him
         "rights",  # answers to `access`: user -> bit set of masks
@@ -152,6 +152,12 @@ class Vnode:
         return head + inside + array("Q", tops).tobytes() + content
 
 
+def share(length: int) -> int:
+    """The bytes of a block that a record of this length costs, if all in the block are as long: so
+    what is live, as the usage counts it, can be packed into as many blocks."""
+    return f.BLOCK // min((f.BLOCK - f.RECORDS_AT) // length, f.MAX_RECORDS)
+
+
 def records_untrusted(block: int, raw: bytes) -> list[tuple[int, int]]:
     """(offset, inode) of each record of a block. Raises CorruptionError."""
     return [record_untrusted(block, raw, index) for index in range(_count_untrusted(block, raw))]
@@ -204,7 +210,7 @@ def decode_untrusted(block: int, raw: bytes, at: int, store: Store) -> Vnode:
         if not good:
             raise CorruptionError(block, f"{field} of inode {v.ino}", got, "sane")
     _decode_rest_untrusted(block, v, raw[start:middle], raw[rest : rest + content])
-    v.record_size = rest + content - at
+    v.record_size = share(rest + content - at)
     v.tree.depth, v.tree.tops = depth, array("Q", raw[middle:rest]).tolist()
     return v
 

@@ -53,9 +53,8 @@ from xnfs import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: How often `idle` makes everything durable, and makes a checkpoint, ns.
+#: How often `idle` makes everything durable, ns.
 SYNC_EVERY: Final = 5_000_000_000
-CHECKPOINT_EVERY: Final = 30_000_000_000
 #: Metadata blocks that one step of the collector visits.
 COLLECT_STEP: Final = 64
 LINK_MAX: Final = 65000
@@ -457,14 +456,15 @@ class Lfs:
 
     @answers
     def begin_sync(self, inos: Sequence[Ino] | None, *, data_only: bool = False) -> Syncing | None:
-        """Everything goes with it. Raises: EROFS if what is dirty can't become durable any more,
-        because corruption was seen."""
+        """Everything goes with it; and now and then it is a checkpoint, for a mount that is never
+        idle. Raises: EROFS if what is dirty can't become durable any more, because corruption was
+        seen."""
         vol = self.volume
         if vol.readonly:
             if (vol.dirty or vol.gone) and not self._closed:
                 raise FsError(errno.EROFS)
             return None
-        return self._sync()
+        return self._sync(checkpoint=vol.checkpoint.due)
 
     def _sync(self, *, checkpoint: bool = False) -> Syncing | None:
         sync = Sync(self.volume, checkpoint=checkpoint)
@@ -493,9 +493,7 @@ class Lfs:
         now = vol.now()
         if now - self._synced >= SYNC_EVERY:
             self._synced = now
-            if vol.news and now - vol.checkpoint.time >= CHECKPOINT_EVERY:
-                return self._sync(checkpoint=True)
-            if vol.cleaner.idle():
+            if vol.cleaner.idle() or vol.checkpoint.due:
                 return self._sync(checkpoint=True)
             if vol.dirty or vol.gone or vol.log.anchors:
                 return self._sync()

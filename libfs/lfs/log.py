@@ -131,16 +131,16 @@ class Log:
         number = segment // f.SLOTS
         new_table = number not in segments.tables
         if new_table:
-            self._make_table(number, start)
-            start, count = start + 1, count - 1
+            self._make_table(number // segments.run, start)
+            start, count = start + segments.run, count - segments.run
         if self.summary:
             after = f.SUMMARY_NEXT.pack(segment + 1)
             self._edits.setdefault(self.summary, []).append((f.SUMMARY_NEXT_AT, after))
-        segments.usage[segment] = Usage(start)
+        segments.add(segment, Usage(start, count))
         pointer = f.POINTER.pack(f.pointer(f.P_SUMMARY, start))
         table, at = segments.entry(segment)
         diffs = self._inits if table in self._inits else self._edits
-        diffs.setdefault(table, []).append((at, pointer + f.USAGE.pack(0, 0)))
+        diffs.setdefault(table, []).append((at, pointer + f.USAGE.pack(0, count, 0)))
         rest = f.pointer(f.P_UNWRITTEN, start + 1, count - 1)
         self._inits[start] = [
             (f.SUMMARY_AT, f.SUMMARY_HEAD.pack(self.serial + 1, segment, 0, 0, self.first)),
@@ -150,19 +150,22 @@ class Log:
         self._alloc.append((vol.type[f.P_UNWRITTEN], start + 1, count - 1))
         self._change()
         if new_table:
-            vol.xn.pin(vol.who, table)
+            for block in range(start - segments.run, start):
+                vol.xn.pin(vol.who, block)
         vol.xn.pin(vol.who, start)
         if self.summary:
             vol.xn.unpin(vol.who, self.summary)
         self.resume(segment, self.serial + 1, start, 0, count - 1)
 
-    def _make_table(self, number: int, block: int) -> None:
-        vol = self._vol
-        pointer = f.POINTER.pack(f.pointer(f.P_SEGMENTS, block))
-        self._edits[vol.super] = [(f.SUPER_TABLE + number * f.POINTER.size, pointer)]
-        self._inits[block] = []
-        self._alloc.append((vol.segments_type, block, 1))
-        vol.segments.tables[number] = block
+    def _make_table(self, part: int, first: int) -> None:
+        """What one more pointer of the super block owns of the table, from block `first` on."""
+        vol, run = self._vol, self._vol.segments.run
+        pointer = f.POINTER.pack(f.pointer(f.P_SEGMENTS, first, run))
+        self._edits[vol.super] = [(f.SUPER_TABLE + part * f.POINTER.size, pointer)]
+        self._alloc.append((vol.segments_type, first, run))
+        for number, block in enumerate(range(first, first + run), part * run):
+            self._inits[block] = []
+            vol.segments.tables[number] = block
 
     def push(
         self, *, done: bool = False, more: dict[int, list[tuple[int, bytes]]] | None = None

@@ -32,12 +32,14 @@ def make(
     if (hi - lo) // size < f.MIN_SEGMENTS:
         least = size * f.MIN_SEGMENTS
         raise NoSpace(f"LFS needs an image with {least} blocks of data or more")
+    tables = -(-(hi // size + 1) // f.SLOTS)
+    run = min(-(-tables // f.TABLES), f.MAX_RUN)
     for spec in t.TYPES:
         xn.install_type(who, spec)
     number = xn.type_number(t.SUPER)
     assert number is not None  # just installed
     info = xn.install_root(who, name, number)
-    _make_super(xn, info, size, uuid or uuids.uuid4().bytes)
+    _make_super(xn, info, size, run, uuid or uuids.uuid4().bytes)
     vol = bare_volume(xn, info, readonly=False)
     new = New(stat.S_IFDIR | mode, uid, gid)
     root = Namespace(vol).new(new, f.ROOT_INO)
@@ -47,12 +49,12 @@ def make(
     xn.sync(who)
 
 
-def _make_super(xn: Xn, info: RootInfo, size: int, uuid: bytes) -> None:
+def _make_super(xn: Xn, info: RootInfo, size: int, run: int, uuid: bytes) -> None:
     block, found = xn.find_free(info.block + 1, 2)
     number = xn.type_number(t.CHECKPOINT)
     if found < 2 or number is None:
         raise NoSpace("no blocks for the checkpoints")
-    head = f.SUPER.pack(f.SUPER_MAGIC, f.VERSION, size, xn.now(), uuid)
+    head = f.SUPER.pack(f.SUPER_MAGIC, f.VERSION, size, run, xn.now(), uuid)
     regions = b"".join(f.POINTER.pack(f.pointer(f.P_CHECKPOINT, block + i)) for i in range(2))
     xn.change(
         Caller(info.cap),
@@ -91,8 +93,6 @@ def take_up(
     take_region(vol, regions)
     vol.snapshots.load()
     vol.recovered = roll_forward(vol, regions[0])
-    if vol.checkpoint.bad:
-        vol.snapshots.recount()  # the table's is that of the checkpoint that can't be read
     if snapshot is not None:
         vol.imap = vol.snapshots.tree(vol.snapshots.find(snapshot))
         vol.vnodes.clear()
@@ -106,9 +106,9 @@ def take_region(vol: Volume, regions: list[Region]) -> None:
     newest = regions[0]
     vol.imap = Tree(vol, 0, newest.depth, newest.tops)
     vol.next_ino, vol.epoch = newest.next_ino, newest.epoch
-    vol.reserved = newest.reserved
     checkpoint = vol.checkpoint
     checkpoint.number, checkpoint.time = newest.number, newest.time
-    checkpoint.flush, checkpoint.snapshots = newest.flush, newest.snapshots
+    checkpoint.flush, checkpoint.serial = newest.flush, newest.serial
+    checkpoint.snapshots = newest.snapshots
     for region in regions:
         checkpoint.done(region)

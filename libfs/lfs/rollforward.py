@@ -30,19 +30,35 @@ def roll_forward(vol: Volume, region: Region) -> int:
 
     Raises CorruptionError.
     """
+    raw = vol.xn.read(vol.who, vol.super, f.SUPER_USAGE_AT, f.SUPER_USAGE.size)
+    counted, vol.reserved = f.SUPER_USAGE.unpack(raw)
     heads, found = _follow(vol, region)
     take_up_numbers(vol, heads, found, region.flush)
-    news: dict[int, int] = {}
+    #: what came before the usage was written, and is counted there; and what came after
+    before: dict[int, int] = {}
+    after: dict[int, int] = {}
+    #: nodes of the inode map, of a later checkpoint that does not count but in the usage
+    nodes: dict[tuple[int, int], int] = {}
     for summary, slot in found:
-        index, kind, count, owner, _at, flush = slot
+        index, kind, count, owner, at, flush = slot
         if flush > region.flush and _whole(heads, flush):
             if slot.contradicts:
                 raise CorruptionError(summary, f"inode of slot {index}", owner, f"kind {kind}'s")
+            if f.P_MAP1 <= kind <= f.P_MAP3 and not owner and flush <= counted:
+                nodes[kind - f.P_MAP1 + 1, at] = f.address(summary + 1 + index, region.epoch)
+            news = before if flush <= counted else after
             for i in range(count):
                 enter(vol, kind, f.address(summary + 1 + index + i, region.epoch), news)
-    for ino, address in news.items():
+    for (level, index), address in nodes.items():
+        vol.died(address, f.BLOCK)
+        if old := vol.imap.address(level, index):
+            vol.born(old, f.BLOCK)
+    for ino, address in before.items():
+        vol.next_ino = max(vol.next_ino, ino + 1)
+        vol.imap.set(ino, address)
+    for ino, address in after.items():
         _replace(vol, ino, address)
-    return len(news)
+    return len(before.keys() | after.keys())
 
 
 def _whole(heads: Sequence[Head], flush: int) -> bool:

@@ -35,6 +35,7 @@ class Usage:
     """What is known of one segment."""
 
     summary: int  # block
+    blocks: int  # the summary among them
     live: int = 0  # bytes
     youngest: int = 0  # time of its youngest block, ns
 
@@ -63,17 +64,22 @@ class Slot(tuple[int, int, int, int, int, int]):
 class Segments:
     """The segment table in memory."""
 
-    def __init__(self, vol: Volume, size: int) -> None:
+    def __init__(self, vol: Volume, size: int, run: int) -> None:
         self._vol = vol
         self.size = size
+        self.run = run  # blocks of the table that lie behind each other, owned by one pointer
         self.usage: dict[int, Usage] = {}
         #: blocks of the table, by number; and usage that differs from them
         self.tables: dict[int, int] = {}
         self.changed: set[int] = set()
         self.died = 0  # bytes, since the mount
         self.live = 0  # bytes, in all
-        #: runs for segments to come; how many blocks they can take; where the search goes on
-        self._free: list[tuple[int, int]] = []
+        self.capacity_of_ours = 0  # blocks
+        #: blocks of segments that were given up since the mount, and those of them that are free
+        self.given_up = self.given_back = 0
+        #: (start, blocks, those of them that it can take) of segments to come; the sum of the
+        #: last; where the search goes on
+        self._free: list[tuple[int, int, int]] = []
         self._room = 0
         self._at = -1
         self._looked = 0  # segments since the search began anew
@@ -84,29 +90,47 @@ class Segments:
     def load_untrusted(self, pointers: bytes) -> None:
         """Read the table. Raises CorruptionError."""
         vol = self._vol
-        for number, (pointer,) in enumerate(f.POINTER.iter_unpack(pointers)):
+        for part, (pointer,) in enumerate(f.POINTER.iter_unpack(pointers), 2):
             if not pointer:
                 continue
-            block = pointer & f.BLOCK_MASK
-            if pointer >> f.KIND_SHIFT != f.P_SEGMENTS:
+            first = pointer & f.BLOCK_MASK
+            if pointer != f.pointer(f.P_SEGMENTS, first, self.run):
                 raise CorruptionError(vol.super, "pointer", hex(pointer), "the segment table")
-            vol.readin(vol.super, 2 + number, block, 1)
-            vol.xn.pin(vol.who, block)
-            self.tables[number] = block
-            self._load_block_untrusted(number, block)
+            vol.readin(vol.super, part, first, self.run)
+            for number, block in enumerate(range(first, first + self.run), (part - 2) * self.run):
+                vol.xn.pin(vol.who, block)
+                self.tables[number] = block
+                self._load_block_untrusted(number, block)
 
     def _load_block_untrusted(self, number: int, block: int) -> None:
         raw = self._vol.xn.read(self._vol.who, block, 0, f.BLOCK)
         for i, entry in enumerate(struct.iter_unpack(f.ENTRY.format, raw[f.ENTRIES_AT :])):
-            pointer, live, youngest = entry
+            pointer, live, blocks, youngest = entry
             if not pointer:
                 continue
             segment, summary = number * f.SLOTS + i, pointer & f.BLOCK_MASK
             if pointer >> f.KIND_SHIFT != f.P_SUMMARY or summary // self.size != segment:
                 raise CorruptionError(block, "pointer", hex(pointer), f"summary of {segment}")
-            self.usage[segment] = Usage(summary, 0, youngest)
-            self.count(summary, min(live, self.size * f.BLOCK), youngest)
+            if not 2 <= blocks <= self.size:
+                raise CorruptionError(block, f"blocks of segment {segment}", blocks, self.size)
+            self.add(segment, Usage(summary, blocks, 0, youngest))
+            self.count(summary, min(live, blocks * f.BLOCK), youngest)
         self.changed.clear()
+
+    def add(self, segment: int, usage: Usage) -> None:
+        """The log has one more segment."""
+        self.usage[segment] = usage
+        self.capacity_of_ours += usage.blocks - 1
+
+    def remove(self, segment: int) -> None:
+        """The log has given a segment up: its blocks will be free."""
+        usage = self.usage[segment]
+        self.count(usage.summary, -usage.live)
+        self.capacity_of_ours -= usage.blocks - 1
+        self.given_up += usage.blocks
+        del self.usage[segment]
+        self.forget(usage.summary)
+        self._free_then = -1
 
     # -- usage
 
@@ -134,7 +158,7 @@ class Segments:
             usage = self.usage[segment]
             block, at = self.entry(segment)
             edits.setdefault(block, []).append(
-                (at + f.POINTER.size, f.USAGE.pack(usage.live, usage.youngest))
+                (at + f.POINTER.size, f.USAGE.pack(usage.live, usage.blocks, usage.youngest))
             )
         self.changed.clear()
         return edits
@@ -241,9 +265,9 @@ class Segments:
 
     def capacity(self) -> float:
         """Blocks that could be live if all the rest were free: those of our segments, and of as
-        many as could be ours."""
-        ours = len(self.usage) * (self.size - 1)
-        return ours + self._vol.xn.free_blocks() * (self.size - 1) / self.size
+        many as could be ours, or soon can."""
+        free = self._vol.xn.free_blocks() + self.given_up - self.given_back
+        return self.capacity_of_ours + free * (self.size - 1) / self.size
 
     def room(self, wanted: int) -> int:
         """How many blocks free segments can take, counted until there are `wanted`."""
@@ -256,8 +280,8 @@ class Segments:
             self._look(1)
             if not self._free:
                 return None
-            start, count = self._free.pop(0)
-            self._room -= count - 1
+            start, count, takes = self._free.pop(0)
+            self._room -= takes
             if self._vol.xn.find_free(start, count) == (start, count):
                 return start, count
 
@@ -267,26 +291,30 @@ class Segments:
         Once round is enough, until there are more free blocks than then.
         """
         xn = self._vol.xn
-        total = min(xn.data_area[1] // self.size + 1, f.TABLES * f.SLOTS)
+        total = min(xn.data_area[1] // self.size + 1, f.TABLES * self.run * f.SLOTS)
         while self._room < wanted:
             if self._looked >= total:
                 free = xn.free_blocks()
                 if free <= self._free_then:
                     return
                 self._free_then, self._looked = free, 0
-            segment = self._at = (self._at + 1) % total
-            self._looked += 1
+            after = self._at + 1
+            start, count = xn.find_free(after * self.size, 1)
+            passed = (start // self.size - after) % total if count else total
+            segment = self._at = (after + passed) % total
+            self._looked += passed + 1
             if segment not in self.usage and not any(
-                start // self.size == segment for start, _count in self._free
+                start // self.size == segment for start, *_rest in self._free
             ):
                 self._note(segment)
 
     def _note(self, segment: int) -> None:
         lo, hi = self._vol.xn.data_area
         start, count = self._run(max(segment * self.size, lo), min((segment + 1) * self.size, hi))
-        if count >= min(MIN_RUN, self.size // 2):
-            self._free.append((start, count))
-            self._room += count - 1
+        takes = count - 1 - (0 if segment // f.SLOTS in self.tables else self.run)
+        if takes >= min(MIN_RUN, self.size // 2) - 1:
+            self._free.append((start, count, takes))
+            self._room += takes
 
     def _run(self, lo: int, hi: int) -> tuple[int, int]:
         """The longest run of free blocks in [lo, hi)."""
@@ -306,7 +334,3 @@ class Segments:
             if at - start > best[1]:
                 best = start, at - start
         return best
-
-    def went(self) -> None:
-        """Segments of ours were given up: they will be free."""
-        self._free_then = -1

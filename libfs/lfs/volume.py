@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 #: Inodes kept in memory.
 VNODES: Final = 20_000
-#: Of all blocks, this part and one in each segment are never live.
-SLACK: Final = 0.07
+#: Of the blocks that are not the reserve, this part is never live.
+SLACK: Final = 0.06
 #: Blocks that wait in memory before they are written.
 DIRTY: Final = 1024
 #: Inodes that do.
@@ -55,9 +55,9 @@ class Volume:
         self.summary_type = self._number(t.SUMMARY)
         self.segments_type = self._number(t.SEGMENTS)
         raw = xn.read(self.who, root_block, 0, f.BLOCK)
-        size, self.uuid = decode_super_untrusted(root_block, raw)
+        size, run, self.uuid = decode_super_untrusted(root_block, raw)
         self.seed = zlib.crc32(self.uuid)
-        self.segments = Segments(self, size)
+        self.segments = Segments(self, size, run)
         self.log = Log(self)
         self.imap = Tree(self, 0)
         self.next_ino = f.ROOT_INO
@@ -69,6 +69,7 @@ class Volume:
         #: inodes that went since the last flush
         self.gone: list[int] = []
         self.free_inos: list[int] = []
+        self.searched = f.ROOT_INO + 1  # numbers from here on may be free since before the mount
         self.dirty_blocks = 0  # of data, in memory
         self.time = 0  # of the file whose blocks are being written
         self.recovered = 0  # inodes that roll-forward found
@@ -221,13 +222,29 @@ class Volume:
             self.dirty[v.ino] = v
 
     def new_ino(self) -> int:
-        """A number for a new inode. Raises: ENOSPC."""
+        """A number for a new inode: one that nobody has any more, if one is known. Raises:
+        ENOSPC."""
+        if not self.free_inos and self.searched < self.next_ino:
+            self._find_free_inos()
         if self.free_inos:
             return self.free_inos.pop()
         if self.next_ino > f.INO_MAX:
             raise FsError(errno.ENOSPC)
         self.next_ino += 1
         return self.next_ino - 1
+
+    def _find_free_inos(self) -> None:
+        """Look at one more node of the inode map for numbers that were free before the mount. Of
+        one that can't be read none is; whoever wants an inode there is told why."""
+        lo = self.searched
+        self.searched = hi = min(lo - lo % f.FAN + f.FAN, self.next_ino)
+        try:
+            taken = {ino for ino, _at in self.imap.items(lo, hi)}
+        except CorruptionError:
+            return
+        self.free_inos = [
+            ino for ino in range(hi - 1, lo - 1, -1) if ino not in taken and ino not in self.vnodes
+        ]
 
     def all_of(self, v: Vnode, count: Callable[[int, int], None]) -> None:
         """Count all blocks of an inode, but for its record, as born or died."""
@@ -292,6 +309,7 @@ class Volume:
         are live. Raises: ENOSPC, EROFS."""
         if self.readonly:
             raise FsError(errno.EROFS)
+        self.cleaner.step()
         if len(self.dirty) > DIRTY_INODES:
             flush(self)
         if grow and self.available() < grow:
@@ -311,7 +329,7 @@ class Volume:
     def available(self) -> float:
         """Blocks that may become live beyond what is and will be. The fuller the log, the more must
         be moved for each block that is won; so it may not be full."""
-        most = self.segments.capacity() * (1 - SLACK - 1 / self.segments.size)
+        most = (self.segments.capacity() - self.reserve) * (1 - SLACK)
         return most - self.segments.live / f.BLOCK - self.growth - self.reserved
 
     def _fits(self, blocks: float) -> bool:
@@ -334,14 +352,16 @@ class Volume:
         return self.xn.now()
 
 
-def decode_super_untrusted(block: int, raw: bytes) -> tuple[int, bytes]:
-    """(blocks of a segment, uuid). Raises CorruptionError: not an LFS, or of a later version."""
-    magic, version, size, _created, uuid = f.SUPER.unpack_from(raw, f.SUPER_AT)
+def decode_super_untrusted(block: int, raw: bytes) -> tuple[int, int, bytes]:
+    """(blocks of a segment, blocks of the segment table behind each pointer, uuid). Raises
+    CorruptionError: not an LFS, or of a later version."""
+    magic, version, size, run, _created, uuid = f.SUPER.unpack_from(raw, f.SUPER_AT)
     for field, got, want in (
         ("magic", magic, (f.SUPER_MAGIC,)),
         ("version", version, (f.VERSION,)),
         ("blocks of a segment", size, f.SEGMENT_SIZES),
+        ("blocks of the table behind a pointer", run, range(1, f.MAX_RUN + 1)),
     ):
         if got not in want:
             raise CorruptionError(block, field, got, want)
-    return size, uuid
+    return size, run, uuid

@@ -68,6 +68,7 @@ def test_exhaust_goes_on_where_it_was_stopped() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # some 200 s of CPU
 def test_exhaust_all_sequences_of_four_calls() -> None:
     census = Search(free=2).run(4)
     assert census.wrong == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ SAME = [
     (layout.DescriptorLayout, layout.DESCRIPTOR, BLOCK - 32),
     (layout.TypeBlockLayout, layout.TYPE_BLOCK, layout.TYPE_PAYLOAD),
     (layout.RootSlotLayout, layout.ROOT_SLOT, 0),
-    (layout.SuperblockLayout, layout.SUPERBLOCK, SECTOR - 232),
+    (layout.SuperblockLayout, layout.SUPERBLOCK, SECTOR - 236),
 ]
 
 
@@ -78,6 +79,7 @@ superblocks = st.builds(
         u64s,
         counts,
         counts,
+        st.integers(0, 1),
         st.integers(0, 3),
         u32s,
         u32s,
@@ -108,6 +110,12 @@ def test_superblock_round_trip_agrees_with_construct(sb: Superblock) -> None:
 
 def _small() -> Superblock:
     return Superblock(UUID, "small", geometry(128))
+
+
+def test_superblock_types_used_are_no_more_than_there_are() -> None:
+    many = replace(_small(), types_used=_small().geometry.types_blocks + 1)
+    with pytest.raises(BadImage, match="blocks of types"):
+        layout.decode_superblock_untrusted(layout.encode_superblock(many))
 
 
 @given(at=st.integers(0, SECTOR - 1), bit=st.integers(0, 7))

@@ -216,3 +216,14 @@ def test_roots_number_of_a_type_that_was_lost_is_not_used_again(kit: Kit) -> Non
     xn = Xn(kit.device, frames=FramePool(64))  # the gap in the catalogue stays one
     assert xn.type_number("t.other") == NUMBER[NODE] + 1
     assert xn.install_type(Caller(xn.admin), TypeSpec("t.more")) == NUMBER[NODE] + 2
+
+
+def test_roots_number_of_the_last_type_is_not_used_again(kit: Kit) -> None:
+    """A record that no root tells of: blocks of the lost type would be taken for the new one's."""
+    lost = kit.xn.install_type(Caller(kit.xn.admin), TypeSpec("t.last"))
+    at = kit.xn._geometry.types_start + lost - 16
+    kit.xn.close()
+    kit.device.write(at, [bytes(BLOCK)])
+    xn = Xn(kit.device, frames=FramePool(64))
+    assert xn.type_number("t.last") is None
+    assert xn.install_type(Caller(xn.admin), TypeSpec("t.other")) == lost + 1

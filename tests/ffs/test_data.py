@@ -256,3 +256,22 @@ def test_data_failed_change_leaves_no_trace() -> None:
         batch.commit()
     assert v.pack() == before
     assert fs.read(ino, 0, 9000) == b"x" * 5000
+
+
+def test_data_new_blocks_bring_size_and_times_along() -> None:
+    """One change of the inode for an append by a block: none is left for the sync."""
+    disk = Disk()
+    fs = disk.fs
+    ino = fs.create(ROOT, fs.root, b"f", FILE)
+    before = fs.getattr(ino).mtime
+    write(fs, ino, 0, bytes(3 * 4096))
+    v = fs.volume.vnode(ino)
+    assert fs.volume.dirty == set()
+    assert (v.size, v.mtime) == (3 * 4096, v.ctime)
+    assert v.mtime > before
+    write(fs, ino, 0, b"x")  # only an overwrite leaves its times for later
+    assert fs.volume.dirty == {v}
+    kept = v.mtime
+    fs = disk.remount()
+    assert fs.lookup(fs.root, b"f") == ino
+    assert fs.getattr(ino).mtime == kept

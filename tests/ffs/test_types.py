@@ -158,6 +158,28 @@ def test_types_symlink_target_stays(raw: Raw) -> None:
     assert raw.change(BOB, raw.header(ino, size=3)) == EPERM
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_types_symlink_keeps_its_blocks_while_it_lives(raw: Raw, *, keep: bool) -> None:
+    """A long target lies in blocks: they go with the inode, in one change, and never before."""
+    new = New(stat.S_IFDIR | 0o777, ALICE.uid, ALICE.gid)
+    home = raw.fs.create(ROOT, raw.fs.root, b"home", new)
+    link = New(stat.S_IFLNK | 0o777, ALICE.uid, ALICE.gid, target=b"t" * 3000)
+    ino = raw.fs.create(ALICE, home, b"long", link)
+    who = Caller(raw.cap, BOB.uid, BOB.gid)
+    slot = bytes(raw.xn.read(who, ino, f.INODE_SLOTS_AT, 16))
+    block = int.from_bytes(slot[8:], "little") & (1 << 56) - 1
+    number = raw.xn.type_number(t.DATA)
+    assert number is not None
+    cut = [(ino, [(f.INODE_SLOTS_AT, bytes(16))])]
+    for caller in (who, Caller(raw.cap, ALICE.uid, ALICE.gid)):
+        with pytest.raises(AclRefused):
+            raw.xn.change(caller, cut, free=[(number, block, 1)])
+    raw.fs.unlink(BOB, home, b"long", keep=keep)
+    if not keep:
+        raw.fs.sync(None)
+        assert not raw.xn.cached(ino)
+
+
 def test_types_no_raw_writes(raw: Raw) -> None:
     ino = raw.file(ALICE)
     with pytest.raises(Refused):

@@ -139,7 +139,7 @@ def test_cleaner_puts_old_files_together() -> None:
         ino = disk.file(b"%d" % i, b"x" * 20_000)
         disk.fs.volume.vnode(ino).mtime = 1000 if i % 2 else 10**18
     vol = disk.fs.volume
-    flush(vol, by_age=True)
+    flush(vol, cleaning=True)
     ages = [
         vol.vnodes[slot[3]].mtime
         for segment in sorted(vol.segments.usage, key=lambda s: vol.segments.usage[s].summary)
@@ -160,6 +160,7 @@ def test_cleaner_policies_differ() -> None:
     others = [s for s in vol.segments.usage if s != vol.log.segment]
     for segment in others:
         vol.segments.usage[segment].live = size
+        vol.segments.usage[segment].blocks = vol.segments.size
     old, young = others[:2]
     now = vol.now()
     vol.segments.usage[old].live, vol.segments.usage[old].youngest = size // 2, 0

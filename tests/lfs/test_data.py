@@ -67,7 +67,7 @@ def _check_estimate(disk: Disk, offset: int, size: int) -> None:
     written = sum(at[i] != f.RESERVED for i in absent)
     new = sum(not at[i] for i in absent)
     nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
-    want = 1 + v.inline + nodes + written, 0.25 + v.inline + new
+    want = 1 + v.inline + nodes + written, 0.25 + v.inline + new if new else 0
     assert disk.fs._data._cost(v, offset, size) == want
 
 

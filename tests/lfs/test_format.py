@@ -13,16 +13,16 @@ from libfs.lfs import format as f
 
 #: layout, struct, where it begins, the layout's names for the struct's fields
 PAIRS = {
-    "super": (f.SUPER_LAYOUT, f.SUPER, f.SUPER_AT, "magic version segment created uuid"),
+    "super": (f.SUPER_LAYOUT, f.SUPER, f.SUPER_AT, "magic version segment run created uuid"),
     "summary": (f.SUMMARY_LAYOUT, f.SUMMARY_HEAD, f.SUMMARY_AT, "serial segment next done first"),
     "slot": (f.SLOT_LAYOUT, f.SLOT, 0, "pointer ino at flush"),
-    "entry": (f.ENTRY_LAYOUT, f.ENTRY, 0, "pointer live youngest"),
+    "entry": (f.ENTRY_LAYOUT, f.ENTRY, 0, "pointer live blocks youngest"),
     "node": (f.NODE_LAYOUT, f.NODE_HEAD, f.NODE_AT, "ino index"),
     "checkpoint": (
         f.CHECKPOINT_LAYOUT,
         f.CHECKPOINT,
         f.CHECKPOINT_AT,
-        "number flush serial segment offset time next_ino epoch depth tops snapshots reserved",
+        "number flush serial segment offset time next_ino epoch depth tops snapshots",
     ),
     "snapshot": (
         f.SNAPSHOT_LAYOUT,

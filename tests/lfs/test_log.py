@@ -3,13 +3,27 @@ of the device."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from libfs.ffs import Ffs
+from libfs.lfs import Lfs
 from libfs.lfs import format as f
 from libfs.lfs.flushing import flush
-from tests.lfs.support import FILE, ROOT, TOP, Disk
-from xnfs import AclRefused, Caller, Refused, XnError
+from tests.lfs.support import FILE, ROOT, TOP, UUID, Disk, read
+from xnfs import (
+    AclRefused,
+    Caller,
+    FileDevice,
+    FramePool,
+    Refused,
+    Xn,
+    XnError,
+    create_image,
+    format_image,
+)
 from xnfs.disk.device import Buffers
 
 
@@ -93,6 +107,28 @@ def test_log_many_inodes_share_a_block(disk: Disk) -> None:
     assert len(disk.names()) == 300
 
 
+def test_log_numbers_of_inodes_are_used_again_after_a_mount(disk: Disk) -> None:
+    for i in range(1200):
+        disk.file(b"%d" % i)
+    kept = disk.file(b"kept", b"k" * 10_000)
+    for i in range(1200):
+        disk.fs.unlink(ROOT, TOP, b"%d" % i, keep=False)
+    opened = disk.file(b"open")
+    disk.remount()
+    assert disk.fs.lookup(TOP, b"kept") == kept
+    last = disk.fs.volume.next_ino
+    disk.fs.unlink(ROOT, TOP, b"open", keep=True)
+    made = {disk.file(b"n%d" % i) for i in range(1195)}
+    assert len(made) == 1195
+    assert max(made) < last
+    assert disk.fs.volume.next_ino == last
+    assert not {kept, opened, TOP} & made
+    disk.cut()
+    disk.remount()
+    assert disk.read(b"kept") == b"k" * 10_000
+    assert disk.check()[0].clean
+
+
 def test_log_a_segment_that_others_have_in_part(disk: Disk) -> None:
     """Another root of the image has blocks in between."""
     xn = disk.xn
@@ -157,6 +193,33 @@ def test_log_a_map_that_does_not_stay_in_memory(
     assert all(disk.fs.read(ino, i << 31, 4) == b"%04d" % i for i in range(40))
     assert disk.fs.volume.vnode(ino).tree.depth == 3
     assert disk.check()[0].clean
+
+
+def test_log_all_of_a_tebibyte_is_used(tmp_path: Path) -> None:
+    """An empty LFS is small there, and its last segments are as good as the first."""
+    path = str(tmp_path / "image")
+    create_image(path, 1 << 40)
+    device = FileDevice(path)
+    format_image(device, uuid=UUID, label="large")
+    xn = Xn(device, frames=FramePool(2048))
+    made = os.stat(path).st_blocks
+    Lfs.mkfs(xn, xn.admin, "home", uuid=UUID)
+    fs = Lfs.mount(xn, xn.admin, "home")
+    assert os.stat(path).st_blocks - made < 1 << 11  # of 512 bytes
+    assert fs.statfs().bavail > 0.9 * fs.statfs().blocks
+    last = xn.data_area[1] // fs.volume.segments.size - 8
+    fs.volume.segments._at = last - 1
+    ino = fs.create(ROOT, TOP, b"f", FILE)
+    fs.write(ROOT, ino, 0, b"f" * (3 << 20), kill_suid=False)
+    fs.sync([ino])
+    assert fs.volume.log.segment > last
+    fs.close()
+    xn.close()
+    xn = Xn(FileDevice(path), frames=FramePool(2048))
+    fs = Lfs.mount(xn, xn.admin, "home")
+    assert read(fs, b"f") == b"f" * (3 << 20)
+    fs.close()
+    xn.close()
 
 
 def test_log_a_new_table_of_segments_stays_cached_however_few_the_frames() -> None:

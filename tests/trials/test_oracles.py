@@ -6,8 +6,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Collection
+from types import ModuleType
 
 import pytest
+from xnfs_trials.crash import afterwards
 from xnfs_trials.crash.base import open_subject
 from xnfs_trials.crash.choices import QUICK, Plan
 from xnfs_trials.crash.explore import Failure, contents, explore
@@ -22,6 +24,8 @@ from xnfs_trials.crash.states import Write
 from xnfs_trials.crash.subject import Subject
 from xnfs_trials.crash.trial import PosixTrial
 
+from libfs.ffs.inode import Vnode
+from libfs.ffs.volume import Batch
 from tests.trials import liars
 from tests.trials.liars import FFS, PLAIN, lying
 from xnfs import CollectStatus, MemoryDevice, Xn
@@ -284,8 +288,22 @@ def lies(liar: Callable[..., liars.Liar], name: str) -> bool:
     return judged(lying(liar), name) is not None
 
 
+def forgets_parent() -> bool:
+    """A rename leaves the directory's own word for where it is as it was: no oracle but FFS' own
+    checker reads that."""
+    change = Batch.set
+
+    def forget(self: Batch, v: Vnode, **fields: int) -> None:
+        fields.pop("parent", None)
+        change(self, v, **fields)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batch, "set", forget)
+        return judged(FFS, "rename A/C B; sync") is not None
+
+
 #: clause -> what of it is removed, the defect that it alone finds, and whether that is found
-CLAUSES: dict[str, tuple[type, str, object, str, Callable[[], bool]]] = {
+CLAUSES: dict[str, tuple[type | ModuleType, str, object, str, Callable[[], bool]]] = {
     "O1: R4 and R5, tables": (
         KernelWalk, "_tables", lambda self: None,
         "reached, and free in the map", lambda: spoiled(free_in_the_map, "O1"),
@@ -324,6 +342,10 @@ CLAUSES: dict[str, tuple[type, str, object, str, Callable[[], bool]]] = {
     "O5: use and emptying": (
         Oracles, "mount", lambda *args: [], "an unlink that keeps the blocks",
         lambda: lies(liars.Hoards, "unlink foo; sync"),
+    ),
+    "O5: fsck": (
+        afterwards, "_own_fsck", lambda *args: [],
+        "a directory that was moved and says that it was not", forgets_parent,
     ),
     "O6: neighbours": (
         Neighbour, "harmed", lambda *args: (), "one byte of another file system",

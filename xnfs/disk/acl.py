@@ -45,12 +45,14 @@ class Acls:
         `witness`: by edited block, and under 0 the one for all others. Raises AclRefused.
         """
         shown = {edit.block: edit for edit in plan}
+        ends = {edit.block for edit in dying}
         if births:
             _name_parents(births, plan)
         for edit in plan:
             if edit.type.acl is not None:
                 op = OP_BIRTH if edit.page is None else OP_CHANGE
-                self.ask(who, edit.type, op, 0, edit, _witness(edit, shown, witness))
+                mask = int(edit.block in ends)
+                self.ask(who, edit.type, op, mask, edit, _witness(edit, shown, witness))
         for edit in dying:
             if edit.type.acl is not None:
                 self.ask(who, edit.type, OP_DEATH, 0, edit, _witness(edit, shown, witness))

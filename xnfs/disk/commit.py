@@ -163,10 +163,8 @@ class Committer:
             plain &= self._registry.plain
         with self.stops_on_failure(retry=True):
             plain -= self._guarded(plain)
-            try:
-                self._write_plain(plain)
-            finally:
-                self._digest(plain)
+            self._write_plain(plain)
+            self._digest(plain)
 
     @contextmanager
     def stops_on_failure(self, *, retry: bool) -> Iterator[None]:
@@ -300,7 +298,7 @@ class Committer:
                     self._unflushed = True
                     self._reserve(tables)
                     self._log.write(self.seq, images, listed, self._tables.versions.pending)
-            except XnError:
+            except BaseException:
                 self.seq = last
                 self._digest(plain)  # while the frames have what was written
                 raise
@@ -392,19 +390,21 @@ class Committer:
                 self._tables.versions.set(block, self.seq)
 
     def _write_plain(self, plain: set[int]) -> None:
+        """Write these in place. What fails half-way stays dirty as a whole, and so is written again
+        before anything relies on it.
+        """
         registry, written = self._registry, self._written
+        for block in sorted(registry.metadata.keys() & plain):
+            self._stamp(registry.metadata[block])
+            self._tables.versions.set(block, self.seq)
         for start, count in runs(plain):
-            run = range(start, start + count)
             registry.clear(start, count)
-            for block in sorted(registry.metadata.keys() & run):
-                self._stamp(registry.metadata[block])
-                self._tables.versions.set(block, self.seq)
-            # One more than the log can list stands for all others; but what is here must be true.
-            room = max(self._log.entries + 1 - len(written), 0)
-            new = islice(set(run).difference(written), room)
-            written.update(dict.fromkeys(chain(written.keys() & run, new)))
             self._unflushed = True
             self._device.write(start, registry.views(start, count))
+        # One more than the log can list stands for all others; but what is here must be true.
+        room = max(self._log.entries + 1 - len(written), 0)
+        new = islice(plain.difference(written), room)
+        written.update(dict.fromkeys(chain(written.keys() & plain, new)))
         registry.plain -= plain
         self._order.written(plain)
 

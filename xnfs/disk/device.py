@@ -97,36 +97,38 @@ class FileDevice:
 
     def read(self, start: int, views: Views) -> None:
         """See BlockDevice."""
-        span(self, start, views)
-        self._move(os.preadv, "read", start, list(views))
+        count = span(self, start, views)
+        self._move(os.preadv, "read", start, count, list(views))
 
     def write(self, start: int, views: Buffers) -> None:
         """See BlockDevice."""
         if self.readonly:
             raise DeviceError(errno.EROFS, f"{self.path}: opened read-only")
-        span(self, start, views)
-        self._move(os.pwritev, "write", start, [memoryview(view) for view in views])
+        count = span(self, start, views)
+        self._move(os.pwritev, "write", start, count, [memoryview(view) for view in views])
 
     def _move(
         self,
         call: Callable[[int, list[memoryview], int], int],
         what: str,
         start: int,
+        count: int,
         todo: list[memoryview],
     ) -> None:
         """Repeat the vectored call until nothing is left: the host may do less than asked."""
-        at = start * BLOCK
-        while todo:
+        at, end = start * BLOCK, (start + count) * BLOCK
+        while at < end:
             try:
                 done = call(self._fd, todo[:IOV_MAX], at)
             except OSError as e:
                 raise _failure(e, f"{self.path}: {what} at block {at // BLOCK}") from None
-            todo = _rest(todo, done)
-            if not done and todo:
+            if not done:
                 raise DeviceError(
                     errno.EIO, f"{self.path}: {what} at block {at // BLOCK}: unexpected end"
                 )
             at += done
+            if at < end:
+                todo = _rest(todo, done)
 
     def will_need(self, start: int, count: int) -> None:
         """See Foresight."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from xnfs.disk.layout import (
@@ -145,7 +144,6 @@ class _Reader:
         return CorruptionError(self._bno, field, got, want)
 
 
-@lru_cache(maxsize=256)  # who opens many images with the same types decodes each once
 def decode_spec_untrusted(bno: int, payload: bytes) -> TypeSpec:
     """Decode a record's payload, joined from its blocks; `bno` only names it in errors.
 
@@ -201,18 +199,18 @@ def encode_slot(slot: RootSlot) -> bytes:
         raise Refused(f"root {slot.name!r}: a number is out of range") from None
 
 
-def decode_slot_untrusted(bno: int, raw: View, index: int) -> RootSlot | None:
-    """Slot `index` of root block `bno`; None if it is free. Raises CorruptionError."""
-    fields = ROOT_SLOT.unpack_from(raw, slot_offset(index))
+def decode_slots_untrusted(bno: int, raw: View) -> list[RootSlot | None]:
+    """The slots of root block `bno`; None for one that is free. Raises CorruptionError."""
+    area = raw[SLOTS_AT : SLOTS_AT + SLOTS * SLOT_SIZE]
+    return [
+        _slot_untrusted(bno, index, fields) if fields[1] else None
+        for index, fields in enumerate(ROOT_SLOT.iter_unpack(area))
+    ]
+
+
+def _slot_untrusted(bno: int, index: int, fields: tuple[bytes, int, int, int, int]) -> RootSlot:
     name, block, kind, flags, created = fields
-    if block == 0:
-        return None
     text = text_untrusted(name)
     if not text:
         raise CorruptionError(bno, f"name of root slot {index}", bytes(name[:20]), "UTF-8")
     return RootSlot(text, block, kind, flags, created)
-
-
-def decode_slots_untrusted(bno: int, raw: View) -> list[RootSlot | None]:
-    """All slots of a root block. Raises CorruptionError."""
-    return [decode_slot_untrusted(bno, raw, index) for index in range(SLOTS)]

@@ -102,7 +102,7 @@ class _Fsck:
         self._sb = read_superblock_untrusted(device)
         self._g: Geometry = self._sb.geometry
         self._seed = Seed(self._sb.uuid)
-        self._table = TypeTable(device, self._g, self._seed)
+        self._table = TypeTable(device, self._g, self._seed, self._sb.types_used)
         self._types = {kind.number: kind for kind in self._table}
 
     def run(self) -> Result:

@@ -94,7 +94,8 @@ SuperblockLayout: Any = c.Struct(  # offset
     "created" / c.Int64ul,  # 208
     "generation" / c.Int64ul,  # 216
     "seq" / c.Int64ul,  # 224
-    "zero" / c.Bytes(276),  # 232
+    "types_used" / c.Int32ul,  # 232
+    "zero" / c.Bytes(272),  # 236
     "crc" / c.Int32ul,  # 508
 )
 
@@ -192,6 +193,7 @@ SUPERBLOCK: Final = struct.Struct(
     "IIII"  # 104 compat, ro_compat, incompat, state
     "10Q"  # 120 start and length of log, map, refs, types, roots
     "QQQQ"  # 200 data_start, created, generation, seq
+    "I"  # 232 types_used
 )
 STAMP: Final = struct.Struct("<IIQ")  # crc, type, seq
 DESCRIPTOR: Final = struct.Struct("<8sQIIII")  # magic, seq, images, listed, versions, count
@@ -299,6 +301,7 @@ class Superblock:
     created: int = 0
     generation: int = 1
     seq: int = 0
+    types_used: int = 0  # blocks of the type catalogue, at least
     state: int = CLEAN
     compat: int = 0
     ro_compat: int = 0
@@ -319,7 +322,7 @@ def encode_superblock(sb: Superblock) -> bytes:
         *(MAGIC, VERSION, BLOCK, sb.uuid, label, g.blocks),
         *(sb.compat, sb.ro_compat, sb.incompat, sb.state),
         *g.areas(),
-        *(sb.created, sb.generation, sb.seq),
+        *(sb.created, sb.generation, sb.seq, sb.types_used),
     )
     body = head.ljust(SECTOR - 4, b"\0")
     return body + U32.pack(crc(sb.uuid, 0, body))
@@ -346,14 +349,17 @@ def decode_superblock_untrusted(raw: View) -> Superblock:
     if size != BLOCK:
         raise BadImage(f"superblock: block size {size}")
     layout = _geometry_untrusted(blocks, areas)
-    created, generation, seq = areas[11:]
+    created, generation, seq, types_used = areas[11:]
     if max(generation, seq) > MAX_COUNTER:
         raise BadImage(f"superblock: generation {generation}, transaction {seq}: out of range")
+    if types_used > layout.types_blocks:
+        raise BadImage(f"superblock: {types_used} blocks of types are more than there are")
     name = text_untrusted(label)
     if name is None:
         raise BadImage("superblock: the label is not UTF-8")
     return Superblock(
-        *(uuid, name, layout, created, generation, seq, state, compat, ro_compat, incompat)
+        *(uuid, name, layout, created, generation, seq, types_used),
+        *(state, compat, ro_compat, incompat),
     )
 
 

@@ -138,7 +138,8 @@ class PageIO:
         except BaseException:  # nobody may see what the frames held before
             registry.drop(new)
             raise
-        registry.unfilled.difference_update(range(start, start + count))
+        if registry.unfilled:
+            registry.unfilled.difference_update(range(start, start + count))
 
     def prefetch(self, start: int, count: int, *, wait: bool) -> None:
         """Ask the device to have these blocks at hand. Binds nothing and shows nobody anything."""

@@ -24,7 +24,8 @@ Diff = Sequence[tuple[int, bytes]]
 T_UNREADABLE = 1
 
 #: What an `acl` is asked (its parameter `op`). `mask`: of an access, read 4, write 2, search 1; of
-#: a death, 1 if the temporary root lets go of the block, 0 if a change drops its last pointer.
+#: a change, 1 if the block also dies in it; of a death, 1 if the temporary root lets go of the
+#: block, 0 if a change drops its last pointer.
 OP_ACCESS, OP_CHANGE, OP_BIRTH, OP_DEATH = 0, 1, 2, 3
 
 

@@ -131,7 +131,7 @@ class Registry:
     def unread(self, start: int, count: int) -> list[Run]:
         """Which of these blocks have no bytes yet: those not cached, or bound and not filled."""
         run = range(start, start + count)
-        if self.unfilled.isdisjoint(run):
+        if not self.unfilled or self.unfilled.isdisjoint(run):
             return self.absent(start, count)
         missing = set(run).difference(self.pages)
         return runs(missing | self.unfilled.intersection(run), count)
@@ -175,7 +175,8 @@ class Registry:
                 page = MetaPage(block, kind, frame, view, parent, root)
                 self.pages[block] = self.metadata[block] = page
             return
-        for first, n in runs(frames, count):
+        together = frames[-1] - frames[0] == count - 1
+        for first, n in [(frames[0], count)] if together else runs(frames, count):
             same = Page(kind, first - start, parent, root)
             self.pages.update(dict.fromkeys(range(start, start + n), same))
             start += n

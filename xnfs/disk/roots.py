@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from xnfs.disk.device import BlockDevice
 from xnfs.disk.entries import (
     RootSlot,
-    decode_slot_untrusted,
+    decode_slots_untrusted,
     encode_slot,
     slot_offset,
 )
-from xnfs.disk.layout import ROOTS_TYPE, SLOT_SIZE, SLOTS, Geometry, Seed, check_stamp_untrusted
+from xnfs.disk.layout import ROOTS_TYPE, SLOT_SIZE, Geometry, Seed, check_stamp_untrusted
 from xnfs.disk.records import Diff, RootEntry
 from xnfs.disk.registry import MetaPage, Registry
 from xnfs.disk.tables import Tables
@@ -55,8 +55,7 @@ class Roots:
     def _slots_untrusted(self) -> Iterator[tuple[MetaPage, int, RootSlot | None]]:
         lo, hi = self._data
         for page in self._pages:
-            for index in range(SLOTS):
-                slot = decode_slot_untrusted(page.block, page.view, index)
+            for index, slot in enumerate(decode_slots_untrusted(page.block, page.view)):
                 if slot is not None and not lo <= slot.block < hi:
                     raise CorruptionError(page.block, f"root {slot.name}", slot.block, "data")
                 yield page, index, slot

@@ -115,7 +115,7 @@ class Boundary:
         self._caps.check(who.cap, ("disk", "root", root), rights)
 
     def _page(self, who: Caller, block: int, rights: int) -> Page:
-        page = self._registry.get(block)
+        page = self._registry.pages.get(block)
         if page is None:
             raise NotCached(f"block {block} is not cached")
         self._may(who, page.root, rights)
@@ -157,7 +157,8 @@ class Boundary:
 
     def _set_state(self, state: int) -> None:
         with self._committer.stops_on_failure(retry=True):
-            self._sb = write_superblock(self._device, replace(self._sb, state=state))
+            new = replace(self._sb, state=state, types_used=self._types.used)
+            self._sb = write_superblock(self._device, new)
 
     def _corrupt(self, error: CorruptionError) -> None:
         """Corruption stops writes, now and until fsck has looked at it."""

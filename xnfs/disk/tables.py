@@ -377,14 +377,16 @@ class Tables:
         first = (block - self._g.map_start) * SECTORS
         changed = self._map_versions[first // SECTORS] != seq
         self._map_versions[first // SECTORS] = seq
-        out: list[bytes] = []
+        out: list[bytes | memoryview] = []
+        view = memoryview(self._bytes)
         for index in range(min(SECTORS, self._g.groups - first)):
             group = first + index
-            bits = bytes(self._bytes[group * GROUP_BYTES : (group + 1) * GROUP_BYTES])
-            body = bits + U32.pack(self._flags[group] | (0 if index else seq << 8))
+            bits = view[group * GROUP_BYTES : (group + 1) * GROUP_BYTES]
+            flags = self._flags[group] | (0 if index else seq << 8)
             if index in stale or (changed and not index):
-                self._crcs[group] = zlib.crc32(body, self._seed.sector(block, index))
-            out += [body, U32.pack(self._crcs[group])]
+                crc = zlib.crc32(bits, self._seed.sector(block, index))
+                self._crcs[group] = zlib.crc32(U32.pack(flags), crc)
+            out += [bits, _MAP_TAIL.pack(flags, self._crcs[group])]
         return b"".join(out).ljust(BLOCK, b"\0")
 
     def mark_written(self, block: int) -> None:

@@ -6,13 +6,15 @@ its number but can't be used: its blocks are then untouchable, never guessed at.
 cut while it was installed is passed over.
 
 A type's number is FIRST_TYPE + the place of its record in the catalogue, so that no number is ever
-used twice; nor is one whose record was wiped, if a later record or a root (`reserve`) tells of it.
+used twice; nor is one whose record was wiped, if a later record, the superblock (`used`) or a root
+(`reserve`) tells of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
 
 from xnfs.disk.blocktype import BlockType
 from xnfs.disk.device import BlockDevice
@@ -64,10 +66,27 @@ class RootsType(BlockType):
 _ROOTS: Final = RootsType()
 
 
+@dataclass(frozen=True, slots=True)
+class _Catalogue:
+    """The area of some image, and what it says: `specs` by number; `next`: the first block never
+    written."""
+
+    uuid: bytes
+    start: int
+    area: bytearray
+    next: int
+    specs: list[tuple[int, TypeSpec]]
+    damaged: list[CorruptionError]
+
+
 class TypeTable:
     """All installed types of one image."""
 
-    def __init__(self, device: BlockDevice, geometry: Geometry, seed: Seed) -> None:
+    #: who opens many images in a row with the same types decodes them once
+    _latest: ClassVar[_Catalogue | None] = None
+
+    def __init__(self, device: BlockDevice, geometry: Geometry, seed: Seed, used: int = 0) -> None:
+        """Read the catalogue. `used`: so many of its blocks were, whatever became of them."""
         self._device = device
         self._seed = seed
         self._start = geometry.types_start
@@ -81,6 +100,12 @@ class TypeTable:
         #: catalogue blocks that do not check
         self.damaged: list[CorruptionError] = []
         self._load()
+        self._next = max(self._next, used)
+
+    @property
+    def used(self) -> int:
+        """How many blocks of the catalogue have been taken."""
+        return self._next
 
     def get(self, number: int) -> BlockType:
         """The type of that number. Raises UnknownType, also if it does not verify any more."""
@@ -142,36 +167,17 @@ class TypeTable:
     def _load(self) -> None:
         area = bytearray(self._blocks * BLOCK)
         self._device.read(self._start, [memoryview(area)])
-        pieces: list[bytes] = []
-        first = 0
-        for i in range(self._blocks):
-            raw = memoryview(area)[i * BLOCK : (i + 1) * BLOCK]
-            try:
-                piece = decode_type_block_untrusted(self._seed, self._start + i, raw)
-            except CorruptionError as e:
-                self.damaged.append(e)
-                self._next, pieces = i + 1, []
-                continue
-            if piece is None:
-                continue
-            self._next = i + 1
-            if piece.part == 0:
-                first, pieces = i, []
-            if piece.part != len(pieces) or piece.number != FIRST_TYPE + first:
-                pieces = []  # the rest of a record that was cut
-                continue
-            pieces.append(piece.payload)
-            if len(pieces) == piece.parts:
-                self._load_record_untrusted(first, b"".join(pieces))
-                pieces = []
+        found = TypeTable._latest
+        if found is None or (found.uuid, found.start, found.area) != (
+            self._seed.uuid, self._start, area
+        ):  # fmt: skip
+            found = TypeTable._latest = _catalogue_untrusted(self._seed, self._start, area)
+        self._next = found.next
+        self.damaged += found.damaged
+        for number, spec in found.specs:
+            self._add_untrusted(number, spec)
 
-    def _load_record_untrusted(self, first: int, payload: bytes) -> None:
-        number = FIRST_TYPE + first
-        try:
-            spec = decode_spec_untrusted(self._start + first, payload)
-        except CorruptionError as e:
-            self.damaged.append(e)
-            return
+    def _add_untrusted(self, number: int, spec: TypeSpec) -> None:
         if spec.stamp is not None and spec.stamp <= BLOCK - STAMP_SIZE:
             self._stamps[number] = spec.stamp
         if spec.name in self._names:
@@ -182,3 +188,34 @@ class TypeTable:
             self._types[number] = BlockType(number, spec, self.number)
         except XnError as e:
             self.broken[number] = str(e)
+
+
+def _catalogue_untrusted(seed: Seed, start: int, area: bytearray) -> _Catalogue:
+    found = _Catalogue(seed.uuid, start, area, 0, [], [])
+    end, first = 0, 0
+    pieces: list[bytes] = []
+    for i in range(len(area) // BLOCK):
+        raw = memoryview(area)[i * BLOCK : (i + 1) * BLOCK]
+        try:
+            piece = decode_type_block_untrusted(seed, start + i, raw)
+        except CorruptionError as e:
+            found.damaged.append(e)
+            end, pieces = i + 1, []
+            continue
+        if piece is None:
+            continue
+        end = i + 1
+        if piece.part == 0:
+            first, pieces = i, []
+        if piece.part != len(pieces) or piece.number != FIRST_TYPE + first:
+            pieces = []  # the rest of a record that was cut
+            continue
+        pieces.append(piece.payload)
+        if len(pieces) == piece.parts:
+            try:
+                spec = decode_spec_untrusted(start + first, b"".join(pieces))
+                found.specs.append((FIRST_TYPE + first, spec))
+            except CorruptionError as e:
+                found.damaged.append(e)
+            pieces = []
+    return replace(found, next=end)

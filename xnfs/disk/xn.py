@@ -108,7 +108,7 @@ class Xn(CatalogueCalls):
         """Finish what a cut interrupted, in memory only if the image is read-only. When the image
         was marked clean everything was in place: the log is not looked at.
         """
-        self._types = TypeTable(device, self._geometry, self._seed)
+        self._types = TypeTable(device, self._geometry, self._seed, self._sb.types_used)
         if self._clean:
             self._device, self.recovered = device, "nothing"
             return Recovered(device, self._sb.seq, frozenset(), "nothing")
@@ -284,7 +284,8 @@ class Xn(CatalogueCalls):
         state = self._sb.state
         if not self._leaky and not self._ledger.held and not self.damaged:
             state |= CLEAN
-        if state != self._sb.state or self._committer.seq > self._sb.seq:
+        behind = self._committer.seq > self._sb.seq or self._types.used > self._sb.types_used
+        if state != self._sb.state or behind:
             self._sb = replace(self._sb, seq=self._committer.seq)
             self._set_state(state)
             self._committer.empty_log()

@@ -146,10 +146,12 @@ class FramePool:
 
         Raises Refused: a frame is free already, named twice, not of this pool, or another's.
         """
-        if len(set(frames)) != len(frames):
-            raise Refused("a frame is named twice")
         taken, owners, pieces = self._taken, self._owners, runs(frames)
+        end = 0
         for first, n in pieces:
+            if first < end:
+                raise Refused("a frame is named twice")
+            end = first + n
             if first < 0 or first + n > self.count or taken.find(_FREE, first, first + n) >= 0:
                 raise Refused(f"frame {self._not_taken(first, n)} has no owner")
             if owner is not None and owners[first : first + n] != [owner] * n:

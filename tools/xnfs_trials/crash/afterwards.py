@@ -1,6 +1,6 @@
 """O5: what follows a cut, with the real code. Recovery ends, does what the bytes say, and does it
-once; a mount shows what the bytes show; leaks are collected and nothing else is; and when all is
-deleted, nothing is left.
+once; `fsck` finds nothing, the kernel's nor the file system's own; a mount shows what the bytes
+show; leaks are collected and nothing else is; and when all is deleted, nothing is left.
 
 Relies on `rawdisk.py` for what recovery must do. Everything runs on a disk of its own.
 """
@@ -23,6 +23,7 @@ from xnfs_trials.crash.subject import Subject
 from xnfs_trials.crash.trees import ROOT, Tree, differences, quiet, read_tree, remove_all
 
 USED = 2 * 4096  # bytes that are written after a cut
+CHECK_FRAMES = 256
 TURNS = 1000  # calls of the collector, at most
 NOBODY = 0xFFFF_FFFD  # the owner in the tags of what is written afterwards
 
@@ -37,7 +38,7 @@ def afterwards(
 ) -> Iterator[str]:
     """Everything that goes wrong on a disk that should show `tree`, and hold `recovered` once
     recovery is over. Uses the disk up. Raises FsError, XnError: wrong as well."""
-    yield from _fsck(disk, "before anything")
+    yield from fsck(subject, disk, "before anything")
     want = recovered
     for turn in ("first", "second"):
         xn = Xn(disk, frames=FramePool(shape.frames), clock=clock())
@@ -59,17 +60,30 @@ def afterwards(
     yield from _collect(xn)
     xn.close()
     yield from _leaks(disk, "emptied")
-    yield from _fsck(disk, "emptied")
+    yield from fsck(subject, disk, "emptied")
     if subject.spare is not None:
         extra = _used(disk) - base.used - _of_root(subject, disk)
         if extra > subject.spare:
             yield f"emptied, {extra} blocks more are in use than when it was new"
 
 
-def _fsck(disk: MemoryDevice, when: str) -> list[str]:
+def fsck(subject: Subject, disk: MemoryDevice, when: str) -> list[str]:
+    """What `fsck -n` says of a disk: the kernel's walk, then the file system's own checker. Leaks
+    are no findings."""
     out: list[str] = []
     result = check_image(disk, repair=False, report=lambda f: out.append(f"{when}, fsck: {f}"))
-    return [] if result.clean else out
+    return out if not result.clean else _own_fsck(subject, disk, when)
+
+
+def _own_fsck(subject: Subject, disk: MemoryDevice, when: str) -> list[str]:
+    out: list[str] = []
+    if subject.check is not None:
+        xn = Xn(disk, frames=FramePool(CHECK_FRAMES), clock=clock(), readonly=True)
+        subject.check(
+            xn, xn.admin, NAME, repair=False,
+            report=lambda f: out.append(f"{when}, its own fsck: block {f.block}: {f.message}"),
+        )  # fmt: skip
+    return out
 
 
 def _otherwise(disk: MemoryDevice, want: Mapping[int, bytes]) -> list[int]:

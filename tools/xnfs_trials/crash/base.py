@@ -60,9 +60,7 @@ class Base:
 def used_frames(count: int) -> FramePool:
     """Memory in which others have been: every frame holds the canary."""
     pool = FramePool(count)
-    frames = pool.alloc("others", count)
-    pool.view_run(0, count)[:] = _canaries(count)
-    pool.free(frames, "others")
+    pool.words().cast("B")[:] = _canaries(count)
     return pool
 
 

@@ -29,8 +29,8 @@ class Plan:
     samples: int = 4096
     torn: int | None = None  # None: every prefix of each block, every subset of metadata; else: so
     #                          many random tears at each cut, and
-    few: int = 0  # every subset of the newest block, if it is metadata of which at most so many
-    #               sectors change: few of these images differ
+    few: int = 0  # every subset of the sectors that change in the newest block, if it is metadata
+    #               and they are at most so many
     states: int | None = None  # make at most so many, spread over all cuts; the rest is left out
     depth: int = 2  # cuts in a row: 2 = also during the recovery that follows a cut
     again: int | None = None  # at most so many states of one recovery
@@ -43,11 +43,12 @@ QUICK = Plan(exhaustive=6, near=1, samples=8, torn=2, depth=1)
 
 class Choice(NamedTuple):
     """The writes that are there (a mask over the pending ones), and of one of these the sectors
-    that are."""
+    that are. `alike`: how many other choices differ only in sectors that are old and new alike."""
 
     mask: int
     torn: int = 0
     sectors: int = WHOLE
+    alike: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Cutpoint:
     `newest`: True: only states that hold the last pending write, the others have been seen; False:
     all of them, once more (a sync has returned); None: only the one that holds none (a flush has
     completed). `closing`: a flush or the end comes next. `metadata`: of which pending writes every
-    subset of the sectors is wanted; `few`: of the newest one, of which few sectors change.
+    subset of the sectors is wanted; `few`: the sectors that change in the newest one, if so few.
     """
 
     number: int
@@ -67,7 +68,7 @@ class Cutpoint:
     newest: bool | None
     closing: bool = False
     metadata: int = 0
-    few: bool = False
+    few: tuple[int, ...] = ()
 
 
 #: (how many, the choice with a number below that)
@@ -132,7 +133,11 @@ def _tears(cut: Cutpoint, plan: Plan, rng: random.Random) -> Iterator[Family]:
     if plan.torn is not None:
         yield plan.torn, lambda i: _random_tear(n, rng)
         if cut.few:
-            yield SUBSETS, lambda i: Choice(full, n - 1, i + 1)
+            alike = (1 << 8 - len(cut.few)) - 1
+            yield (
+                (1 << len(cut.few)) - 2,
+                lambda i: Choice(full, n - 1, _spread(cut.few, i + 1), alike),
+            )
         return
     yield PREFIXES, lambda i: Choice(last, n - 1, (2 << i) - 1)
     yield PREFIXES * n, lambda i: Choice(full, i // PREFIXES, (2 << i % PREFIXES) - 1)
@@ -151,6 +156,11 @@ def _random_tear(n: int, rng: random.Random) -> Choice:
     prefix = rng.random() < 0.6
     sectors = (1 << rng.randrange(1, 8)) - 1 if prefix else rng.randrange(1, 255)
     return Choice(mask | 1 << n - 1, n - 1, sectors)
+
+
+def _spread(sectors: Sequence[int], which: int) -> int:
+    """Some of these sectors, as a mask over all eight."""
+    return sum(1 << sector for i, sector in enumerate(sectors) if which >> i & 1)
 
 
 def _sets(n: int, most: int) -> int:

@@ -148,8 +148,8 @@ class _Run:
                 cut = Cut(state.acked, bisect_left(self.trial.marks, state.event))
             audit = self.audits.random() < AUDIT
             if not audit and self._is_fine(state, cut):  # most are, and this is the short way
-                self.stats.generated += 1
-                self.stats.pruned += 1
+                self.stats.generated += 1 + state.choice.alike
+                self.stats.pruned += 1 + state.choice.alike
             else:
                 yield from self._look(state, cut, self.trial.events, None, audit=audit)
 
@@ -173,7 +173,8 @@ class _Run:
     ) -> Iterator[Failure | None]:
         """`before`, `above`: what led to the recovery that was cut, if this is a second cut.
         `audit`: look also if it is pruned."""
-        self.stats.generated += 1
+        self.stats.generated += 1 + state.choice.alike
+        self.stats.pruned += state.choice.alike
         verdict = self.known.same(state)
         alike = verdict is None
         if verdict is None:

@@ -5,7 +5,8 @@
     O3  what a sync acknowledged is there, and no older                  model.py
     O4  the tree is one that the model allows, and well formed           model.py, the raw walk
     O5  recovery ends and repeats itself; a mount shows what the bytes
-        show; deleted and collected, nothing is left                     afterwards.py
+        show; `fsck` finds nothing; deleted and collected, nothing is
+        left                                                             afterwards.py
     O6  other file systems on the image are untouched                    neighbour.py
 
 What they find are texts that begin with the id. O1 to O4 and O6 share no code with XN, except that
@@ -20,7 +21,7 @@ from functools import lru_cache
 
 from libfs.posix import FsError
 from xnfs import MemoryDevice, XnError
-from xnfs_trials.crash.afterwards import afterwards
+from xnfs_trials.crash.afterwards import afterwards, fsck
 from xnfs_trials.crash.base import Base, Shape, open_subject
 from xnfs_trials.crash.kernelwalk import KernelWalk
 from xnfs_trials.crash.model import TAG_XATTR, Cut, Model
@@ -151,6 +152,15 @@ class Oracles:
                 yield f"O2: file {inode.ino} shows bytes of {sorted(owners)}, which it never was"
 
     # -- with the real code
+
+    def left(self, disk: MemoryDevice) -> list[str]:
+        """O5 of a disk on which every write has arrived: its own checker has nothing to say."""
+        if not self._on("O5"):
+            return []
+        try:
+            return [f"O5: {text}" for text in fsck(self.subject, disk, "at the end")]
+        except (FsError, XnError) as error:
+            return [f"O5: checked at the end: {type(error).__name__}: {error}"]
 
     def mount(
         self, image: dict[int, bytes], recovered: Mapping[int, bytes], tree: Tree | None

@@ -82,34 +82,34 @@ def split(image: bytes | bytearray) -> dict[int, bytes]:
 
 def read_super(image: Mapping[int, bytes], blocks: int) -> Super:
     """The newer whole copy of the superblock; the second copy lies in the last block."""
-    found = []
-    for at in (0, blocks - 1):
-        raw = image.get(at, ZERO)[:SECTOR]
-        if raw[:8] != MAGIC:
-            continue
-        uuid = raw[16:32]
-        want = zlib.crc32(raw[:508], zlib.crc32(uuid + bytes(8)))
-        if struct.unpack_from("<I", raw, 508)[0] != want:
-            continue
-        q = struct.unpack_from("<14Q", raw, 120)
-        found.append(
-            Super(
-                uuid=uuid,
-                blocks=struct.unpack_from("<Q", raw, 96)[0],
-                state=struct.unpack_from("<I", raw, 116)[0],
-                log=(q[0], q[1]),
-                map=(q[2], q[3]),
-                refs=(q[4], q[5]),
-                types=(q[6], q[7]),
-                roots=(q[8], q[9]),
-                data_start=q[10],
-                generation=q[12],
-                seq=q[13],
-            )
-        )
+    copies = (_super(image.get(at, ZERO)) for at in (0, blocks - 1))
+    found = [copy for copy in copies if copy is not None]
     if not found:
         raise Unreadable("no whole superblock")
     return max(found, key=lambda s: s.generation)
+
+
+@lru_cache(maxsize=256)
+def _super(raw: bytes) -> Super | None:
+    """A copy of the superblock; None if it is not whole."""
+    uuid = raw[16:32]
+    want = zlib.crc32(raw[:508], zlib.crc32(uuid + bytes(8)))
+    if raw[:8] != MAGIC or struct.unpack_from("<I", raw, 508)[0] != want:
+        return None
+    q = struct.unpack_from("<14Q", raw, 120)
+    return Super(
+        uuid=uuid,
+        blocks=struct.unpack_from("<Q", raw, 96)[0],
+        state=struct.unpack_from("<I", raw, 116)[0],
+        log=(q[0], q[1]),
+        map=(q[2], q[3]),
+        refs=(q[4], q[5]),
+        types=(q[6], q[7]),
+        roots=(q[8], q[9]),
+        data_start=q[10],
+        generation=q[12],
+        seq=q[13],
+    )
 
 
 class RawDisk:
@@ -140,8 +140,7 @@ class RawDisk:
 
     def digest(self, bno: int, data: bytes) -> int:
         """`digest(bno, bytes)` of SPEC.md."""
-        value = blake2b(bno.to_bytes(8, "little") + data, digest_size=4, key=self.super.uuid)
-        return int.from_bytes(value.digest(), "little")
+        return _digest(self.super.uuid, bno, data)
 
     # -- stamps
 
@@ -152,8 +151,7 @@ class RawDisk:
 
     def stamp_ok(self, bno: int, data: bytes, off: int = 0) -> bool:
         """Is the checksum of a stamped block right?"""
-        want = self.crc(bno, data[:off] + data[off + 4 :])
-        return int(_STAMP.unpack_from(data, off)[0]) == want
+        return _stamp_ok(self._seed, bno, data, off)
 
     def check_age(self, bno: int, data: bytes, off: int = 0) -> None:
         """A stamped block must not be older than the newest version that is known. (No trial makes
@@ -356,6 +354,19 @@ class RawDisk:
             blocks = tuple(self.block(at) for at in range(start, start + count))
             self._catalogue = _read_catalogue(self._seed, start, blocks)
         return self._catalogue
+
+
+@lru_cache(maxsize=1 << 12)
+def _digest(uuid: bytes, bno: int, data: bytes) -> int:
+    """Blocks are the same objects from state to state, so most digests are known."""
+    value = blake2b(bno.to_bytes(8, "little") + data, digest_size=4, key=uuid)
+    return int.from_bytes(value.digest(), "little")
+
+
+@lru_cache(maxsize=1 << 13)
+def _stamp_ok(seed: int, bno: int, data: bytes, off: int) -> bool:
+    crc = zlib.crc32(data[:off], zlib.crc32(bno.to_bytes(8, "little"), seed))
+    return int(_STAMP.unpack_from(data, off)[0]) == zlib.crc32(data[off + 4 :], crc)
 
 
 @lru_cache(maxsize=64)

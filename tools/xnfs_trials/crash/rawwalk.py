@@ -250,23 +250,25 @@ class Walk:
             self._confidential(node, node.ino, node.data[0])
 
     def _xattrs(self, node: Inode, raw: bytes) -> None:
-        node.xattrs = self._records(node.ino, raw[3584:4096])
+        node.xattrs = records(self.disk, node.ino, raw[3584:4096])
         (pointer,) = struct.unpack_from("<Q", raw, 448)
         if pointer and (bno := self.pointer(pointer, node.ino, (XATTR,))):
             node.owned += 1
             more = self.load(bno, b"ffs.xattr")
             if more is not None:
-                node.xattrs |= self._records(bno, more[64:4096])
+                node.xattrs |= records(self.disk, bno, more[64:4096])
 
-    def _records(self, bno: int, raw: bytes) -> dict[bytes, bytes]:
-        out: dict[bytes, bytes] = {}
-        at = 0
-        while at + 4 <= len(raw) and raw[at]:
-            space, n, v = struct.unpack_from("<BBH", raw, at)
-            name = NAMESPACES.get(space, b"?.") + raw[at + 4 : at + 4 + n]
-            if at + 4 + n + v > len(raw) or space not in NAMESPACES or name in out:
-                self.disk.find("xattr", bno, f"bad attribute record at {at}")
-                break
-            out[name] = raw[at + 4 + n : at + 4 + n + v]
-            at += 4 + n + v
-        return out
+
+def records(disk: RawDisk, bno: int, raw: bytes) -> dict[bytes, bytes]:
+    """Extended attributes, as FFS and LFS have them."""
+    out: dict[bytes, bytes] = {}
+    at = 0
+    while at + 4 <= len(raw) and raw[at]:
+        space, n, v = struct.unpack_from("<BBH", raw, at)
+        name = NAMESPACES.get(space, b"?.") + raw[at + 4 : at + 4 + n]
+        if at + 4 + n + v > len(raw) or space not in NAMESPACES or name in out:
+            disk.find("xattr", bno, f"bad attribute record at {at}")
+            break
+        out[name] = raw[at + 4 + n : at + 4 + n + v]
+        at += 4 + n + v
+    return out

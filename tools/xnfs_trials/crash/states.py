@@ -110,7 +110,7 @@ class State:
     @property
     def torn(self) -> tuple[int, int] | None:
         """(index of the event, sectors that are new), if one tore."""
-        mask, torn, sectors = self.choice
+        mask, torn, sectors, _alike = self.choice
         return None if sectors == WHOLE or not mask else (self.pending[torn], sectors)
 
     @property
@@ -240,11 +240,12 @@ class Cutter:
         metadata = sum(self._is_metadata(index) << i for i, index in enumerate(pending))
         return Cutpoint(number, acked, tuple(pending), (), newest, closing, metadata)
 
-    def _few(self, write: Write, latest: dict[int, bytes]) -> bool:
-        """Is it metadata, and does it change few sectors of what lay there last?"""
+    def _few(self, write: Write, latest: dict[int, bytes]) -> tuple[int, ...]:
+        """The sectors that change from what lay there last, if it is metadata and they are few."""
         old, latest[write.block] = latest.get(write.block, ZERO), write.data
         both = zip(digests(write.block, old), digests(write.block, write.data), strict=True)
-        return sum(a != b for a, b in both) <= self.plan.few and self._metadata(write)
+        changed = tuple(i for i, (one, other) in enumerate(both) if one != other)
+        return changed if len(changed) <= self.plan.few and self._metadata(write) else ()
 
     def _is_metadata(self, index: int) -> bool:
         if index not in self._known_metadata:

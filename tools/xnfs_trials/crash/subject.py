@@ -6,7 +6,7 @@ A class is a subject when it has two static methods:
     mount(xn, cap, name, readonly=False)    the `FileSystem` of `libfs.posix.interface`
 
 That is enough for every trial. Inode numbers must stay over a remount, as they must while mounted.
-Three more attributes are optional:
+Four more attributes are optional:
 
     raw_walk(disk)      the tree, from the recovered bytes of an image alone; without it a trial
                         mounts each state, read-only, and looks. Breaks of the format's own rules
@@ -23,11 +23,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from libfs.ffs.ffs import Ffs
+from libfs.ffs import Ffs
+from libfs.ffs import check as check_ffs
 from libfs.lfs import Lfs
+from libfs.lfs import check as check_lfs
 from libfs.posix.interface import FileSystem
 from xnfs import Xn
 from xnfs_trials.crash.checker import Checker
+from xnfs_trials.crash.lfswalk import ROOT, LfsWalk
 from xnfs_trials.crash.model import ORDER, WHOLE
 from xnfs_trials.crash.rawdisk import RawDisk
 from xnfs_trials.crash.trees import Tree
@@ -35,6 +38,7 @@ from xnfs_trials.crash.trees import Tree
 Mkfs = Callable[[Xn, bytes, str], None]
 Mount = Callable[..., FileSystem]
 RawWalk = Callable[[RawDisk], Tree]
+Check = Callable[..., object]
 
 UUID = bytes(range(16))
 
@@ -47,6 +51,7 @@ class Subject:
     mkfs: Mkfs
     mount: Mount
     raw_walk: RawWalk | None = None
+    check: Check | None = None
     promises: frozenset[str] = frozenset()
     spare: int | None = 0
 
@@ -62,6 +67,7 @@ class FfsSubject:
         Ffs.mkfs(xn, cap, name, uuid=UUID)
 
     mount = staticmethod(Ffs.mount)
+    check = staticmethod(check_ffs)
 
     @staticmethod
     def raw_walk(disk: RawDisk) -> Tree:
@@ -72,7 +78,7 @@ class FfsSubject:
 
 
 class LfsSubject:
-    """LFS. What is dead in its log stays in use until it is cleaned."""
+    """LFS, with an independent reader. What is dead in its log stays in use until it is cleaned."""
 
     crash_promises = frozenset({WHOLE, ORDER})
     spare_blocks = None
@@ -83,6 +89,14 @@ class LfsSubject:
         Lfs.mkfs(xn, cap, name, uuid=UUID)
 
     mount = staticmethod(Lfs.mount)
+    check = staticmethod(check_lfs)
+
+    @staticmethod
+    def raw_walk(disk: RawDisk) -> Tree:
+        """Read its map and its log, and check that what is named is what it is taken for."""
+        walk = LfsWalk(disk)
+        walk.run()
+        return Tree(walk.inodes, ROOT)
 
 
 #: Short names.
@@ -112,6 +126,7 @@ def subject(kind: type, spec: str = "") -> Subject:
         mkfs,
         mount,
         getattr(kind, "raw_walk", None),
+        getattr(kind, "check", None),
         getattr(kind, "crash_promises", frozenset()),
         getattr(kind, "spare_blocks", 0),
     )

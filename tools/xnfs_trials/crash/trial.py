@@ -59,12 +59,12 @@ class Session:
         self.model: Model = pickle.loads(base.model) if model is None else model
         self.oracles = Oracles(subject, self.model, base, shape, without)
         self._number = next(_numbers)
-        disk = MemoryDevice(shape.blocks, dict(base.image if image is None else image))
-        self._device = RecordingDevice(disk)
+        self._disk = MemoryDevice(shape.blocks, dict(base.image if image is None else image))
+        self._device = RecordingDevice(self._disk)
         self.lossy = LossyDevice(self._device)
         self.xn, self.posix = open_subject(subject, self.lossy, shape.frames)
         self._first = len(self._device.events)  # a mount's own writes are not the workload's
-        self.base = contents(disk)
+        self.base = contents(self._disk)
         self._seed = seed
         self.runner = Runner(
             self.posix,
@@ -109,6 +109,7 @@ class Session:
         self.asks = sorted(acks | set(self.model.name_acks.at))
         # After a failed flush a file system may stop, and refuse whatever it is asked.
         trouble = [] if self.lossy.struck else self.runner.trouble + self._alive()
+        trouble += self.oracles.left(self._disk)
         self.trouble = [text for text in trouble if text[:2] not in self.oracles.without]
 
     def _alive(self) -> list[str]:
