@@ -304,10 +304,10 @@ class Posix:
                         return
                 pause()
         except BaseException as error:
-            while True:
+            undone = False
+            while not undone:  # no `break` in a `with`: mypyc has none
                 with self._lock:
-                    if copy.undo():
-                        break
+                    undone = copy.undo()
             if copy.left and isinstance(error, FsError):
                 text = f"{error.strerror}; what was copied could not be removed"
                 raise FsError(error.errno or errno.EIO, text) from error
