@@ -61,6 +61,8 @@ class Host:
         dispatcher.handle(len(request))
         if dispatcher.undurable:
             dispatcher.settle()
+            dispatcher.syncer.end()
+            dispatcher.syncer.run()
         self.spent += time.perf_counter_ns() - start
         if self.profiler:
             self.profiler.disable()

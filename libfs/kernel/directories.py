@@ -17,6 +17,8 @@ from libfs.posix import Dirent, Posix, User
 _pack = abi.DIRENT.pack
 #: What a name needs at least, padded: to know how many entries may fit.
 _SHORTEST: Final = abi.DIRENT.size + 8
+#: by the length of a name, of which 3 bits matter
+_PADDING: Final = [bytes(-length & 7) for length in range(8)]
 _NOTHING: Final = bytes(abi.ENTRY.size)
 
 
@@ -77,4 +79,4 @@ class Directories:
 def _record(entry: Dirent) -> bytes:
     name = entry.name
     length = len(name)
-    return _pack(entry.ino, entry.next, length, entry.d_type) + name + bytes(-length & 7)
+    return _pack(entry.ino, entry.next, length, entry.d_type) + name + _PADDING[length & 7]

@@ -247,10 +247,10 @@ class _Check:
 
     def _unnamed(self, ino: int) -> None:
         """It gets a name in the root: `#` and its number. What a rebuilt map brought back, and
-        nothing names, is left out."""
+        nothing names, is left out, unless names were lost as well."""
         vol = self._vol
         v = vol.vnodes[ino]
-        if self._rebuilt:
+        if self._rebuilt and not self._inodes.names_lost:
             vol.imap.set(ino, 0)
             vol.vnodes.pop(ino)
             vol.dirty.pop(ino, None)

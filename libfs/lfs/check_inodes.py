@@ -29,6 +29,7 @@ class InodeChecker:
     def __init__(self, vol: Volume, log: Log) -> None:
         self._vol = vol
         self._log = log
+        self.names_lost = False
         self._claimed: set[int] = set()
         self._slots: dict[int, list[Slot | None]] = {}
         #: segment -> (offset in its summary -> bytes) of slots that were mended
@@ -188,6 +189,7 @@ class InodeChecker:
                 if number < after:
                     raise CorruptionError(at & f.AT_MASK, "lowest hash", number, f"from {after} on")
             except CorruptionError as error:
+                self.names_lost = True
                 self._log("leaf-lost", at & f.AT_MASK, ino=v.ino, why=error)
                 v.leaves.pop(number, None)
                 v.tree.set(number, 0)

@@ -12,16 +12,30 @@ end. Both hold at every flush, so growing never shows old bytes.
 from __future__ import annotations
 
 import errno
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 from libfs.lfs import format as f
 from libfs.lfs.inode import Vnode
+from libfs.lfs.segments import TRIES
 from libfs.lfs.volume import DIRTY, Volume
-from libfs.posix.interface import FsError
+from libfs.posix.interface import FsError, Sink
+from xnfs import Caller, NoFrames, NotCached
 
 BLOCK: Final = f.BLOCK
 MAX_SIZE: Final = f.MAX_FILE_BLOCKS * BLOCK
-READ_AHEAD: Final = 64
+#: Blocks read ahead of a sequential reader. A file that has no more than the least is small.
+READ_AHEAD_MIN: Final = 16
+READ_AHEAD_MAX: Final = 256
+#: Blocks of the log that are fetched for the third small file among them; windows remembered.
+WINDOW: Final = 64
+LONE: Final = 3
+WINDOWS: Final = 1024
+_ZERO: Final = bytes(BLOCK)
+
+T = TypeVar("T")
+#: (block of the file, block of the log, count); 0: a block that waits in memory, or a hole
+Run: TypeAlias = tuple[int, int, int]
 #: Blocks that a record may grow by.
 RECORD: Final = 1.0
 
@@ -31,6 +45,7 @@ class FileData:
 
     def __init__(self, vol: Volume) -> None:
         self._vol = vol
+        self._lone: dict[int, int] = {}  # window -> fetches of small files in it
 
     # -- reading
 
@@ -39,43 +54,110 @@ class FileData:
         size = min(size, v.size - offset)
         if size <= 0:
             return b""
-        if v.inline:
-            return v.content[offset : offset + size]
-        first, last = offset // BLOCK, (offset + size - 1) // BLOCK
-        self._fetch(v, first, last + 1)
-        joined = b"".join(self._block(v, i) for i in range(first, last + 1))
-        low = offset - first * BLOCK
-        return joined[low : low + size]
+        pieces = self._pieces(v, offset, size)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _block(self, v: Vnode, i: int) -> bytes | bytearray:
-        data = v.data.get(i)
-        if data is not None:
-            return data
-        at = v.tree.get(i)
-        return self._vol.data(at) if at > f.RESERVED else bytes(BLOCK)
-
-    def _fetch(self, v: Vnode, first: int, end: int) -> None:
-        """Have blocks cached; more of them for a sequential reader."""
-        vol = self._vol
-        ahead = end
-        if first * BLOCK <= v.read_next < end * BLOCK or first == 0:
-            ahead = min(end + READ_AHEAD, -(-v.size // BLOCK))
-        v.read_next = end * BLOCK
-        at = v.tree.get(first)
-        if first + 1 == end and (
-            at <= f.RESERVED or first in v.data or vol.xn.cached(at & f.AT_MASK)
-        ):
+    def lend(self, v: Vnode, offset: int, size: int, to: Sink) -> None:
+        """As `read`, shown to `to`: where it lies, if that is one place of the log."""
+        size = min(size, v.size - offset)
+        runs = [] if size <= 0 or v.inline else self._runs(v, offset, size)
+        if len(runs) != 1 or not runs[0][1]:
+            to(self._pieces(v, offset, size) if size > 0 else [])
             return
-        start, count = 0, 0
-        for i in range(first, ahead):
-            block = v.tree.get(i) & f.AT_MASK
-            if block > f.RESERVED and i not in v.data and not vol.xn.cached(block):
-                if block == start + count:
-                    count += 1
-                    continue
-                vol.fetch(start, count)
-                start, count = block, 1
-        vol.fetch(start, count)
+
+        def show(who: Caller, block: int, at: int, size: int) -> None:
+            self._vol.xn.lend(who, block, at, size, to)
+
+        self._in_log(v, runs[0], offset, size, show)
+
+    def _pieces(self, v: Vnode, offset: int, size: int) -> list[bytes]:
+        """Bytes that the file has, in as many pieces as they are found in."""
+        if v.inline:
+            return [v.content[offset : offset + size]]
+        out = []
+        for run in self._runs(v, offset, size):
+            i, block, count = run
+            n = min((i + count) * BLOCK - offset, size)
+            if block:
+                out.append(self._in_log(v, run, offset, n, self._vol.xn.read))
+            else:
+                data = v.data.get(i, _ZERO)
+                out.append(bytes(data[offset % BLOCK : offset % BLOCK + n]))
+            offset += n
+            size -= n
+        return out
+
+    def _runs(self, v: Vnode, offset: int, size: int) -> list[Run]:
+        """Where the blocks that have these bytes lie."""
+        first, end = offset // BLOCK, (offset + size - 1) // BLOCK + 1
+        data, runs = v.data, []
+        begun, block, after = (
+            first,
+            0,
+            -1,
+        )  # of the run so far; the address that would go on with it
+        for i, address in enumerate(v.tree.values(first, end), first):
+            if address == after and i not in data:
+                after += 1
+                continue
+            if i > begun:
+                runs.append((begun, block, i - begun))
+            begun, block, after = i, 0, -1
+            if address > f.RESERVED and i not in data:
+                block, after = address & f.AT_MASK, address + 1
+        runs.append((begun, block, end - begun))
+        return runs
+
+    def _in_log(
+        self, v: Vnode, run: Run, offset: int, size: int, call: Callable[[Caller, int, int, int], T]
+    ) -> T:
+        """A system call on bytes of a run that may have to be read first: with twice as much behind
+        them as the last time, if that was where these begin."""
+        vol = self._vol
+        i, block, count = run
+        if offset == v.read_next or offset == 0:
+            v.read_window = min(max(2 * v.read_window, READ_AHEAD_MIN), READ_AHEAD_MAX)
+        else:
+            v.read_window = 0
+        v.read_next = offset + size
+        for _turn in range(TRIES):
+            try:
+                result = call(vol.who, block, offset - i * BLOCK, size)
+            except NotCached:
+                self._fetch(v, run)
+                continue
+            vol.cache.touch_run(block, count)
+            return result
+        raise NoFrames("pages are taken away again and again")
+
+    def _fetch(self, v: Vnode, run: Run) -> None:
+        """Have a run cached, and what will be wanted next."""
+        fetch = self._vol.fetch
+        i, block, count = run
+        end, blocks = i + count, -(-v.size // BLOCK)
+        ahead = min(v.read_window, blocks - end) * BLOCK
+        try:
+            if blocks <= READ_AHEAD_MIN:  # a small file: what comes next is another one
+                fetch(*self._near(block, count))
+            elif not ahead:
+                fetch(block, count)
+            else:
+                for _i, start, n in self._runs(v, i * BLOCK, count * BLOCK + ahead):
+                    if start:
+                        fetch(start, n)
+        except NoFrames:
+            fetch(block, count)
+
+    def _near(self, block: int, count: int) -> tuple[int, int]:
+        """What to fetch for blocks of a small file: the third time in a window, all of it."""
+        window, lone = block // WINDOW, self._lone
+        seen = lone.pop(window, 0) + 1
+        if seen >= LONE:
+            return self._vol.segments.around(block, WINDOW)
+        if len(lone) >= WINDOWS:
+            lone.clear()
+        lone[window] = seen
+        return block, count
 
     # -- writing
 
@@ -84,18 +166,26 @@ class FileData:
         the inode's, nodes of the map, and data, but for what waits in memory or is promised. What
         takes the place of something is not new, so a full disk can be overwritten."""
         lo, hi = offset // BLOCK, -(-(offset + size) // BLOCK)
-        waiting = {i for i in v.data if lo <= i < hi}
-        written = 0
-        if v.tree.tops:
-            for i, at in v.tree.items(lo, hi):
-                if at == f.RESERVED:
-                    waiting.add(i)
-                elif i not in waiting:
-                    written += 1
-        nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
+        waiting = self._waiting(v, lo, hi)
         data = hi - lo - len(waiting)
-        new = data - written
+        new = data
+        for first, values in v.tree.spans(lo, hi):
+            promised = values.count(f.RESERVED)
+            data -= promised
+            new -= len(values) - values.count(0)
+            for i in waiting:  # counts once
+                if first <= i < first + len(values) and (at := values[i - first]):
+                    data += at == f.RESERVED
+                    new += 1
+        nodes = (v.tree.depth + (hi >= v.tree.limit)) * ((hi - lo) // f.FAN + 2)
         return 1 + v.inline + nodes + data, 0.25 + v.inline + new if new else 0
+
+    @staticmethod
+    def _waiting(v: Vnode, lo: int, hi: int) -> list[int]:
+        """Blocks of [lo, hi) that wait in memory."""
+        if hi - lo < len(v.data):
+            return [i for i in range(lo, hi) if i in v.data]
+        return [i for i in v.data if lo <= i < hi]
 
     def write(self, v: Vnode, offset: int, data: bytes | memoryview, mode: int) -> int:
         """Write all of it, or a prefix if space runs out; how much. `mode`: the inode's new mode.
@@ -149,25 +239,37 @@ class FileData:
                 self._vol.dirty_blocks += 1
 
     def _write_blocks(self, v: Vnode, offset: int, data: memoryview) -> None:
-        done, size = 0, len(data)
-        while done < size:
-            i, low = divmod(offset + done, BLOCK)
-            n = min(BLOCK - low, size - done)
-            block = self._own(v, i, whole=n == BLOCK)
-            block[low : low + n] = data[done : done + n]
-            done += n
+        i, low = divmod(offset, BLOCK)
+        if low:
+            part = data[: BLOCK - low]
+            self._own(v, i)[low : low + len(part)] = part
+            data = data[len(part) :]
+            i += 1
+        whole, rest = divmod(len(data), BLOCK)
+        if whole:
+            self._put(v, i, [bytes(data[at : at + BLOCK]) for at in range(0, whole * BLOCK, BLOCK)])
+        if rest:
+            self._own(v, i + whole)[:rest] = data[whole * BLOCK :]
         self._vol.changed(v)
 
-    def _own(self, v: Vnode, i: int, *, whole: bool = False) -> bytearray:
+    def _put(self, v: Vnode, i: int, blocks: Sequence[bytes]) -> None:
+        """Whole blocks; what was there does not matter."""
+        end = i + len(blocks)
+        waiting, before = self._waiting(v, i, end), v.tree.values(i, end)
+        v.blocks += before.count(0) - sum(not before[at - i] for at in waiting)
+        self._vol.dirty_blocks += len(blocks) - len(waiting)
+        v.data.update(zip(range(i, end), blocks, strict=True))
+
+    def _own(self, v: Vnode, i: int) -> bytearray:
         """A block of the file in memory, to be changed."""
         block = v.data.get(i)
-        if block is None:
-            at = v.tree.get(i)
-            if not at:
-                v.blocks += 1
-            old = bytes(BLOCK) if whole or at <= f.RESERVED else self._vol.data(at)
-            block = v.data[i] = bytearray(old)
-            self._vol.dirty_blocks += 1
+        if type(block) is not bytearray:
+            if block is None:
+                at = v.tree.get(i)
+                v.blocks += not at
+                self._vol.dirty_blocks += 1
+                block = self._vol.data(at) if at > f.RESERVED else bytes(BLOCK)
+            block = v.data[i] = bytearray(block)
         return block
 
     # -- cutting

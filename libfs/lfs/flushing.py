@@ -8,7 +8,7 @@ or counts for nothing (`Log.push`). Nothing is durable on return.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from libfs.lfs import format as f
@@ -87,7 +87,7 @@ def _usage(vol: Volume) -> dict[int, list[tuple[int, bytes]]]:
     return edits
 
 
-def _write(vol: Volume, kind: int, ino: int, at: int, body: bytes | bytearray) -> int:
+def _write(vol: Volume, kind: int, ino: int, at: int, body: bytes) -> int:
     address = vol.log.append(kind, ino, at, body)
     vol.born(address, f.BLOCK)
     return address
@@ -103,14 +103,30 @@ def _writer(vol: Volume) -> Write:
 
 def _data(vol: Volume, v: Vnode) -> None:
     """What has no name would not survive a power cut, so it does not count as live."""
-    for i in sorted(v.data):
-        address = vol.log.append(f.P_DATA, v.ino, i, v.data[i])
-        old = v.tree.set(i, address)
-        if v.nlink:
-            vol.born(address, f.BLOCK)
-            if old:
-                vol.died(old, f.BLOCK)
+    for at, end in _runs(v.data):
+        while at < end:
+            some = range(at, min(end, at + f.SLOTS))  # more do not find a place together
+            addresses = vol.log.append_data(v.ino, at, [v.data[i] for i in some])
+            before = v.tree.put(at, addresses)
+            at += len(addresses)
+            if v.nlink:
+                vol.born(addresses[0], len(addresses) * f.BLOCK)
+                for old in filter(None, before):
+                    vol.died(old, f.BLOCK)
     v.data.clear()
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Numbers as ranges [first, end), ascending."""
+    first = end = 0
+    for number in sorted(numbers):
+        if number != end:
+            if first < end:
+                yield first, end
+            first = number
+        end = number + 1
+    if first < end:
+        yield first, end
 
 
 def _attributes(vol: Volume, v: Vnode) -> None:

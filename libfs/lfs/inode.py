@@ -8,6 +8,7 @@ part. Nothing here reads or writes blocks.
 from __future__ import annotations
 
 from array import array
+from operator import attrgetter
 from typing import Final
 
 from libfs.common import attributes as xa
@@ -27,6 +28,7 @@ _FIELDS: Final = (
     *("ino", "mode", "flags", "uid", "gid", "nlink", "generation", "size", "blocks"),
     *("atime", "mtime", "ctime", "crtime", "rmajor", "rminor", "parent"),
 )
+_fields_of = attrgetter(*_FIELDS)
 
 
 class Vnode:
@@ -37,10 +39,11 @@ class Vnode:
         *("bits", "key", "entries", "xattr_at"),
         "attr",  # Attr, as long as nothing changed
         "content",  # inline bytes of a file
-        "data",  # file block -> its bytes, not in the log yet
+        "data",  # file block -> its bytes, not in the log yet (bytes: written whole)
         "leaves",  # of a hashed directory: number -> Leaf; of an inline one {0: Leaf}
         "record_size",  # bytes that the record in the log counts as (`share`)
         "read_next",  # offset at which a sequential reader would go on
+        "read_window",  # blocks that are read ahead of him
         "rights",  # answers to `access`: user -> bit set of masks
         "tree",
         "xattrs",  # None: they lie in a block that was not read yet
@@ -71,9 +74,9 @@ class Vnode:
         self.key = bytes(8)
         self.attr: Attr | None = None
         self.content = b""
-        self.data: dict[int, bytearray] = {}
+        self.data: dict[int, bytes | bytearray] = {}
         self.leaves: dict[int, Leaf] = {0: Leaf(0, 0)} if mode >> 12 == DT_DIR else {}
-        self.read_next = 0
+        self.read_next = self.read_window = 0
         self.record_size = 0
         self.rights: dict[object, int] = {}
         self.tree = Tree(store, ino)
@@ -120,7 +123,7 @@ class Vnode:
         else:
             content = self.content
         head = f.RECORD.pack(
-            *(getattr(self, name) for name in _FIELDS),
+            *_fields_of(self),
             self.tree.depth,
             self.bits,
             len(tops),
@@ -141,28 +144,37 @@ def share(length: int) -> int:
 
 def records_untrusted(block: int, raw: bytes) -> list[tuple[int, int]]:
     """(offset, inode) of each record of a block. Raises CorruptionError."""
+    return [record_untrusted(block, raw, index) for index in range(_count_untrusted(block, raw))]
+
+
+def record_untrusted(block: int, raw: bytes, index: int) -> tuple[int, int]:
+    """(offset, inode) of one record of a block. Raises CorruptionError."""
+    count = _count_untrusted(block, raw)
+    if index >= count:
+        raise CorruptionError(block, "record", index, f"one of {count}")
+    (at,) = f.OFFSET.unpack_from(raw, f.OFFSETS_AT + index * f.OFFSET.size)
+    if not f.RECORDS_AT <= at <= f.BLOCK - f.RECORD.size:
+        raise CorruptionError(block, "offset of a record", at, "inside the block")
+    (ino,) = f.OFFSET_INO.unpack_from(raw, at)
+    if not 0 < ino <= f.INO_MAX:
+        raise CorruptionError(block, "inode", ino, "a number")
+    return at, ino
+
+
+def _count_untrusted(block: int, raw: bytes) -> int:
     (count,) = f.INODES_HEAD.unpack_from(raw, f.INODES_AT)
     if not 0 < count <= f.MAX_RECORDS:
         raise CorruptionError(block, "records", count, f"1 to {f.MAX_RECORDS}")
-    out = []
-    for index in range(count):
-        (at,) = f.OFFSET.unpack_from(raw, f.OFFSETS_AT + index * f.OFFSET.size)
-        if not f.RECORDS_AT <= at <= f.BLOCK - f.RECORD.size:
-            raise CorruptionError(block, "offset of a record", at, "inside the block")
-        (ino,) = f.OFFSET_INO.unpack_from(raw, at)
-        if not 0 < ino <= f.INO_MAX:
-            raise CorruptionError(block, "inode", ino, "a number")
-        out.append((at, ino))
-    return out
+    return int(count)
 
 
 def decode_untrusted(block: int, raw: bytes, at: int, store: Store) -> Vnode:
     """The inode whose record begins at `at`. Raises CorruptionError."""
     values = f.RECORD.unpack_from(raw, at)
     v = Vnode(values[0], values[1], store)
-    for name, value in zip(_FIELDS, values, strict=False):
-        setattr(v, name, value)
-    depth, v.bits, tops, key, v.entries, v.xattr_at, inside, content = values[len(_FIELDS) :]
+    v.ino, v.mode, v.flags, v.uid, v.gid, v.nlink, v.generation, v.size, v.blocks = values[:9]
+    v.atime, v.mtime, v.ctime, v.crtime, v.rmajor, v.rminor, v.parent = values[9:16]
+    depth, v.bits, tops, key, v.entries, v.xattr_at, inside, content = values[16:]
     v.key = key.to_bytes(8, "little")
     start = at + f.RECORD.size
     middle = start + inside
@@ -183,7 +195,7 @@ def decode_untrusted(block: int, raw: bytes, at: int, store: Store) -> Vnode:
             raise CorruptionError(block, f"{field} of inode {v.ino}", got, "sane")
     _decode_rest_untrusted(block, v, raw[start:middle], raw[rest : rest + content])
     v.record_size = share(rest + content - at)
-    v.tree = Tree(store, v.ino, depth, array("Q", raw[middle:rest]).tolist())
+    v.tree.depth, v.tree.tops = depth, array("Q", raw[middle:rest]).tolist()
     return v
 
 

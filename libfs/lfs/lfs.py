@@ -34,6 +34,7 @@ from libfs.posix.interface import (
     FsError,
     Ino,
     New,
+    Sink,
     StatFs,
     Syncing,
     User,
@@ -296,6 +297,11 @@ class Lfs:
     def read(self, ino: Ino, offset: int, size: int) -> bytes:
         """At most `size` bytes."""
         return self._data.read(self._file(ino), offset, size)
+
+    @answers
+    def lend(self, ino: Ino, offset: int, size: int, to: Sink) -> None:
+        """See `interface.Lender`."""
+        self._data.lend(self._file(ino), offset, size, to)
 
     @answers
     def write(

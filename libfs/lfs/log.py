@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import errno
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from libfs.lfs import format as f
 from libfs.lfs.segments import Usage
@@ -25,9 +26,6 @@ from xnfs import DeviceError, NoFrames
 
 if TYPE_CHECKING:
     from libfs.lfs.volume import Volume
-
-#: Blocks of one change of XN: page frames for as many are needed at once.
-BATCH: Final = 128
 
 
 def seal(seed: int, block: int, kind: int, flush: int, body: bytes) -> bytes:
@@ -63,7 +61,6 @@ class Log:
 
     def _reset(self) -> None:
         self._alloc: list[tuple[int, int, int]] = []
-        self._free: list[tuple[int, int, int]] = []
         self._edits: dict[int, list[tuple[int, bytes]]] = {}
         self._inits: dict[int, list[tuple[int, bytes]]] = {}
         self._slots: dict[int, tuple[int, int, int, int, int]] = {}
@@ -87,46 +84,45 @@ class Log:
 
     # -- writing
 
-    def append(self, kind: int, ino: int, at: int, body: bytes | bytearray) -> int:
-        """The block's address. Data goes as it is, other blocks get their head.
+    def append(self, kind: int, ino: int, at: int, body: bytes) -> int:
+        """The address of a block, which gets its head.
 
         Raises: ENOSPC, with the log as it was.
         """
-        if self.next >= self.end or self._blocks >= BATCH:
-            self._turn()
-        block = self.summary + 1 + self.next
-        if kind != f.P_DATA:
-            body = seal(self._vol.seed, block, kind, self.flush, bytes(body))
-        self._inits[block] = [(0, bytes(body))]
-        self._slot(kind, ino, at)
-        self._alloc.append((self._vol.type[kind], block, 1))
-        self._free.append((self._vol.type[f.P_UNWRITTEN], block, 1))
-        self.next += 1
-        self._blocks += 1
+        block = self._place()
+        self._inits[block] = [(0, seal(self._vol.seed, block, kind, self.flush, body))]
+        self._take(kind, ino, at, 1)
         return f.address(block, self._vol.epoch)
 
-    def _slot(self, kind: int, ino: int, at: int) -> None:
-        """The slot of the next block, or one more block for the slot before it."""
-        if kind == f.P_DATA and self._slots:
-            last = next(reversed(self._slots))
-            was, count, owner, first, flush = self._slots[last]
-            same = (was, owner, first + count, last + count) == (kind, ino, at, self.next)
-            if same and flush == self.flush:
-                self._slots[last] = (was, count + 1, owner, first, flush)
-                return
-        self._slots[self.next] = (kind, 1, ino, at, self.flush)
+    def append_data(self, ino: int, at: int, blocks: Sequence[bytes | bytearray]) -> range:
+        """The addresses of blocks of a file, which begin with its block `at` and go as they are:
+        those of as many as find a place together.
 
-    def _turn(self) -> None:
-        """Make what there is real, and begin a segment if this one is full."""
-        if self.next < self.end:
+        Raises: ENOSPC, with the log as it was.
+        """
+        first = self._place()
+        count = min(len(blocks), self.end - self.next)
+        self._inits[first] = [(0, b"".join(blocks[:count]))]
+        self._take(f.P_DATA, ino, at, count)
+        address = f.address(first, self._vol.epoch)
+        return range(address, address + count)
+
+    def _place(self) -> int:
+        """The block that is next, in a new segment if this one is full."""
+        if self.next >= self.end:
+            found = self._vol.segments.find()
+            if found is None:
+                raise FsError(errno.ENOSPC)
             self.push()
-            return
-        found = self._vol.segments.find()
-        if found is None:
-            raise FsError(errno.ENOSPC)
-        if self._blocks:
-            self.push()
-        self._open(*found)
+            self._open(*found)
+        return self.summary + 1 + self.next
+
+    def _take(self, kind: int, ino: int, at: int, count: int) -> None:
+        """The next blocks are of a kind, and have one slot."""
+        self._alloc.append((self._vol.type[kind], self.summary + 1 + self.next, count))
+        self._slots[self.next] = (kind, count, ino, at, self.flush)
+        self.next += count
+        self._blocks += count
 
     def _open(self, start: int, count: int) -> None:
         """Take a run of free blocks as the next segment: its summary, and the rest unwritten."""
@@ -196,9 +192,10 @@ class Log:
     def _change(self) -> None:
         """One change of XN with all that was gathered."""
         vol = self._vol
-        fresh = list(self._inits)
         edits, inits = list(self._edits.items()), self._inits
-        alloc, free = self._alloc, self._free
+        alloc, count = self._alloc, self._blocks
+        first = self.summary + 1 + self.next - count
+        free = [(vol.type[f.P_UNWRITTEN], first, count)] if count else []
         for block in self._edits:
             self.anchors[block] = self.flush
         self._reset()
@@ -209,9 +206,10 @@ class Log:
             except NoFrames:
                 if turn == 2:
                     raise
-                vol.cache.make_room(2 * len(fresh))
-        if free:
+                vol.cache.make_room(2 * max(count, len(inits)))
+        if count:
             with suppress(DeviceError):  # what could not be written behind stays dirty
-                vol.cache.wrote(free[0][1], len(free))
-        for block in fresh:
-            vol.cache.touch(block)
+                vol.cache.wrote(first, count)
+        else:
+            for block in inits:
+                vol.cache.touch(block)

@@ -12,6 +12,7 @@ What a name means, times and link counts are in `namespace`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from libfs.common.naming import name_hash
 from libfs.lfs import format as f
@@ -20,6 +21,8 @@ from xnfs import CorruptionError
 #: inode, d_type
 Entry = tuple[int, int]
 LEAF_MAX = f.BLOCK - f.NAMES_CONTENT
+_TYPES: Final = frozenset((1, 2, 4, 6, 8, 10, 12))
+_NO_NAMES: Final = (b"", b".", b"..")
 
 
 class Leaf:
@@ -87,22 +90,25 @@ def pack(names: Iterable[tuple[bytes, Entry]]) -> bytes:
 
 
 def unpack_untrusted(block: int, raw: bytes, leaf: Leaf) -> None:
-    """Fill a leaf. Raises CorruptionError."""
-    at, end = 0, len(raw)
-    while at < end:
-        if at + f.NAME.size > end:
-            raise CorruptionError(block, "names", end - at, "a whole entry")
-        ino, d_type, size = f.NAME.unpack_from(raw, at)
-        at += f.NAME.size
-        name = raw[at : at + size]
-        at += size
-        if at > end or not size or b"/" in name or b"\0" in name or name in (b".", b".."):
-            raise CorruptionError(block, "name", name, "1 to 255 bytes without '/' and NUL")
-        if not 0 < ino <= f.INO_MAX or d_type not in (1, 2, 4, 6, 8, 10, 12):
+    """Fill an empty leaf. Raises CorruptionError."""
+    names, unpack, head, end = leaf.names, f.NAME.unpack_from, f.NAME.size, len(raw)
+    at = count = 0
+    while at + head <= end:
+        ino, d_type, size = unpack(raw, at)
+        if not 0 < ino <= f.INO_MAX or d_type not in _TYPES:
             raise CorruptionError(block, "entry", (ino, d_type), "an inode and its type")
-        if name in leaf.names:
-            raise CorruptionError(block, "name", name, "once")
-        leaf.put(name, (ino, d_type))
+        at += head + size
+        names[raw[at - size : at]] = ino, d_type
+        count += 1
+    if at != end:
+        raise CorruptionError(block, "names", end - at, "whole entries")
+    if len(names) != count:
+        raise CorruptionError(block, "names", count - len(names), "each of them once")
+    together = b"".join(names)
+    if b"/" in together or b"\0" in together or not names.keys().isdisjoint(_NO_NAMES):
+        bad = next(n for n in names if b"/" in n or b"\0" in n or n in _NO_NAMES)
+        raise CorruptionError(block, "name", bad, "1 to 255 bytes without '/' and NUL")
+    leaf.size = end
     leaf.dirty = False
 
 
@@ -117,7 +123,7 @@ def decode_leaf_untrusted(block: int, raw: bytes, ino: int, key: bytes) -> Leaf:
     unpack_untrusted(block, raw[f.NAMES_CONTENT : f.NAMES_CONTENT + size], leaf)
     if len(leaf.names) != count:
         raise CorruptionError(block, "names", len(leaf.names), count)
-    for name in leaf.names:
-        if not leaf.lo <= name_hash(key, name) <= leaf.hi:
+    for found, name in (order := leaf.sorted(key))[:1] + order[-1:]:
+        if not leaf.lo <= found <= leaf.hi:
             raise CorruptionError(block, "name", name, "one that belongs here")
     return leaf

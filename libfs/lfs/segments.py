@@ -84,7 +84,7 @@ class Segments:
         self._at = -1
         self._looked = 0  # segments since the search began anew
         self._free_then = -1  # blocks, when it did
-        #: summary -> for each block after it the slot that owns it, + 1
+        #: summary -> `_owners_of` it
         self._owners: dict[int, bytes] = {}
 
     def load_untrusted(self, pointers: bytes) -> None:
@@ -219,27 +219,41 @@ class Segments:
             raise CorruptionError(block, "rest", hex(pointer), "unwritten blocks")
         return pointer & f.BLOCK_MASK, pointer >> f.COUNT_SHIFT & f.COUNT_MASK
 
-    def owner(self, block: int) -> tuple[int, int]:
-        """(summary, partition) of the pointer that owns a block of the log. Raises
-        CorruptionError: none does."""
-        summary = self.summary(block // self.size)
+    def owners(self, start: int, count: int) -> tuple[int, list[tuple[int, int, int]]]:
+        """The summary, cached, of the segment that has all of a run, and of each pointer that owns
+        some of it (partition, first block, count). Raises CorruptionError: one has no owner."""
+        summary, owners = self._owners_of(start // self.size)
+        index = start - summary - 1
+        wanted = owners[index : index + count] if index >= 0 else b""
+        if not wanted or len(wanted) < count or 0 in wanted:
+            raise CorruptionError(summary, "block", start, "one that is written")
+        runs = []
+        while wanted:
+            more = wanted.lstrip(wanted[:1])
+            n = len(wanted) - len(more)
+            runs.append((wanted[0], start, n))
+            wanted, start = more, start + n
+        return summary, runs
+
+    def around(self, block: int, size: int) -> tuple[int, int]:
+        """(first block, count): of the window of `size` blocks that this one lies in, as much
+        around it as is written in its segment."""
+        summary, owners = self._owners_of(block // self.size)
+        index, low = block - summary - 1, block // size * size - summary - 1
+        first = max(low, 0, owners.rfind(0, 0, max(index, 0)) + 1)
+        end = owners.find(0, max(index, 0), max(low + size, 0))
+        return summary + 1 + first, (min(low + size, len(owners)) if end < 0 else end) - first
+
+    def _owners_of(self, segment: int) -> tuple[int, bytes]:
+        """The summary of a segment, cached; for each block behind it the partition of the pointer
+        that owns it, or 0."""
+        summary = self.summary(segment)
         owners = self._owners.get(summary)
         if owners is None:
-            owners = self._owners[summary] = self._find_owners(block // self.size)
             if len(self._owners) > 4096:
                 self._owners.clear()
-        index = block - summary - 1
-        if not 0 <= index < f.SLOTS or not owners[index]:
-            raise CorruptionError(summary, "block", block, "one that is written")
-        return summary, owners[index]
-
-    def owned(self, summary: int, block: int) -> int:
-        """How many blocks from this one on have the same owner, which was asked for just now."""
-        owners = self._owners[summary]
-        first = end = block - summary - 1
-        while end < f.SLOTS and owners[end] == owners[first]:
-            end += 1
-        return end - first
+            owners = self._owners[summary] = self._find_owners(segment)
+        return summary, owners
 
     def _find_owners(self, segment: int) -> bytes:
         owners = bytearray(f.SLOTS)

@@ -80,18 +80,33 @@ class Tree:
 
     def items(self, lo: int = 0, hi: int = f.MAX_FILE_BLOCKS) -> Iterator[tuple[int, int]]:
         """(i, value) of all that is there in [lo, hi), ascending."""
-        if not self.depth:
-            for i, value in enumerate(list(self.tops)):
-                if value and lo <= i < hi:
+        for first, values in self.spans(lo, hi):
+            for i, value in enumerate(values, first):
+                if value:
                     yield i, value
+
+    def values(self, lo: int, hi: int) -> Sequence[int]:
+        """All values of [lo, hi), 0 where there is none."""
+        if hi == lo + 1:
+            return [self.get(lo)]
+        out = [0] * (hi - lo)
+        for first, values in self.spans(lo, hi):
+            out[first - lo : first - lo + len(values)] = values
+        return out
+
+    def spans(self, lo: int, hi: int) -> Iterator[tuple[int, Sequence[int]]]:
+        """(i, values from there on), ascending: pieces of [lo, hi), beside which nothing is there.
+        The values are copies."""
+        if not self.depth:
+            yield lo, self.tops[lo:hi]
             return
-        for index in self._leaves(lo // f.FAN, -(-hi // f.FAN)):
+        first, end = lo // f.FAN, -(-hi // f.FAN)
+        for index in [first] if end <= first + 1 else self._leaves(first, end):
             node = self._node(1, index)
-            base = index * f.FAN
             if node is not None:
-                for i in range(max(lo - base, 0), min(hi - base, f.FAN)):
-                    if node[i]:
-                        yield base + i, node[i]
+                base = index * f.FAN
+                skip = max(lo - base, 0)
+                yield base + skip, node[skip : hi - base]
 
     def _leaves(self, lo: int, hi: int) -> Iterator[int]:
         """Indices in [lo, hi) of the nodes of level 1."""
@@ -175,6 +190,26 @@ class Tree:
             self.tops += [0] * (i + 1 - len(self.tops))
         old = values[at]
         values[at] = value
+        return old
+
+    def put(self, i: int, values: Sequence[int]) -> list[int]:
+        """Put values from `i` on, none of them 0; those that were there."""
+        if len(values) == 1:
+            return [self.set(i, values[0])]
+        end = i + len(values)
+        while end > self.limit:
+            self._grow()
+        if not self.depth:
+            self.tops += [0] * (end - len(self.tops))
+            old = self.tops[i:end]
+            self.tops[i:end] = values
+            return old
+        old = []
+        for index in range(i // f.FAN, (end - 1) // f.FAN + 1):
+            node, base = self._own(1, index), index * f.FAN
+            lo, hi = max(i, base), min(end, base + f.FAN)
+            old += node[lo - base : hi - base]
+            node[lo - base : hi - base] = array("Q", values[lo - i : hi - i])
         return old
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from libfs.common import attributes as xa
@@ -18,7 +18,7 @@ from libfs.common.cache import PageCache
 from libfs.lfs import format as f
 from libfs.lfs import types as t
 from libfs.lfs.flushing import flush, flush_size
-from libfs.lfs.inode import Vnode, decode_untrusted, records_untrusted
+from libfs.lfs.inode import Vnode, decode_untrusted, record_untrusted
 from libfs.lfs.log import Log, checksum
 from libfs.lfs.names import Leaf, decode_leaf_untrusted
 from libfs.lfs.segments import TRIES, Segments
@@ -90,9 +90,18 @@ class Volume:
 
     def readin(self, parent: int, part: int, start: int, count: int) -> None:
         """Bind and read children of `parent`, which is cached. Raises CorruptionError."""
+        self._readin(parent, [(part, start, count)])
+
+    def _readin(self, parent: int, runs: Sequence[tuple[int, int, int]]) -> None:
+        """As `readin` of each (partition, start, count), which follow each other."""
+        xn, first = self.xn, runs[0][1]
+        count = sum(run[2] for run in runs)
         for turn in range(2):
             try:
-                self.xn.readin(self.who, parent, part, start, count)
+                if len(runs) == 1:
+                    xn.readin(self.who, parent, *runs[0])
+                else:
+                    xn.readin_all(self.who, [(parent, *run) for run in runs])
                 break
             except NoFrames:
                 if turn:
@@ -100,25 +109,18 @@ class Volume:
                 self.cache.make_room(count)
             except Refused as error:
                 raise CorruptionError(parent, "pointer", str(error), "the block") from None
-        self.cache.touch_run(start, count)
+        self.cache.touch_run(first, count)
 
-    def ensure(self, block: int) -> None:
-        """Have a block of the log cached."""
-        if not self.xn.cached(block):
-            self._bind(block, 1)
-        self.cache.touch(block)
-
-    def _bind(self, start: int, count: int) -> int:
-        """Bind and read as much of a run as has one owner; how much that is."""
+    def fetch(self, start: int, count: int) -> None:
+        """Have a run of blocks cached that lies in one segment, with one request for what is not.
+        Raises CorruptionError."""
         for _turn in range(TRIES):
-            summary, part = self.segments.owner(start)
-            n = min(self.segments.owned(summary, start), count)
-            self.segments.summary(start // self.segments.size)
+            summary, runs = self.segments.owners(start, count)
             try:
-                self.readin(summary, part, start, n)
+                self._readin(summary, runs)
             except NotCached:  # another mount took the summary away
                 continue
-            return n
+            return
         raise NoFrames("a page is taken away again and again")
 
     def data(self, address: int) -> bytes:
@@ -128,7 +130,7 @@ class Volume:
             try:
                 raw = self.xn.read(self.who, block, 0, f.BLOCK)
             except NotCached:
-                self.ensure(block)
+                self.fetch(block, 1)
                 continue
             self.cache.touch(block)
             return raw
@@ -156,16 +158,6 @@ class Volume:
         if owner != (ino, index):
             raise CorruptionError(address & f.AT_MASK, "node of", owner, (ino, index))
         return array("Q", raw[f.NODE_VALUES :])
-
-    def fetch(self, start: int, count: int) -> None:
-        """Have a run of blocks of data cached that lie in one segment."""
-        end = start + count
-        fetched = False
-        while start < end:
-            if not fetched and end - start > 1:
-                self.xn.prefetch(self.who, start, end - start)
-                fetched = True
-            start += self._bind(start, end - start)
 
     def _dropped(self, run: range) -> None:
         """Pages of these blocks may have gone: nothing here was decoded from them for good."""
@@ -204,12 +196,11 @@ class Volume:
         """The inode in the record at an address. Raises CorruptionError."""
         block = address & f.AT_MASK
         raw = self.block_untrusted(f.P_INODES, address)
-        records = records_untrusted(block, raw)
         index = address >> f.INDEX_SHIFT & f.INDEX_MASK
-        if index >= len(records) or records[index][1] != ino:
-            found = records[index][1] if index < len(records) else "none"
+        at, found = record_untrusted(block, raw, index)
+        if found != ino:
             raise CorruptionError(block, f"record {index}", found, f"inode {ino}")
-        return decode_untrusted(block, raw, records[index][0], self)
+        return decode_untrusted(block, raw, at, self)
 
     def _forget_vnodes(self) -> None:
         """Drop the older half of those that are as on the disk and have a name."""

@@ -44,6 +44,44 @@ def test_exhaust_writeback_of_what_a_commit_vouches_for(alone: bool) -> None:
     assert state.blocks[2].dirty == (not alone)
 
 
+def share(who: str, node: int, slot: int, block: int) -> Call:
+    """One more pointer to a block of data."""
+    return "change", who, ([(node, [(slot, (DATA, block))])], (), (), [(DATA, block)])
+
+
+#: What all sequences of five calls found that the kernel may do.
+FREEDOMS: dict[str, list[Call]] = {
+    "data of a node on hold stay": [
+        add("a", 0, 0, DATA, 2),
+        ("alloc_held", "a", (0, (NODE, 4))),
+        share("a", 4, 0, 2),
+        ("sync", "a", ()),
+        ("evict", "a", (2,)),
+    ],
+    "one of two pointers is durable": [
+        add("a", 0, 0, DATA, 2),
+        ("sync", "a", ()),
+        share("a", 0, 1, 2),
+        ("write", "a", (2,)),
+        ("writeback", "a", ()),
+    ],
+    "a loop that no root leads to": [
+        add("a", 0, 0, NODE, 2),
+        ("sync", "a", ()),
+        ("change", "a", ([(0, [(0, None)]), (2, [(0, (NODE, 2))])],)),
+        ("sync", "a", ()),
+        ("change", "a", ([(2, [(0, None)])], (), [(NODE, 2)])),
+    ],
+}
+
+
+@pytest.mark.parametrize("sequence", FREEDOMS.values(), ids=FREEDOMS)
+def test_exhaust_freedoms_of_the_kernel(sequence: list[Call]) -> None:
+    assert Search()._again(tuple(sequence)) is None
+    # The last call has an effect.
+    assert after(*sequence) != after(*sequence[:-1])
+
+
 def test_exhaust_all_sequences_of_three_calls() -> None:
     census = Search(free=2).run(3)
     assert census.wrong == []

@@ -136,6 +136,23 @@ def test_changes_wrong_changes_change_nothing(kit: Kit) -> None:
     assert len(calls) > 80
 
 
+def test_changes_first_bytes_go_on_in_the_blocks_behind(kit: Kit) -> None:
+    start = kit.find()
+    claim, edit = [extent(DATA, start, 4)], (kit.root, [slot(0, DATA, start, 4)])
+    data = bytes(range(1, 255)) * 40
+    for bad in ({start: [(4000, bytes(4 * BLOCK))]}, {start + 2: [(-1, b"x")]}):
+        with pytest.raises(Refused):
+            kit.xn.change(kit.me, [edit], alloc=claim, inits=bad)
+    kit.xn.change(kit.me, [edit], alloc=claim, inits={start: [(4000, data), (0, b"y")]})
+    want = (b"y".ljust(4000, b"\0") + data).ljust(4 * BLOCK, b"\0")
+    assert kit.xn.read(kit.me, start, 0, 4 * BLOCK) == want
+    kit.sync()
+    kit = kit.reopen()
+    kit.load(kit.root)
+    kit.xn.readin(kit.me, kit.root, 0, start, 4)
+    assert kit.xn.read(kit.me, start, 0, 4 * BLOCK) == want
+
+
 def test_changes_data_is_born_with_its_first_bytes(kit: Kit) -> None:
     start = kit.find()
     first = {start: [(1, b"one")], start + 1: [(4095, b"x"), (0, b"y")]}

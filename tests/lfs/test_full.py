@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -73,8 +74,8 @@ def test_full_what_is_promised_can_be_overwritten_for_ever(
     _promise(blocks, size, policy, each, seed)
 
 
-#: The version of each file that was synced last, and that was written last.
-Known = tuple[dict[Ino, int], dict[Ino, int]]
+#: Versions of the files: what was synced, and what was written.
+Known: TypeAlias = tuple[dict[Ino, int], dict[Ino, int]]
 
 
 class _Cuts:

@@ -144,21 +144,23 @@ class Changer:
                 new.append((0, start, n))
         new = merge(new)
         copied = merge([(0, target, count) for target, _source, count in copies])
-        for _t, start, count in [*copied, *((0, block, 1) for block in data)]:
+        filled = []
+        for block, diff in data.items():
+            if any(offset < 0 for offset, _piece in diff):
+                raise Refused(f"first bytes before block {block}")
+            filled += [(0, *_blocks(block, offset, len(piece))) for offset, piece in diff]
+        for _t, start, count in [*copied, *((0, block, 1) for block in data), *filled]:
             if not within(new, 0, start, count):
                 raise Refused(f"first bytes for block {start}, or behind, which is not allocated")
-        for block, diff in data.items():
-            if within(copied, 0, block, 1):
-                raise Refused(f"block {block} is filled twice")
-            if any(offset < 0 or offset + len(piece) > BLOCK for offset, piece in diff):
-                raise Refused(f"first bytes for block {block} leave it")
+        if copied:
+            for _t, start, count in filled:
+                if any(within(copied, 0, block, 1) for block in range(start, start + count)):
+                    raise Refused(f"block {start}, or one behind, is filled twice")
 
     def _fill(self, block: int, diff: Diff) -> None:
-        """Give a blank block of data its first bytes."""
-        self._registry.clear(block, 1)
-        view = self._registry.view(block)
+        """Give blank blocks of data their first bytes."""
         for offset, piece in diff:
-            view[offset : offset + len(piece)] = piece
+            self._registry.put(*_blocks(block, offset, len(piece)), offset % BLOCK, piece)
 
     def _check_alloc(self, alloc: Sequence[Extent], flow: Flow) -> None:
         end = 0
@@ -324,6 +326,12 @@ def _copied(copies: Sequence[Copy], start: int, count: int) -> list[Copy]:
             out.append((lo, source + lo - target, hi - lo))
         at += 1
     return out
+
+
+def _blocks(block: int, offset: int, size: int) -> Run:
+    """Those that `size` bytes lie in, from `offset` after the start of a block on."""
+    first = block + offset // BLOCK
+    return first, max(block + (offset + size - 1) // BLOCK - first + 1, 1)
 
 
 def _between(pieces: Iterable[Copy], start: int, count: int) -> list[Run]:

@@ -48,7 +48,8 @@ class ChangeCalls(PageCalls):
         """Edit metadata blocks, atomically: in memory now, on the disk in one transaction.
 
         Pointers added minus removed must equal `alloc + share - free` exactly. `inits`: first bytes
-        of allocated blocks, durable no later than the pointers. `copies`: likewise (target, source,
+        of allocated blocks, durable no later than the pointers; those of a block of data may go on
+        in others behind it. `copies`: likewise (target, source,
         count), allocated blocks of data that begin with the bytes of cached ones that the caller
         may read; both lie in one frame until either is written. `witness`: the block shown to every
         acl; `witnesses`: by edited block. Edits in several roots may only move pointers: see

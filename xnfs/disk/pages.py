@@ -182,22 +182,11 @@ class PageIO:
         for page in registry.of_run(first, count):
             if page.meta or page.type.unreadable:
                 raise Refused(f"one of {count} blocks from {first} on is not plain data")
-        unfilled, blank, run = registry.unfilled, registry.blank, range(first, first + count)
+        unfilled, run = registry.unfilled, range(first, first + count)
         if (offset and first in unfilled) or (past and last in unfilled):
             raise NotCached("a block of these is not filled and would be written in part")
         registry.own(first, count)
-        if blank:
-            blank.difference_update(range(first + (offset > 0), last + (past == 0)))
-            registry.clear(first, count)
-        views = registry.views(first, count)
-        if len(views) == 1:
-            views[0][offset : offset + size] = data
-        else:
-            source, at = memoryview(data), -offset
-            for view in views:
-                lo, hi = max(at, 0), min(at + len(view), size)
-                view[lo - at : hi - at] = source[lo:hi]
-                at += len(view)
+        registry.put(first, count, offset, data)
         if unfilled:
             unfilled.difference_update(run)  # those of them are covered
         registry.plain.update(run)

@@ -26,6 +26,7 @@ from itertools import groupby
 from typing import cast
 
 from xnfs.disk.blocktype import ZERO, BlockType
+from xnfs.disk.records import BLOCK
 from xnfs.errors import NotCached
 from xnfs.memory.frames import FramePool
 from xnfs.runs import Run, runs
@@ -270,6 +271,21 @@ class Registry:
             for block in self.blank.intersection(range(start, start + count)):
                 self.view(block)[:] = ZERO
                 self.blank.discard(block)
+
+    def put(self, start: int, count: int, offset: int, data: bytes | memoryview) -> None:
+        """Copy bytes into the frames of a run of data, from `offset` in the first on. They end in
+        the last; what blank blocks have beside them becomes zero. Raises NotCached.
+        """
+        past = count * BLOCK - offset - len(data)
+        if self.blank:
+            whole = range(start + (offset > 0), start + count - (past > 0))
+            self.blank.difference_update(whole)
+            self.clear(start, count)
+        source, at = memoryview(data), -offset
+        for view in self.views(start, count):
+            lo, hi = max(at, 0), min(at + len(view), len(data))
+            view[lo - at : hi - at] = source[lo:hi]
+            at += len(view)
 
     def drop(self, blocks: Iterable[int]) -> int:
         """Forget blocks, whatever their state, and give their frames back; how many of these came

@@ -311,7 +311,7 @@ class State:
         if page.kind == NODE and (page.fresh or page.young):
             return
         self.effect()
-        if self.quiet:
+        if self.quiet and not any(block in n.young for n in self.blocks.values()):
             page.cached = page.filled = False
         else:
             self.unsure.add(block)
@@ -350,7 +350,7 @@ class State:
         vouch for the bytes of data that a durable pointer names: they may stay dirty."""
         self.effect()
         nodes = [page for page in self.blocks.values() if page.kind == NODE and not page.fresh]
-        named = {p[1] for n in nodes for p in n.slots if p and p[1] not in n.young}
+        named = {b for n in nodes for b in Counter(p[1] for p in n.slots if p) - Counter(n.young)}
         for block, page in self.blocks.items():
             if page.dirty and page.kind == DATA and block in named:
                 self.kept.add(block)
@@ -367,21 +367,21 @@ class State:
                 if child and child.kind == NODE and child.fresh:
                     child.fresh, child.adrift = False, False
                     todo.append(child)
-        for page in self.blocks.values():
-            page.dirty, page.adrift, page.reserved = False, page.fresh, False
+        durable = self.reached([0, 1])
+        for block, page in self.blocks.items():
+            page.dirty, page.adrift, page.reserved = False, block not in durable, False
             page.young = page.young if page.fresh else []
         self.due, self.maybe, self.quiet = set(), set(), True
 
     def collect(self, who: str) -> None:
         """What neither a root nor the temporary root reaches is free."""
         self.sync(who)
-        reached = self.reached()
+        reached = self.reached([0, 1, *(n for n, b in self.blocks.items() if b.held)])
         self.blocks = {n: b for n, b in self.blocks.items() if n in reached}
 
-    def reached(self) -> set[int]:
-        """What the roots and the temporary root lead to."""
+    def reached(self, todo: list[int]) -> set[int]:
+        """What these lead to."""
         seen: set[int] = set()
-        todo = [0, 1, *(n for n, b in self.blocks.items() if b.held)]
         while todo:
             block = todo.pop()
             if block not in seen:
