@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
+from libfs.common.loans import on_loan
 from libfs.ffs import format as f
 from libfs.ffs.extents import HOLE, ExtentMap
 from libfs.ffs.inode import NOTHING, Piece, Vnode
@@ -92,25 +94,11 @@ class FileData:
                 out.append(memoryview(self.read(v, offset, stop - offset)))
             else:
                 stop = min(end, piece.end << SHIFT, offset + CLAIM * BLOCK - offset % BLOCK)
-                out += self._borrow_from(v, piece, offset, stop - offset)
+                out += self._with_data(
+                    v, piece, offset, stop - offset, partial(on_loan, self._vol.xn)
+                )
             offset = stop
         return out
-
-    def _borrow_from(self, v: Vnode, piece: Piece, offset: int, size: int) -> list[memoryview]:
-        """Bytes of one extent."""
-
-        def whole_blocks(who: Caller, block: int, at: int, size: int) -> list[memoryview]:
-            first, last = at >> SHIFT, at + size - 1 >> SHIFT
-            return self._vol.xn.borrow(who, block + first, last + 1 - first)
-
-        try:
-            views = self._with_data(v, piece, offset, size, whole_blocks)
-        except NoFrames:
-            return [memoryview(self.read(v, offset, size))]
-        past = sum(map(len, views)) - offset % BLOCK - size
-        views[0] = views[0][offset % BLOCK :]
-        views[-1] = views[-1][: len(views[-1]) - past]
-        return views
 
     def _covering(self, v: Vnode, offset: int, size: int) -> Piece | None:
         """The extent that has all of these bytes, unless there are several or they are more than

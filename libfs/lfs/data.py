@@ -12,9 +12,11 @@ end. Both hold at every flush, so growing never shows old bytes.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
+from libfs.common.loans import on_loan
 from libfs.lfs import format as f
 from libfs.lfs.inode import Vnode
 from libfs.lfs.segments import TRIES
@@ -70,22 +72,44 @@ class FileData:
 
         self._in_log(v, runs[0], offset, size, show)
 
+    def borrow(self, v: Vnode, offset: int, size: int) -> list[memoryview]:
+        """As `read`, in pieces that stay as they are: on loan where they lie in the log."""
+        size = min(size, v.size - offset)
+        if size <= 0:
+            return []
+        if v.inline:
+            return [memoryview(v.content[offset : offset + size])]
+        out: list[memoryview] = []
+        for run, at, n in self._parts(v, offset, size):
+            if run[1]:
+                out += self._in_log(v, run, at, n, partial(on_loan, self._vol.xn))
+            else:
+                out.append(memoryview(self._waits(v, run[0], at, n)))
+        return out
+
     def _pieces(self, v: Vnode, offset: int, size: int) -> list[bytes]:
         """Bytes that the file has, in as many pieces as they are found in."""
         if v.inline:
             return [v.content[offset : offset + size]]
-        out = []
+        return [
+            self._in_log(v, run, at, n, self._vol.xn.read)
+            if run[1]
+            else self._waits(v, run[0], at, n)
+            for run, at, n in self._parts(v, offset, size)
+        ]
+
+    def _parts(self, v: Vnode, offset: int, size: int) -> Iterator[tuple[Run, int, int]]:
+        """(run, offset, bytes) of what each run has of a range."""
         for run in self._runs(v, offset, size):
-            i, block, count = run
-            n = min((i + count) * BLOCK - offset, size)
-            if block:
-                out.append(self._in_log(v, run, offset, n, self._vol.xn.read))
-            else:
-                data = v.data.get(i, _ZERO)
-                out.append(bytes(data[offset % BLOCK : offset % BLOCK + n]))
+            n = min((run[0] + run[2]) * BLOCK - offset, size)
+            yield run, offset, n
             offset += n
             size -= n
-        return out
+
+    @staticmethod
+    def _waits(v: Vnode, i: int, offset: int, size: int) -> bytes:
+        """Bytes of a block of the file that waits in memory, or is a hole."""
+        return bytes(v.data.get(i, _ZERO)[offset % BLOCK : offset % BLOCK + size])
 
     def _runs(self, v: Vnode, offset: int, size: int) -> list[Run]:
         """Where the blocks that have these bytes lie."""

@@ -304,6 +304,11 @@ class Lfs:
         self._data.lend(self._file(ino), offset, size, to)
 
     @answers
+    def borrow(self, ino: Ino, offset: int, size: int) -> Sequence[memoryview]:
+        """See `interface.Lender`."""
+        return self._data.borrow(self._file(ino), offset, size)
+
+    @answers
     def write(
         self,
         user: User,

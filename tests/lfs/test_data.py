@@ -87,6 +87,24 @@ def test_data_one_run_of_the_log_is_lent_where_it_lies() -> None:
     assert b"".join(parts) == data[: 8 * f.BLOCK] + b"in memory" + data[8 * f.BLOCK + 9 :]
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_data_what_is_borrowed_stays_as_it_is(large: bool) -> None:
+    disk = Disk(LARGE)
+    assert isinstance(disk.fs, Lender)
+    data = os.urandom(64 * f.BLOCK if large else 1000)
+    ino = disk.file(b"f", data)
+    disk.remount()
+    disk.fs.write(ROOT, ino, len(data) // 2, b"in memory", kill_suid=False)
+    data = data[: len(data) // 2] + b"in memory" + data[len(data) // 2 + 9 :]
+    for offset, size in ((0, len(data)), (500, 100_000), (len(data) - 10, 4096), (len(data), 1)):
+        kept = disk.fs.borrow(ino, offset, size)
+        disk.fs.write(ROOT, ino, offset, b"\0" * 600, kill_suid=False)
+        disk.fs.sync(None)
+        assert b"".join(kept) == data[offset : offset + size]
+        disk.fs.truncate(ROOT, ino, 0, kill_suid=False)
+        disk.fs.write(ROOT, ino, 0, data, kill_suid=False)
+
+
 def test_data_a_run_of_a_file_is_one_slot_and_one_request() -> None:
     disk = Disk(LARGE)
     ino = disk.file(b"f", os.urandom(100 * f.BLOCK))
